@@ -13,3 +13,5 @@ require (
 	pgregory.net/rapid v1.3.0
 	sigs.k8s.io/yaml v1.6.0
 )
+
+require golang.org/x/text v0.43.0 // indirect
