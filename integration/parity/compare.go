@@ -1,0 +1,281 @@
+package parity
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Options say what Compare knows beside the flows. The zero value compares everything and forgives nothing.
+type Options struct {
+	A, B string // what the two sides are called in the report; "A" and "B" when empty
+
+	// Tables limits the comparison; nil means all.
+	Tables []int
+
+	// Lflows are the rows of Logical_Flow, to explain a flow by its cookie, to see that two cookies are
+	// equally right for it, and to find out that it is out of scope. Nil: every difference counts.
+	Lflows []Lflow
+
+	// OutOfScope lists the verbs whose flows side B need not have.
+	OutOfScope []Verb
+}
+
+// A Report is what is left between two bridges.
+type Report struct {
+	Equal       int            // flows that are the same on both sides
+	Ties        int            // of those, flows with a different but equally right cookie
+	OutOfScope  map[string]int // flows that only A has, by the verb that excuses it
+	Differences []Difference   // by table, then falling priority, then match
+	UnusedA     []string       // groups and meters that no flow of A uses
+	UnusedB     []string
+
+	opts   Options
+	lflows map[string][]Lflow // by cookie
+}
+
+// A Difference is a flow that only one side has (the other is nil), or that has the same table, priority
+// and match on both but differs in the rest.
+type Difference struct{ A, B *Flow }
+
+func (d Difference) flow() Flow {
+	if d.A != nil {
+		return *d.A
+	}
+	return *d.B
+}
+
+// Compare lists how b differs from a. A is the reference: only flows missing from b can be out of scope.
+func Compare(a, b Bridge, opts Options) Report {
+	r := Report{OutOfScope: make(map[string]int), UnusedA: a.Unused, UnusedB: b.Unused, opts: opts, lflows: make(map[string][]Lflow)}
+	for _, l := range opts.Lflows {
+		r.lflows[l.Cookie()] = append(r.lflows[l.Cookie()], l)
+	}
+
+	left, right := index(a.Flows, opts.Tables), index(b.Flows, opts.Tables)
+	r.dropForgivenConjunctions(left, right)
+	for key, as := range left {
+		as, bs := r.removeEqual(as, right[key])
+		for i := range max(len(as), len(bs)) {
+			var d Difference
+			if i < len(as) {
+				d.A = &as[i]
+			}
+			if i < len(bs) {
+				d.B = &bs[i]
+			}
+			if d.B == nil {
+				if verb := r.excuse(*d.A); verb != "" {
+					r.OutOfScope[verb]++
+					continue
+				}
+			}
+			r.Differences = append(r.Differences, d)
+		}
+		delete(right, key)
+	}
+	for _, bs := range right {
+		for i := range bs {
+			r.Differences = append(r.Differences, Difference{B: &bs[i]})
+		}
+	}
+	slices.SortFunc(r.Differences, func(x, y Difference) int { return compareFlows(x.flow(), y.flow()) })
+	return r
+}
+
+// Same says that the bridges do the same, apart from what is out of scope.
+func (r Report) Same() bool {
+	return len(r.Differences) == 0 && slices.Equal(r.UnusedA, r.UnusedB)
+}
+
+type flowKey struct {
+	table, priority int
+	match           string
+}
+
+// index groups flows by what identifies them. Two conjunctions that are equal but for their number make two
+// flows with one key.
+func index(flows []Flow, tables []int) map[flowKey][]Flow {
+	m := make(map[flowKey][]Flow)
+	for _, f := range flows {
+		if tables == nil || slices.Contains(tables, f.Table) {
+			k := flowKey{f.Table, f.Priority, f.Match}
+			m[k] = append(m[k], f)
+		}
+	}
+	return m
+}
+
+// removeEqual counts the flows that as and bs share and returns the rest.
+func (r *Report) removeEqual(as, bs []Flow) (restA, restB []Flow) {
+	bs = slices.Clone(bs)
+	for _, a := range as {
+		i := slices.Index(bs, a)
+		if i < 0 {
+			i = slices.IndexFunc(bs, func(b Flow) bool { return r.tie(a, b) })
+			if i < 0 {
+				restA = append(restA, a)
+				continue
+			}
+			r.Ties++
+		}
+		r.Equal++
+		bs = slices.Delete(bs, i, i+1)
+	}
+	return restA, bs
+}
+
+// tie says that a and b differ only in which of several interchangeable logical flows they name.
+func (r *Report) tie(a, b Flow) bool {
+	owners, others := r.owners(a), r.owners(b)
+	a.Cookie = b.Cookie
+	if a != b {
+		return false
+	}
+	for _, x := range owners {
+		if slices.ContainsFunc(others, func(y Lflow) bool { return interchangeable(x, y) }) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Report) owners(f Flow) []Lflow { return r.lflows[fmt.Sprintf("%08x", f.Cookie)] }
+
+// excuse returns the verb for which side B need not have f, or "".
+func (r *Report) excuse(f Flow) string {
+	for _, l := range r.owners(f) {
+		if verb := verbIn(l.Actions, r.opts.OutOfScope); verb != "" {
+			return verb
+		}
+	}
+	return ""
+}
+
+// dropForgivenConjunctions removes from a the conjunctions that lead to flows b need not and does not have. Their
+// members carry no cookie and may serve other conjunctions as well.
+func (r *Report) dropForgivenConjunctions(a, b map[flowKey][]Flow) {
+	forgiven := make(map[string]string) // verb by name of the conjunction
+	for key, flows := range a {
+		m := reConjName.FindStringSubmatch(key.match)
+		if m == nil || len(b[key]) > 0 {
+			continue
+		}
+		for _, f := range flows {
+			if verb := r.excuse(f); verb != "" {
+				forgiven[m[1]] = verb
+			}
+		}
+	}
+	if len(forgiven) == 0 {
+		return
+	}
+	for key, flows := range a {
+		var rest []Flow
+		for _, f := range flows {
+			verb := ""
+			if strings.HasPrefix(f.Actions, "conjunction(") {
+				var kept []string
+				for _, action := range splitActions(f.Actions) {
+					m := reConjunctionName.FindStringSubmatch(action)
+					if m != nil && forgiven[m[1]] != "" {
+						verb = forgiven[m[1]]
+						continue
+					}
+					kept = append(kept, action)
+				}
+				if verb != "" && len(kept) == 0 {
+					r.OutOfScope[verb]++
+					continue
+				}
+				f.Actions = strings.Join(kept, ",")
+			}
+			rest = append(rest, f)
+		}
+		if len(rest) == 0 {
+			delete(a, key)
+			continue
+		}
+		a[key] = rest
+	}
+}
+
+// Format writes r for people: a summary, then the differences of each table with the logical flows behind them.
+// Lines that start with - are only in A, with + only in B.
+func (r Report) Format(w io.Writer) error {
+	var s strings.Builder
+	a, b := cmp.Or(r.opts.A, "A"), cmp.Or(r.opts.B, "B")
+	fmt.Fprintf(&s, "%d flows equal", r.Equal)
+	if r.Ties > 0 {
+		fmt.Fprintf(&s, " (%d of them attributed to another, interchangeable logical flow)", r.Ties)
+	}
+	s.WriteString("\n")
+	for _, verb := range slices.Sorted(maps.Keys(r.OutOfScope)) {
+		fmt.Fprintf(&s, "out of scope (%s): %d flows\n", verb, r.OutOfScope[verb])
+	}
+	if len(r.Differences) > 0 {
+		fmt.Fprintf(&s, "--- %s\n+++ %s\n", a, b)
+	}
+	for start := 0; start < len(r.Differences); {
+		table := r.Differences[start].flow().Table
+		end := start
+		var onlyA, onlyB, changed int
+		for ; end < len(r.Differences) && r.Differences[end].flow().Table == table; end++ {
+			switch d := r.Differences[end]; {
+			case d.B == nil:
+				onlyA++
+			case d.A == nil:
+				onlyB++
+			default:
+				changed++
+			}
+		}
+		fmt.Fprintf(&s, "table %d: %d only in %s, %d only in %s, %d with the same match\n", table, onlyA, a, onlyB, b, changed)
+		for _, d := range r.Differences[start:end] {
+			r.formatDifference(&s, d)
+		}
+		start = end
+	}
+	formatUnused(&s, "-", r.UnusedA, r.UnusedB)
+	formatUnused(&s, "+", r.UnusedB, r.UnusedA)
+	_, err := io.WriteString(w, s.String())
+	return err
+}
+
+// String is what Format writes.
+func (r Report) String() string {
+	var s strings.Builder
+	_ = r.Format(&s) // a strings.Builder does not fail
+	return s.String()
+}
+
+func (r Report) formatDifference(s *strings.Builder, d Difference) {
+	explained := ""
+	for _, side := range []struct {
+		sign string
+		flow *Flow
+	}{{"-", d.A}, {"+", d.B}} {
+		if side.flow == nil {
+			continue
+		}
+		fmt.Fprintf(s, "%s %s\n", side.sign, side.flow)
+		for _, l := range r.owners(*side.flow) {
+			if l.UUID != explained {
+				fmt.Fprintf(s, "    # %s %s %d %d (%s) (%s)\n", l.Stage, l.Pipeline, l.Table, l.Priority, l.Match, l.Actions)
+			}
+			explained = l.UUID
+		}
+	}
+}
+
+// formatUnused prints the elements of have that want lacks.
+func formatUnused(s *strings.Builder, sign string, have, want []string) {
+	for _, u := range have {
+		if !slices.Contains(want, u) {
+			fmt.Fprintf(s, "%s unused %s\n", sign, u)
+		}
+	}
+}

@@ -1,0 +1,225 @@
+package parity
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Bridge is a dump in which every arbitrary number has become a name.
+type Bridge struct {
+	Flows []Flow // ordered by table, then falling priority, then match
+
+	// Unused lists groups and meters no flow refers to, sorted: what an agent leaked.
+	Unused []string
+}
+
+// Normalise gives canonical names to what an agent may choose freely; without cookies if ignoreCookies, as
+// between bridges whose Southbound rows have different UUIDs. A number that stands for nothing
+// (an output to a port that is not there, a group that does not exist) keeps its digits and gets a question
+// mark, so that it differs from everything that does exist.
+func Normalise(d Dump, ignoreCookies bool) (Bridge, error) {
+	flows, err := parseFlows(d.Flows)
+	if err != nil {
+		return Bridge{}, err
+	}
+	groups, err := parseGroups(d.Groups)
+	if err != nil {
+		return Bridge{}, err
+	}
+	meters, err := parseMeters(d.Meters)
+	if err != nil {
+		return Bridge{}, err
+	}
+	tlvs, err := parseTLVs(d.TLVs)
+	if err != nil {
+		return Bridge{}, err
+	}
+
+	n := names{ports: d.Ports, zones: d.Zones, tlvs: tlvs, meters: meters, groups: groups}
+	used := references{groups: make(map[uint64]bool), meters: make(map[uint64]bool)}
+	for i := range flows {
+		f := &flows[i]
+		if ignoreCookies {
+			f.Cookie = 0
+		}
+		used.collect(f.Actions)
+		f.Match = n.match(f.Match)
+		f.Actions = n.actions(f.Actions)
+	}
+	for id := range used.groups {
+		used.collect(groups[id])
+	}
+	nameConjunctions(flows)
+	slices.SortFunc(flows, compareFlows)
+
+	b := Bridge{Flows: flows}
+	for id, content := range groups {
+		if !used.groups[id] {
+			b.Unused = append(b.Unused, "group "+n.actions(content))
+		}
+	}
+	for id, content := range meters {
+		if !used.meters[id] {
+			b.Unused = append(b.Unused, "meter "+content)
+		}
+	}
+	slices.Sort(b.Unused)
+	return b, nil
+}
+
+// compareFlows orders flows as they are printed: by table, highest priority first, then by text.
+func compareFlows(a, b Flow) int {
+	return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(b.Priority, a.Priority),
+		cmp.Compare(a.Match, b.Match), cmp.Compare(a.Actions, b.Actions), cmp.Compare(a.Cookie, b.Cookie))
+}
+
+var (
+	reInPort = regexp.MustCompile(`\bin_port=(\d+)\b`)
+	// Output and the members of a bundle take port numbers; named ports (LOCAL, IN_PORT) stay.
+	reOutput  = regexp.MustCompile(`\b(output|watch_port):(\d+)\b`)
+	reMembers = regexp.MustCompile(`\bmembers:(\d+(?:,\d+)*)`)
+	// Registers 11 to 13 hold the zones and nothing else; logical flows cannot name them.
+	reZone    = regexp.MustCompile(`\b(set_field:|load:)(0x[0-9a-f]+|\d+)->(reg1[123]|NXM_NX_REG1[123]\[\])`)
+	reTLV     = regexp.MustCompile(`\btun_metadata(\d+)\b`)
+	reTLVName = regexp.MustCompile(`\bNXM_NX_TUN_METADATA(\d+)`)
+	reGroup   = regexp.MustCompile(`\bgroup:(\d+)\b`)
+	reMeter   = regexp.MustCompile(`\b(meter:|meter_id=)(\d+)\b`)
+)
+
+// names holds what each arbitrary number of one bridge stands for.
+type names struct {
+	ports, zones, tlvs, meters, groups map[uint64]string
+}
+
+func (n names) match(s string) string {
+	s = reInPort.ReplaceAllStringFunc(s, func(m string) string {
+		return "in_port=" + lookup(n.ports, strings.TrimPrefix(m, "in_port="))
+	})
+	return n.tlv(s)
+}
+
+func (n names) actions(s string) string { return n.actionsAt(s, 0) }
+
+// actionsAt renames numbers in actions; depth counts groups in groups, which OpenFlow allows and OVN does not use.
+func (n names) actionsAt(s string, depth int) string {
+	s = replace(reOutput, s, func(m []string) string { return m[1] + ":" + lookup(n.ports, m[2]) })
+	s = replace(reMembers, s, func(m []string) string {
+		members := strings.Split(m[1], ",") // the order is that of preference
+		for i, p := range members {
+			members[i] = lookup(n.ports, p)
+		}
+		return "members:" + strings.Join(members, ",")
+	})
+	s = replace(reInPort, s, func(m []string) string { return "in_port=" + lookup(n.ports, m[1]) })
+	s = replace(reZone, s, func(m []string) string {
+		if v, err := strconv.ParseUint(m[2], 0, 32); err == nil && v != 0 {
+			return m[1] + "zone " + lookup(n.zones, m[2]) + "->" + m[3]
+		}
+		return m[0]
+	})
+	s = n.tlv(s)
+	s = sortOutputs(s)
+	s = replace(reMeter, s, func(m []string) string { return m[1] + "(" + lookup(n.meters, m[2]) + ")" })
+	return replace(reGroup, s, func(m []string) string {
+		id, err := strconv.ParseUint(m[1], 10, 32)
+		content, ok := n.groups[id]
+		if err != nil || !ok || depth > 3 {
+			return "group:?" + m[1]
+		}
+		return "group:(" + n.actionsAt(content, depth+1) + ")"
+	})
+}
+
+func (n names) tlv(s string) string {
+	s = replace(reTLVName, s, func(m []string) string { return "NXM_NX_TUN_METADATA(" + lookup(n.tlvs, m[1]) + ")" })
+	return replace(reTLV, s, func(m []string) string { return "tun_metadata(" + lookup(n.tlvs, m[1]) + ")" })
+}
+
+// lookup names a number: the quoted name, or ?digits when it stands for nothing.
+func lookup(names map[uint64]string, digits string) string {
+	v, err := strconv.ParseUint(digits, 0, 64)
+	name, ok := names[v]
+	if err != nil || !ok {
+		return "?" + digits
+	}
+	return strconv.Quote(name)
+}
+
+// replace substitutes each match of re in s by what f makes of its submatches.
+func replace(re *regexp.Regexp, s string, f func(m []string) string) string {
+	return re.ReplaceAllStringFunc(s, func(m string) string { return f(re.FindStringSubmatch(m)) })
+}
+
+// sortOutputs orders each run of adjacent outputs: a broadcast to several tunnels has no first one.
+func sortOutputs(s string) string {
+	list := splitActions(s)
+	for start := 0; start < len(list); start++ {
+		if inner, ok := strings.CutPrefix(list[start], "clone("); ok {
+			list[start] = "clone(" + sortOutputs(strings.TrimSuffix(inner, ")")) + ")"
+		}
+		end := start
+		for end < len(list) && strings.HasPrefix(list[end], "output:") {
+			end++
+		}
+		if end > start {
+			slices.Sort(list[start:end])
+			start = end - 1
+		}
+	}
+	return strings.Join(list, ",")
+}
+
+// splitActions splits a list of actions at its commas, but not at those inside parentheses or quoted names.
+func splitActions(s string) []string {
+	var list []string
+	depth, start, quoted := 0, 0, false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == ',' && depth == 0:
+			list = append(list, s[start:i])
+			start = i + 1
+		}
+	}
+	return append(list, s[start:])
+}
+
+// references collects which groups and meters are in use.
+type references struct{ groups, meters map[uint64]bool }
+
+func (r references) collect(actions string) {
+	for _, m := range reGroup.FindAllStringSubmatch(actions, -1) {
+		if id, err := strconv.ParseUint(m[1], 10, 32); err == nil {
+			r.groups[id] = true
+		}
+	}
+	for _, m := range reMeter.FindAllStringSubmatch(actions, -1) {
+		if id, err := strconv.ParseUint(m[2], 10, 32); err == nil {
+			r.meters[id] = true
+		}
+	}
+}
+
+// String prints the whole bridge, one flow a line.
+func (b Bridge) String() string {
+	var s strings.Builder
+	for _, f := range b.Flows {
+		fmt.Fprintln(&s, f)
+	}
+	for _, u := range b.Unused {
+		fmt.Fprintln(&s, "unused", u)
+	}
+	return s.String()
+}

@@ -1,0 +1,70 @@
+package parity
+
+import (
+	"regexp"
+	"strings"
+)
+
+// A Verb is a logical action that the agent parses but does not encode into OpenFlow, with the reason.
+type Verb struct{ Name, Reason string }
+
+// OutOfScope is the whole list of what may be missing from our bridge. A flow of the other agent that is
+// missing from ours is forgiven, and counted, only if a logical flow it comes from uses one of these verbs.
+// An entry leaves this list in the commit that encodes the action.
+func OutOfScope() []Verb {
+	const (
+		reply  = "answered by a packet-in program of its own"
+		learn  = "needs the packet-in program that writes the Southbound"
+		groups = "needs select groups"
+	)
+	return []Verb{
+		{"put_dhcp_opts", reply}, {"put_dhcpv6_opts", reply}, {"put_nd_ra_opts", reply}, {"dns_lookup", reply},
+		{"arp", reply}, {"nd_ns", reply}, {"nd_na", reply}, {"nd_na_router", reply},
+		{"icmp4", reply}, {"icmp4_error", reply}, {"icmp6", reply}, {"icmp6_error", reply},
+		{"tcp_reset", reply}, {"sctp_abort", reply}, {"reject", reply},
+		{"put_arp", learn}, {"put_nd", learn}, {"put_fdb", learn}, {"igmp", learn}, {"bind_vport", learn},
+		{"handle_svc_check", learn}, {"handle_dhcpv6_reply", learn}, {"handle_bfd_msg", learn}, {"trigger_event", learn},
+		{"log", "needs the packet-in program that writes the ACL log"},
+		{"select", groups}, {"fwd_group", groups},
+	}
+}
+
+var (
+	reQuoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	reVerb   = regexp.MustCompile(`([A-Za-z_][A-Za-z0-9_]*)\s*[({;]`)
+)
+
+// verbIn returns the first of verbs that actions, in the notation of ovn-sb(5), uses, or "".
+func verbIn(actions string, verbs []Verb) string {
+	used := make(map[string]bool)
+	for _, m := range reVerb.FindAllStringSubmatch(reQuoted.ReplaceAllString(actions, `""`), -1) {
+		used[m[1]] = true
+	}
+	for _, v := range verbs {
+		if used[v.Name] {
+			return v.Name
+		}
+	}
+	return ""
+}
+
+// An Lflow is what a report needs of a row of Logical_Flow.
+type Lflow struct {
+	UUID           string
+	Stage          string // stage-name of external_ids, as ls_in_acl
+	Pipeline       string // ingress or egress
+	Table          int    // logical, 0 to 32
+	Priority       int
+	Match, Actions string
+}
+
+// Cookie is the first 32 bits of the row's UUID, which the flows made from it carry.
+func (l Lflow) Cookie() string {
+	prefix, _, _ := strings.Cut(l.UUID, "-")
+	return prefix
+}
+
+// interchangeable says that it is arbitrary which of two logical flows a common flow is attributed to.
+func interchangeable(a, b Lflow) bool {
+	return a.Pipeline == b.Pipeline && a.Table == b.Table && a.Priority == b.Priority && a.Actions == b.Actions
+}
