@@ -47,8 +47,8 @@ func Normalise(d Dump, ignoreCookies bool) (Bridge, error) {
 			f.Cookie = 0
 		}
 		used.collect(f.Actions)
-		f.Match = n.match(f.Match)
-		f.Actions = n.actions(f.Actions)
+		f.Match = n.rename(f.Match, 0)
+		f.Actions = n.rename(f.Actions, 0)
 	}
 	for id := range used.groups {
 		used.collect(groups[id])
@@ -59,7 +59,7 @@ func Normalise(d Dump, ignoreCookies bool) (Bridge, error) {
 	b := Bridge{Flows: flows}
 	for id, content := range groups {
 		if !used.groups[id] {
-			b.Unused = append(b.Unused, "group "+n.actions(content))
+			b.Unused = append(b.Unused, "group "+n.rename(content, 0))
 		}
 	}
 	for id, content := range meters {
@@ -77,17 +77,16 @@ func compareFlows(a, b Flow) int {
 		cmp.Compare(a.Match, b.Match), cmp.Compare(a.Actions, b.Actions), cmp.Compare(a.Cookie, b.Cookie))
 }
 
+// reArbitrary finds the arbitrary numbers of a match or an action list: ports (but not the named ones, LOCAL or
+// IN_PORT), groups, meters, tunnel options and, last, what is loaded into registers 11 to 13. Those hold conntrack
+// zones and nothing else; logical flows cannot name them.
+var reArbitrary = regexp.MustCompile(`\b(?:` +
+	`(in_port=|output:|watch_port:|members:|group:|meter:|meter_id=|tun_metadata|NXM_NX_TUN_METADATA)(\d+(?:,\d+)*)|` +
+	`(set_field:|load:)(0x[0-9a-f]+|\d+)(->(?:reg1[123]\b|NXM_NX_REG1[123]\[\])))`)
+
 var (
-	reInPort = regexp.MustCompile(`\bin_port=(\d+)\b`)
-	// Output and the members of a bundle take port numbers; named ports (LOCAL, IN_PORT) stay.
-	reOutput  = regexp.MustCompile(`\b(output|watch_port):(\d+)\b`)
-	reMembers = regexp.MustCompile(`\bmembers:(\d+(?:,\d+)*)`)
-	// Registers 11 to 13 hold the zones and nothing else; logical flows cannot name them.
-	reZone    = regexp.MustCompile(`\b(set_field:|load:)(0x[0-9a-f]+|\d+)->(reg1[123]|NXM_NX_REG1[123]\[\])`)
-	reTLV     = regexp.MustCompile(`\btun_metadata(\d+)\b`)
-	reTLVName = regexp.MustCompile(`\bNXM_NX_TUN_METADATA(\d+)`)
-	reGroup   = regexp.MustCompile(`\bgroup:(\d+)\b`)
-	reMeter   = regexp.MustCompile(`\b(meter:|meter_id=)(\d+)\b`)
+	reGroup = regexp.MustCompile(`\bgroup:(\d+)\b`)
+	reMeter = regexp.MustCompile(`\b(meter:|meter_id=)(\d+)\b`)
 )
 
 // names holds what each arbitrary number of one bridge stands for.
@@ -95,48 +94,39 @@ type names struct {
 	ports, zones, tlvs, meters, groups map[uint64]string
 }
 
-func (n names) match(s string) string {
-	s = reInPort.ReplaceAllStringFunc(s, func(m string) string {
-		return "in_port=" + lookup(n.ports, strings.TrimPrefix(m, "in_port="))
-	})
-	return n.tlv(s)
-}
-
-func (n names) actions(s string) string { return n.actionsAt(s, 0) }
-
-// actionsAt renames numbers in actions; depth counts groups in groups, which OpenFlow allows and OVN does not use.
-func (n names) actionsAt(s string, depth int) string {
-	s = replace(reOutput, s, func(m []string) string { return m[1] + ":" + lookup(n.ports, m[2]) })
-	s = replace(reMembers, s, func(m []string) string {
-		members := strings.Split(m[1], ",") // the order is that of preference
-		for i, p := range members {
-			members[i] = lookup(n.ports, p)
+// rename names the numbers in s, a match or an action list, in one pass: a name that looks like an action stays
+// as it is. Depth counts groups in groups, which OpenFlow allows and OVN does not use.
+func (n names) rename(s string, depth int) string {
+	s = replace(reArbitrary, s, func(m []string) string {
+		key, number := m[1], m[2]
+		switch key {
+		case "": // a register
+			if v, err := strconv.ParseUint(m[4], 0, 32); err == nil && v == 0 {
+				return m[0]
+			}
+			return m[3] + "zone " + lookup(n.zones, m[4]) + m[5]
+		case "members:":
+			members := strings.Split(number, ",") // their order is that of preference
+			for i, p := range members {
+				members[i] = lookup(n.ports, p)
+			}
+			return key + strings.Join(members, ",")
+		case "group:":
+			id, err := strconv.ParseUint(number, 10, 32)
+			content, ok := n.groups[id]
+			if err != nil || !ok || depth > 3 {
+				return key + "?" + number
+			}
+			return key + "(" + n.rename(content, depth+1) + ")"
+		case "meter:", "meter_id=":
+			return key + lookup(n.meters, number)
+		case "tun_metadata", "NXM_NX_TUN_METADATA":
+			return key + "(" + lookup(n.tlvs, number) + ")"
+		default:
+			return key + lookup(n.ports, number)
 		}
-		return "members:" + strings.Join(members, ",")
 	})
-	s = replace(reInPort, s, func(m []string) string { return "in_port=" + lookup(n.ports, m[1]) })
-	s = replace(reZone, s, func(m []string) string {
-		if v, err := strconv.ParseUint(m[2], 0, 32); err == nil && v != 0 {
-			return m[1] + "zone " + lookup(n.zones, m[2]) + "->" + m[3]
-		}
-		return m[0]
-	})
-	s = n.tlv(s)
-	s = sortOutputs(s)
-	s = replace(reMeter, s, func(m []string) string { return m[1] + "(" + lookup(n.meters, m[2]) + ")" })
-	return replace(reGroup, s, func(m []string) string {
-		id, err := strconv.ParseUint(m[1], 10, 32)
-		content, ok := n.groups[id]
-		if err != nil || !ok || depth > 3 {
-			return "group:?" + m[1]
-		}
-		return "group:(" + n.actionsAt(content, depth+1) + ")"
-	})
-}
-
-func (n names) tlv(s string) string {
-	s = replace(reTLVName, s, func(m []string) string { return "NXM_NX_TUN_METADATA(" + lookup(n.tlvs, m[1]) + ")" })
-	return replace(reTLV, s, func(m []string) string { return "tun_metadata(" + lookup(n.tlvs, m[1]) + ")" })
+	return sortOutputs(s)
 }
 
 // lookup names a number: the quoted name, or ?digits when it stands for nothing.
