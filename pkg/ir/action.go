@@ -119,7 +119,7 @@ type CheckPktLarger struct {
 type Sample struct {
 	Probability                       uint16
 	CollectorSet, ObsDomain, ObsPoint uint32
-	SamplingPort                      uint16
+	SamplingPort                      uint16 // OpenFlow port; 0xffff: none
 }
 
 // Bundle outputs to the first live member (active_backup) by hash of Fields (eth_src).

@@ -19,12 +19,12 @@ const (
 	IPDst
 	IPv6Src
 	IPv6Dst
-	IPv6Label
-	IPProto
+	IPFrag // 2 bits: bit 0 any, bit 1 later
 	IPDSCP // nw_tos >> 2, 6 bits
 	IPECN  // 2 bits
 	IPTTL
-	IPFrag // 2 bits: bit 0 any, bit 1 later
+	IPv6Label
+	IPProto
 	TCPSrc
 	TCPDst
 	TCPFlags
@@ -79,11 +79,11 @@ const (
 	CTZone
 	CTMark
 	CTLabel
-	CTNWProto
 	CTNWSrc
-	CTNWDst
 	CTIPv6Src
+	CTNWDst
 	CTIPv6Dst
+	CTNWProto
 	CTTPSrc
 	CTTPDst
 	Metadata
