@@ -1,0 +1,114 @@
+package lab
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	root       = "/tmp" // sockets live here, and their paths may not be longer than 107 bytes
+	netnsDir   = "/run/netns"
+	namePrefix = "ovnlab-"
+	lockName   = "lock"
+	keepName   = "keep"
+	maxName    = 20
+)
+
+var (
+	labName  = regexp.MustCompile(`^` + namePrefix + `[0-9a-f]{4}$`)
+	nodeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9-]*$`)
+)
+
+func validName(s string) bool { return len(s) <= maxName && nodeName.MatchString(s) }
+
+// Sweep removes labs that nobody uses: those whose process is gone. Labs that were started with
+// Options.Keep are spared unless kept is true.
+func Sweep(kept bool) error {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return fmt.Errorf("lab sweep: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if labName.MatchString(e.Name()) && e.IsDir() {
+			errs = append(errs, sweep(e.Name(), kept))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func sweep(name string, kept bool) error {
+	dir := filepath.Join(root, name)
+	if _, err := os.Stat(filepath.Join(dir, keepName)); err == nil && !kept {
+		return nil
+	}
+	lock, err := os.Open(filepath.Join(dir, lockName))
+	if errors.Is(err, os.ErrNotExist) {
+		// Somebody is between mkdir and the lock, or was killed just there.
+		if st, err := os.Stat(dir); err != nil || time.Since(st.ModTime()) < time.Minute {
+			return nil //nolint:nilerr // gone already
+		}
+		return remove(name)
+	}
+	if err != nil {
+		return fmt.Errorf("lab sweep %s: %w", name, err)
+	}
+	defer lock.Close() //nolint:errcheck // read-only
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil //nolint:nilerr // in use
+	}
+	return remove(name)
+}
+
+// remove ends the processes of a lab, as far as its pidfiles name any, and deletes its namespaces and its
+// directory.
+func remove(name string) error {
+	dir := filepath.Join(root, name)
+	for _, pid := range pids(dir) {
+		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended meanwhile
+	}
+	var errs []error
+	spaces, err := filepath.Glob(filepath.Join(netnsDir, name+"-*"))
+	errs = append(errs, err)
+	for _, path := range spaces {
+		errs = append(errs, removeSpace(filepath.Base(path)))
+	}
+	errs = append(errs, os.RemoveAll(dir))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("lab remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// pids returns the processes that the pidfiles under dir name and whose command line, for a number may
+// have been used again, mentions dir.
+func pids(dir string) []int {
+	var found []int
+	for _, pattern := range []string{"*.pid", "*/*.pid"} {
+		files, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is well-formed
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				continue
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+			if err != nil || pid <= 1 {
+				continue
+			}
+			cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			if err == nil && bytes.Contains(cmdline, []byte(dir+"/")) {
+				found = append(found, pid)
+			}
+		}
+	}
+	return found
+}
