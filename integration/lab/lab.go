@@ -252,7 +252,7 @@ func (l *Lab) Release() {
 
 func (l *Lab) logf(format string, args ...any) {
 	if l.opts.Log != nil {
-		_, _ = fmt.Fprintf(l.opts.Log, format+"\n", args...)
+		fmt.Fprintf(l.opts.Log, format+"\n", args...)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -141,9 +142,7 @@ func (n *Node) startOVS(ctx context.Context) error {
 	if n.lab.opts.MonitorAll {
 		ids["ovn-monitor-all"] = "true"
 	}
-	for k, v := range n.config.ExternalIDs {
-		ids[k] = v
-	}
+	maps.Copy(ids, n.config.ExternalIDs)
 	// The userspace datapath sends tunnel packets out of the bridge that has their source address. Without
 	// --no-wait, ovs-vsctl returns when ovs-vswitchd has done it all.
 	args := []string{

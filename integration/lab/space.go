@@ -74,8 +74,7 @@ func (s *space) links(f func(*netlink.Handle) error) error {
 	if err != nil {
 		return fmt.Errorf("netns %s: netlink: %w", s.name, err)
 	}
-	defer h.Close()
-	if err := f(h); err != nil {
+	if err := errors.Join(f(h), h.Close()); err != nil {
 		return fmt.Errorf("netns %s: %w", s.name, err)
 	}
 	return nil

@@ -1,0 +1,78 @@
+# offloadd: `make demo` shows it, `make test` tests it, `make` alone lists the rest.
+# On a fresh Debian 12, as root, these two install what they miss (tools/prepare says what).
+
+MAKEFLAGS += --no-print-directory
+FUZZTIME ?= 60s
+TESTFLAGS ?=
+GOLDEN = $$(go list -f '{{$$p := .}}{{range .TestImports}}{{if eq . "github.com/offloadd/offloadd/internal/golden"}}{{$$p.ImportPath}}{{end}}{{end}}' ./...)
+
+.PHONY: help
+help: ## print this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: demo
+demo: prepare build ## three nodes on this machine, two with offloadd, one with ovn-controller; KEEP=1 leaves them running
+	@go run ./integration/demo -offloadd bin/offloadd $(if $(KEEP),-keep) $(DEMOFLAGS)
+
+.PHONY: demo-clean
+demo-clean: ## end what `make demo KEEP=1` left running
+	@go run ./integration/demo -clean
+
+.PHONY: test
+test: prepare ## all tests, including those on real OVS and OVN in network namespaces (root)
+	go test $(TESTFLAGS) ./cmd/... ./internal/... ./pkg/...
+	go test $(TESTFLAGS) -p 1 ./integration/...
+
+.PHONY: race
+race: prepare-race ## the tests that need no namespaces, under the race detector (gcc)
+	go test -race ./cmd/... ./internal/... ./pkg/...
+
+.PHONY: lint
+lint: bin/golangci-lint $(if $(wildcard proto/*/*/*.proto),bin/buf) ## go vet, golangci-lint, and buf if there are .proto files
+	go vet ./...
+	bin/golangci-lint run
+	$(if $(wildcard proto/*/*/*.proto),bin/buf lint)
+
+.PHONY: build
+build: ## the programs, into bin/
+	go build -o bin/ ./cmd/...
+
+.PHONY: generate
+generate: prepare ## write all generated code anew
+	go generate ./...
+
+.PHONY: generate-check
+generate-check: generate ## fail if the generated code is not what its sources say
+	git diff --exit-code -- '*.gen.go' '*.pb.go'
+	@new=$$(git ls-files --others --exclude-standard -- '*.gen.go' '*.pb.go'); test -z "$$new" || { echo "not committed: $$new" >&2; exit 1; }
+
+.PHONY: golden
+golden: ## rewrite the expectations of golden files; explain each changed line
+	go test $(GOLDEN) -update
+	git diff --stat -- '*testdata*'
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (60s)
+	tools/fuzz $(FUZZTIME)
+
+.PHONY: bench-cold
+bench-cold: prepare build ## cold start of offloadd and of ovn-controller on the same databases, as ratios
+	go run ./integration/benchcold -offloadd $(CURDIR)/bin/offloadd
+
+.PHONY: parity
+parity: prepare build ## compare the flows of offloadd with those of ovn-controller, a line for each database contents
+	OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -run TestParity ./integration/parity/...
+
+.PHONY: prepare prepare-race
+prepare:
+	@tools/prepare lab
+prepare-race:
+	@tools/prepare race
+
+bin/golangci-lint: tools/go.mod
+	go build -modfile=tools/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+bin/buf: tools/buf/go.mod
+	go build -modfile=tools/buf/go.mod -o $@ github.com/bufbuild/buf/cmd/buf
+	@touch $@
