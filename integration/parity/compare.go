@@ -22,6 +22,9 @@ type Options struct {
 
 	// OutOfScope lists the verbs whose flows side B need not have.
 	OutOfScope []Verb
+
+	// Most is how many differences of one table Format prints; 0 means all.
+	Most int
 }
 
 // A Report is what is left between two bridges.
@@ -234,7 +237,11 @@ func (r Report) Format(w io.Writer) error {
 			}
 		}
 		fmt.Fprintf(&s, "table %d: %d only in %s, %d only in %s, %d with the same match\n", table, onlyA, a, onlyB, b, changed)
-		for _, d := range r.Differences[start:end] {
+		for i, d := range r.Differences[start:end] {
+			if r.opts.Most > 0 && i == r.opts.Most {
+				fmt.Fprintf(&s, "  and %d more\n", end-start-i)
+				break
+			}
 			r.formatDifference(&s, d)
 		}
 		start = end

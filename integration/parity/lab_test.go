@@ -1,0 +1,218 @@
+package parity_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/offloadd/offloadd/integration/lab"
+	"github.com/offloadd/offloadd/integration/lab/labtest"
+	"github.com/offloadd/offloadd/integration/parity"
+	"github.com/offloadd/offloadd/integration/parity/content"
+)
+
+var (
+	agentFlag = flag.String("parity.agent", string(lab.Offloadd), "the agent that is compared with ovn-controller")
+	firstSeed = flag.Uint64("parity.seed", 1, "first seed of the random contents")
+	seeds     = flag.Int("parity.seeds", 6, "number of seeds of the random contents")
+	strict    = flag.Bool("parity.strict", false, "let flows count whose actions are out of scope")
+)
+
+// TestParity installs each content with ovn-controller and with our agent, on one chassis and one Southbound
+// database, and compares the flows. Every second content begins with our agent, so that claims, tunnels and
+// conntrack zones are its own work and not what ovn-controller left behind.
+func TestParity(t *testing.T) {
+	agent, err := lab.ParseAgent(*agentFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, agent)
+	for i, c := range content.All(*firstSeed, *seeds) {
+		t.Run(c.Name, func(t *testing.T) {
+			began := time.Now()
+			b := b.in(t)
+			b.apply(c)
+			var theirs, ours parity.Bridge
+			if i%2 == 0 {
+				theirs, ours = b.install(lab.OVNController), b.install(agent)
+			} else {
+				ours, theirs = b.install(agent), b.install(lab.OVNController)
+			}
+			report := b.compare(theirs, ours, string(agent))
+			if !report.Same() {
+				t.Errorf("%s (%s): flows differ\n%s\n%s", c.Name, c.About, report, clip(c.NB+"\n"+c.SB+"\n"+c.VS))
+				return
+			}
+			excused := 0
+			for _, n := range report.OutOfScope {
+				excused += n
+			}
+			t.Logf("%d flows equal, %d out of scope %v, %d ties, %v", report.Equal, excused, report.OutOfScope, report.Ties, time.Since(began).Round(time.Millisecond))
+		})
+	}
+}
+
+// TestOracle is the test of the test: ovn-controller agrees with itself after a restart, and a bridge from which
+// one flow is missing, or in which one is changed, is told from it.
+func TestOracle(t *testing.T) {
+	b := newBench(t, lab.OVNController)
+	all := make(map[string]content.Content)
+	for _, c := range content.Fixed() {
+		all[c.Name] = c
+	}
+	for _, name := range []string{"acl-conjunctions-shared", "remote-many", "router-remote"} {
+		t.Run(name, func(t *testing.T) {
+			b := b.in(t)
+			b.apply(all[name])
+			first, second := b.install(lab.OVNController), b.install(lab.OVNController)
+			if r := b.compare(first, second, "the same again"); !r.Same() {
+				t.Fatalf("ovn-controller differs from itself:\n%s", r)
+			}
+			for _, spoil := range [][]string{
+				{"--strict", "del-flows", "br-int", "table=65,priority=0"},
+				{"add-flow", "br-int", "table=8,priority=1,actions=drop"},
+				{"mod-flows", "br-int", "table=64,actions=drop"},
+				{"add-group", "br-int", "group_id=77,type=all"},
+			} {
+				if _, err := b.node.OFctl(t.Context(), spoil...); err != nil {
+					t.Fatal(err)
+				}
+				third := b.dump()
+				if r := b.compare(second, third, "spoilt"); r.Same() {
+					t.Errorf("after ovs-ofctl %s: the same", strings.Join(spoil, " "))
+				}
+				second = third
+			}
+		})
+	}
+}
+
+// A bench is a lab with one chassis on which one content after another is installed.
+type bench struct {
+	*labtest.Lab
+	node *lab.Node
+	ids  string // external_ids of Open_vSwitch as the lab made them
+	keep string // external_ids of br-int, likewise
+}
+
+func newBench(t *testing.T, agent lab.Agent) *bench {
+	opts := lab.Options{Nodes: []lab.NodeConfig{{Name: "n1", Agent: lab.None}}}
+	if agent == lab.Offloadd {
+		opts.OffloaddPath = labtest.Offloadd(t)
+	}
+	l := labtest.Start(t, opts)
+	b := &bench{Lab: l, node: l.Node("n1")}
+	b.ids = strings.TrimSpace(b.vsctl("get", "open", ".", "external_ids"))
+	return b
+}
+
+func (b *bench) in(t *testing.T) *bench {
+	c := *b
+	c.Lab = b.Lab.In(t)
+	return &c
+}
+
+func (b *bench) vsctl(args ...string) string {
+	b.T.Helper()
+	out, err := b.node.VSctl(b.T.Context(), args...)
+	b.Check(err)
+	return out
+}
+
+// apply replaces whatever the databases hold by c. No agent runs meanwhile.
+func (b *bench) apply(c content.Content) {
+	b.T.Helper()
+	b.NB(`
+		--all destroy logical_switch
+		--all destroy logical_router
+		--all destroy port_group
+		--all destroy address_set
+		--all destroy static_mac_binding
+		remove nb_global . options default_acl_drop
+	`)
+	b.northd()
+	b.SB(`
+		--all destroy chassis_private
+		--all destroy chassis
+		--all destroy fdb
+		--all destroy mac_binding
+	`)
+	clean := []string{"clear", "bridge", "br-int", "external_ids", "--", "clear", "open", ".", "external_ids", "--", "set", "open", ".", "external_ids=" + b.ids}
+	for port := range strings.FieldsSeq(b.vsctl("list-ports", "br-int")) {
+		clean = append(clean, "--", "del-port", "br-int", port)
+	}
+	for i, p := range c.Local {
+		clean = append(clean, "--", "add-port", "br-int", fmt.Sprintf("v%d", i),
+			"--", "set", "interface", fmt.Sprintf("v%d", i), "type=internal", "external_ids:iface-id="+strconv.Quote(p))
+	}
+	for line := range strings.Lines(c.VS) {
+		if words := strings.Fields(line); len(words) > 0 {
+			clean = append(append(clean, "--"), words...)
+		}
+	}
+	b.vsctl(clean...)
+	b.NB(c.NB)
+	b.northd()
+	b.SB(c.SB)
+	b.northd()
+}
+
+// northd waits until ovn-northd has caught up.
+func (b *bench) northd() {
+	b.T.Helper()
+	b.NB("--timeout=20 --wait=sb sync")
+}
+
+// install lets an agent fill an empty bridge and returns what it installed. Afterwards the agent is gone and its
+// rows are there still.
+func (b *bench) install(agent lab.Agent) parity.Bridge {
+	b.T.Helper()
+	for _, command := range []string{"del-flows", "del-groups", "del-meters"} {
+		_, err := b.node.OFctl(b.T.Context(), command, "br-int")
+		b.Check(err)
+	}
+	b.Check(b.node.StartAgent(b.T.Context(), agent))
+	// Claims change logical flows, and agents learn about Open vSwitch while they start: the second time around
+	// everybody has seen what the others did.
+	b.Sync()
+	b.Sync()
+	bridge := b.dump()
+	b.Check(b.node.StopAgent(syscall.SIGTERM))
+	return bridge
+}
+
+func (b *bench) dump() parity.Bridge {
+	b.T.Helper()
+	ctx, cancel := context.WithTimeout(b.T.Context(), 20*time.Second)
+	defer cancel()
+	d, err := parity.Source{Database: b.node.OVSRemote(), Bridge: "br-int"}.Dump(ctx)
+	b.Check(err)
+	bridge, err := parity.Normalise(d, false)
+	b.Check(err)
+	return bridge
+}
+
+func (b *bench) compare(reference, other parity.Bridge, name string) parity.Report {
+	b.T.Helper()
+	lflows, err := parity.ReadLflows(b.T.Context(), b.SBRemote())
+	b.Check(err)
+	opts := parity.Options{A: "ovn-controller", B: name, Lflows: lflows, Most: 6}
+	if !*strict {
+		opts.OutOfScope = parity.OutOfScope()
+	}
+	return parity.Compare(reference, other, opts)
+}
+
+// clip shortens a script for a test's output.
+func clip(s string) string {
+	const most = 4000
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
+}
