@@ -513,7 +513,7 @@ func hexDigit(c byte) byte {
 	if isDigit(c) {
 		return c - '0'
 	}
-	return c|0x20 - 'a' + 10
+	return (c | 0x20) - 'a' + 10
 }
 
 // parseHex parses s, which begins with 0x.

@@ -80,7 +80,7 @@ func (t *SymbolTable) add(s *Symbol) *Symbol {
 		panic(fmt.Sprintf("logical: symbol %s defined twice", s.Name))
 	}
 	if s.Prereqs != "" {
-		s.prereqs = t.mustAnnotate(s.Prereqs)
+		_, s.prereqs = t.mustExpand(s.Prereqs)
 	}
 	t.symbols[s.Name] = s
 	return s
