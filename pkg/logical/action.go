@@ -1,6 +1,7 @@
 package logical
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -383,25 +384,34 @@ type Sample struct {
 	Cookie       bool // the observation point is the flow's cookie instead of ObsPoint
 }
 
-// walk calls f for each action of list and then for the actions nested in it.
-func walk(list []Action, f func(Action)) {
+// All yields the actions in their order, each before the actions nested in it.
+func (a Actions) All() iter.Seq[Action] {
+	return func(yield func(Action) bool) { walk(a.List, yield) }
+}
+
+// walk calls f for each action and those nested in it until f returns false, which it returns then.
+func walk(list []Action, f func(Action) bool) bool {
 	for _, a := range list {
-		f(a)
+		var nested []Action
 		switch a := a.(type) {
 		case CTCommit:
-			walk(a.Nested, f)
+			nested = a.Nested
 		case Clone:
-			walk(a.Nested, f)
+			nested = a.Nested
 		case Reply:
-			walk(a.Nested, f)
+			nested = a.Nested
+		}
+		if !f(a) || !walk(nested, f) {
+			return false
 		}
 	}
+	return true
 }
 
 // Ports returns the names of the logical ports and multicast groups that the actions refer to, sorted.
 func (a Actions) Ports() []string {
 	var names []string
-	walk(a.List, func(a Action) {
+	for a := range a.All() {
 		switch a := a.(type) {
 		case LoadPort:
 			if a.Port != "" {
@@ -412,7 +422,7 @@ func (a Actions) Ports() []string {
 		case FwdGroup:
 			names = append(names, a.ChildPorts...)
 		}
-	})
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
@@ -420,11 +430,11 @@ func (a Actions) Ports() []string {
 // Meters returns the names of the rows of table Meter that the actions refer to, sorted.
 func (a Actions) Meters() []string {
 	var names []string
-	walk(a.List, func(a Action) {
+	for a := range a.All() {
 		if l, ok := a.(Log); ok && l.Meter != "" {
 			names = append(names, l.Meter)
 		}
-	})
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
