@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/offloadd/offloadd/integration/lab"
+	"github.com/offloadd/offloadd/integration/scene"
 )
 
 func main() {
@@ -82,11 +83,11 @@ func play(ctx context.Context, p *page, opts lab.Options) (err error) {
 	p.step("databases, ovn-northd and %d nodes with Open vSwitch", begin, len(opts.Nodes))
 
 	begin = time.Now()
-	s := newScene(opts.Nodes)
-	if _, err := l.NB(ctx, s.northbound()); err != nil {
+	s := scene.New(opts.Nodes)
+	if _, err := l.NB(ctx, s.Northbound()); err != nil {
 		return err
 	}
-	pods, err := s.populate(ctx, l)
+	pods, err := s.Populate(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -95,12 +96,12 @@ func play(ctx context.Context, p *page, opts lab.Options) (err error) {
 	}
 	p.step("%d workloads plugged in, their ports up and every chassis in step", begin, len(pods))
 
-	p.text("\n%s", s.picture())
+	p.text("\n%s", s.Picture())
 	p.heading("The policy, as the Northbound database has it")
-	p.text("%s", s.policyText())
+	p.text("%s", s.Policy())
 
 	begin = time.Now()
-	seen, err := s.probe(ctx, l)
+	seen, err := s.Ask(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func play(ctx context.Context, p *page, opts lab.Options) (err error) {
 	}
 
 	if wrong := showMatrices(p, s, seen); wrong > 0 {
-		return fmt.Errorf("%d of %d probes have the wrong verdict, marked with !", wrong, len(seen))
+		return fmt.Errorf("%d of %d probes have the wrong verdict: see the cells marked with an exclamation mark", wrong, len(seen))
 	}
 	p.text("All %d probes have the verdict that the policy wants.", len(seen))
 	return nil
@@ -159,38 +160,38 @@ func showNodes(ctx context.Context, p *page, l *lab.Lab, installed map[string]ti
 
 // showMatrices prints for each probe what was seen beside what the policy wants, and returns how many probes
 // differ.
-func showMatrices(p *page, s scene, seen map[probe]bool) (wrong int) {
+func showMatrices(p *page, s scene.Scene, seen map[scene.Probe]bool) (wrong int) {
 	p.heading("Who reaches whom: rows are sources; 4 and 6 stand for IPv4 and IPv6, a dot for no answer")
-	for _, kind := range probeKinds {
+	for _, kind := range scene.Kinds() {
 		var rows [][]string
-		head := []string{kind.name}
+		head := []string{kind.Name}
 		for range 2 {
-			head = append(append(head, s.names()...), " ")
+			head = append(append(head, s.Names()...), " ")
 		}
 		rows = append(rows, head)
-		for _, from := range s.names() {
+		for _, from := range s.Names() {
 			row := []string{from}
 			var wanted []string
-			for _, to := range s.names() {
+			for _, to := range s.Names() {
 				var got, want, bad string
 				for _, v6 := range []bool{false, true} {
-					pr := probe{kind, from, to, v6}
+					pr := scene.Probe{Kind: kind, From: from, To: to, V6: v6}
 					ok, probed := seen[pr]
 					switch {
 					case !probed:
 						continue
-					case ok != s.allowed(pr):
+					case ok != s.Allowed(pr):
 						wrong++
 						bad = "!"
 					}
 					got += mark(ok, v6)
-					want += mark(s.allowed(pr), v6)
+					want += mark(s.Allowed(pr), v6)
 				}
 				row, wanted = append(row, got+bad), append(wanted, want)
 			}
 			rows = append(rows, append(append(append(row, " "), wanted...), " "))
 		}
-		p.matrix(rows, len(s.names()))
+		p.matrix(rows, len(s.Names()))
 	}
 	return wrong
 }
@@ -207,8 +208,8 @@ func mark(ok, v6 bool) string {
 }
 
 // lookAround says how to use a lab that goes on running.
-func lookAround(l *lab.Lab, s scene) string {
-	n, from, to := l.Nodes[0], s.pods[0], s.pods[len(s.pods)-1]
+func lookAround(l *lab.Lab, s scene.Scene) string {
+	n, from, to := l.Nodes[0], s.Workloads[0], s.Workloads[len(s.Workloads)-1]
 	return fmt.Sprintf(`The lab %[1]s goes on running. For example:
   export OVN_NB_DB=%[2]s OVN_SB_DB=%[3]s
   ovn-nbctl show; ovn-sbctl show
@@ -216,5 +217,5 @@ func lookAround(l *lab.Lab, s scene) string {
   ovs-vsctl show; ovs-ofctl -O OpenFlow15 dump-flows br-int; tail %[6]s
   ip netns exec %[7]s ping %[8]s     # from %[9]s
   make demo-clean     # ends it
-`, l.Name, l.NBRemote(), l.SBRemote(), n.Dir, n.Name, n.AgentLog(), l.Pod(from.name).Netns(), to.ip(false), from.name)
+`, l.Name, l.NBRemote(), l.SBRemote(), n.Dir, n.Name, n.AgentLog(), l.Pod(from.Name).Netns(), to.IP(false), from.Name)
 }

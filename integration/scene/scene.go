@@ -1,4 +1,6 @@
-package main
+// Package scene is a network for demonstrations and tests of connectivity: two switches behind a router, a workload
+// of each on every node, a policy of stateful ACLs, and the questions who reaches whom.
+package scene
 
 import (
 	"context"
@@ -13,42 +15,48 @@ import (
 	"github.com/offloadd/offloadd/integration/lab"
 )
 
-// A scene is the demo's network: the switches web and db behind a router, and on every node a workload of each.
-type scene struct {
+// A Scene is the network for some nodes.
+type Scene struct {
+	// Workloads are web1, web2, ... and db1, db2, ..., with a node's number each.
+	Workloads []Workload
+
 	nodes []lab.NodeConfig
-	pods  []workload // web1, web2, ..., db1, db2, ...
 }
 
-type workload struct {
-	name  string
-	node  string
+// A Workload is a pod to be.
+type Workload struct {
+	Name string // of the logical switch port too
+	Node string
+
 	net   int // 1 is the switch web, 2 is db
 	index int // of the node, from 1
 }
 
-func newScene(nodes []lab.NodeConfig) scene {
-	s := scene{nodes: nodes}
+// New describes the scene for one to nine nodes.
+func New(nodes []lab.NodeConfig) Scene {
+	s := Scene{nodes: nodes}
 	for net, tier := range []string{"web", "db"} {
 		for i, n := range nodes {
-			s.pods = append(s.pods, workload{fmt.Sprintf("%s%d", tier, i+1), n.Name, net + 1, i + 1})
+			s.Workloads = append(s.Workloads, Workload{Name: fmt.Sprintf("%s%d", tier, i+1), Node: n.Name, net: net + 1, index: i + 1})
 		}
 	}
 	return s
 }
 
-func (w workload) mac() string { return fmt.Sprintf("50:54:00:00:0%d:0%d", w.net, w.index) }
+func (w Workload) mac() string { return fmt.Sprintf("50:54:00:00:0%d:0%d", w.net, w.index) }
 
-func (w workload) ip(v6 bool) netip.Addr {
+// IP is the workload's address of a family.
+func (w Workload) IP(v6 bool) netip.Addr {
 	if v6 {
 		return netip.MustParseAddr(fmt.Sprintf("fd10:%d::1%d", w.net, w.index))
 	}
 	return netip.MustParseAddr(fmt.Sprintf("10.%d.0.1%d", w.net, w.index))
 }
 
-func (w workload) config() lab.PodConfig {
+func (w Workload) config() lab.PodConfig {
 	return lab.PodConfig{
-		Name: w.name, MAC: w.mac(),
-		IPs: []netip.Prefix{netip.PrefixFrom(w.ip(false), 24), netip.PrefixFrom(w.ip(true), 64)},
+		Name: w.Name, MAC: w.mac(),
+		IPs: []netip.Prefix{netip.PrefixFrom(w.IP(false), 24), netip.PrefixFrom(w.IP(true), 64)},
 		Gateways: []netip.Addr{
 			netip.MustParseAddr(fmt.Sprintf("10.%d.0.1", w.net)),
 			netip.MustParseAddr(fmt.Sprintf("fd10:%d::1", w.net)),
@@ -56,10 +64,11 @@ func (w workload) config() lab.PodConfig {
 	}
 }
 
-func (s scene) names() []string {
+// Names lists the workloads.
+func (s Scene) Names() []string {
 	var names []string
-	for _, p := range s.pods {
-		names = append(names, p.name)
+	for _, p := range s.Workloads {
+		names = append(names, p.Name)
 	}
 	return names
 }
@@ -74,7 +83,7 @@ const topology = `
 	lsp-add db db-r0 -- lsp-set-type db-r0 router -- lsp-set-addresses db-r0 router -- lsp-set-options db-r0 router-port=r0-db
 `
 
-// policy is what allowed says in Go.
+// policy is what Allowed says in Go.
 const policy = `
 	# db listens to web on PostgreSQL's port and answers its pings, and to db on everything.
 	acl-add pg_db to-lport 1001 'outport == @pg_db && ip4.src == $pg_web_ip4 && (icmp4 || tcp.dst == 5432)' allow-related
@@ -86,30 +95,31 @@ const policy = `
 	acl-add pg_db from-lport 1000 'inport == @pg_db && ip' drop
 `
 
-// northbound is the scene as ovn-nbctl(8) commands.
-func (s scene) northbound() string {
+// Northbound is the scene as ovn-nbctl(8) commands.
+func (s Scene) Northbound() string {
 	var b strings.Builder
 	b.WriteString(topology)
 	groups := map[int]string{}
-	for _, p := range s.pods {
+	for _, p := range s.Workloads {
 		tier := []string{"", "web", "db"}[p.net]
-		fmt.Fprintf(&b, "lsp-add %s %s -- lsp-set-addresses %s '%s %s %s'\n", tier, p.name, p.name, p.mac(), p.ip(false), p.ip(true))
-		groups[p.net] += " " + p.name
+		fmt.Fprintf(&b, "lsp-add %s %s -- lsp-set-addresses %s '%s %s %s'\n", tier, p.Name, p.Name, p.mac(), p.IP(false), p.IP(true))
+		groups[p.net] += " " + p.Name
 	}
 	fmt.Fprintf(&b, "pg-add pg_web%s\npg-add pg_db%s\n", groups[1], groups[2])
 	b.WriteString(policy)
 	return b.String()
 }
 
-func (s scene) policyText() string {
+// Policy is the part of Northbound that says who may reach whom.
+func (s Scene) Policy() string {
 	return strings.ReplaceAll(strings.TrimLeft(policy, "\n"), "\t", "  ")
 }
 
-// populate plugs in all workloads and returns how long each took from its interface to ovn-installed.
-func (s scene) populate(ctx context.Context, l *lab.Lab) (map[string]time.Duration, error) {
+// Populate plugs in all workloads and returns how long each took from its interface to ovn-installed.
+func (s Scene) Populate(ctx context.Context, l *lab.Lab) (map[string]time.Duration, error) {
 	took := map[string]time.Duration{}
-	for _, w := range s.pods { // one after the other, so that the times are of one port each
-		pod, err := l.Node(w.node).AddPod(ctx, w.config())
+	for _, w := range s.Workloads { // one after the other, so that the times are of one port each
+		pod, err := l.Node(w.Node).AddPod(ctx, w.config())
 		if err != nil {
 			return nil, err
 		}
@@ -117,68 +127,70 @@ func (s scene) populate(ctx context.Context, l *lab.Lab) (map[string]time.Durati
 		if err != nil {
 			return nil, err
 		}
-		took[w.name] = d
+		took[w.Name] = d
 	}
 	return took, nil
 }
 
-// A probe is one question: does from reach to?
-type probe struct {
-	probeKind
-	from, to string
-	v6       bool
+// A Probe is one question: does one workload reach another?
+type Probe struct {
+	Kind
+	From, To string
+	V6       bool
 }
 
-type probeKind struct {
-	name string
-	port uint16 // 0: ping
+// A Kind is the kind of traffic that a probe sends.
+type Kind struct {
+	Name string
+	Port uint16 // of TCP; 0: ping
 }
 
-var probeKinds = []probeKind{{"ping", 0}, {"tcp 22", 22}, {"tcp 5432", 5432}}
+// Kinds are the kinds of probes.
+func Kinds() []Kind { return []Kind{{"ping", 0}, {"tcp 22", 22}, {"tcp 5432", 5432}} }
 
-// allowed is the verdict that policy asks for.
-func (s scene) allowed(p probe) bool {
-	fromDB, toDB := strings.HasPrefix(p.from, "db"), strings.HasPrefix(p.to, "db")
+// Allowed is the verdict that policy asks for.
+func (s Scene) Allowed(p Probe) bool {
+	fromDB, toDB := strings.HasPrefix(p.From, "db"), strings.HasPrefix(p.To, "db")
 	switch {
 	case fromDB == toDB:
 		return true
 	case fromDB:
 		return false
 	default:
-		return p.port != 22
+		return p.Port != 22
 	}
 }
 
-// probe asks all questions, several at a time, and returns which probes were answered.
-func (s scene) probe(ctx context.Context, l *lab.Lab) (map[probe]bool, error) {
+// Ask asks all questions, several at a time, and returns which probes were answered.
+func (s Scene) Ask(ctx context.Context, l *lab.Lab) (map[Probe]bool, error) {
 	ctx, stop := context.WithCancel(ctx) // ends the listeners
 	defer stop()
 	for _, pod := range l.Pods() {
-		for _, kind := range probeKinds {
-			if kind.port == 0 {
+		for _, kind := range Kinds() {
+			if kind.Port == 0 {
 				continue
 			}
-			if err := pod.Serve(ctx, kind.port); err != nil {
+			if err := pod.Serve(ctx, kind.Port); err != nil {
 				return nil, err
 			}
 		}
 	}
 	var (
 		mu   sync.Mutex
-		seen = map[probe]bool{}
+		seen = map[Probe]bool{}
 	)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
-	for _, kind := range probeKinds {
-		for _, from := range s.pods {
-			for _, to := range s.pods {
+	for _, kind := range Kinds() {
+		for _, from := range s.Workloads {
+			for _, to := range s.Workloads {
 				for _, v6 := range []bool{false, true} {
 					if from == to {
 						continue
 					}
-					pr := probe{kind, from.name, to.name, v6}
+					pr := Probe{kind, from.Name, to.Name, v6}
 					g.Go(func() error {
-						ok, err := s.ask(ctx, l.Pod(pr.from), to.ip(v6), pr)
+						ok, err := s.ask(ctx, l.Pod(pr.From), to.IP(v6), pr)
 						mu.Lock()
 						seen[pr] = ok
 						mu.Unlock()
@@ -192,19 +204,19 @@ func (s scene) probe(ctx context.Context, l *lab.Lab) (map[probe]bool, error) {
 }
 
 // ask probes once. It waits for an answer that should come longer than for one that should not.
-func (s scene) ask(ctx context.Context, from *lab.Pod, to netip.Addr, p probe) (bool, error) {
+func (s Scene) ask(ctx context.Context, from *lab.Pod, to netip.Addr, p Probe) (bool, error) {
 	within := time.Second
-	if s.allowed(p) {
+	if s.Allowed(p) {
 		within = 5 * time.Second
 	}
-	if p.port == 0 {
+	if p.Port == 0 {
 		return from.Ping(ctx, to, within)
 	}
-	return from.Connect(ctx, netip.AddrPortFrom(to, p.port), within)
+	return from.Connect(ctx, netip.AddrPortFrom(to, p.Port), within)
 }
 
-// picture draws the nodes, and below them the logical network.
-func (s scene) picture() string {
+// Picture draws the nodes, and below them the logical network.
+func (s Scene) Picture() string {
 	var (
 		nodes = make([]string, 6)
 		wire  []string
