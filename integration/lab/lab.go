@@ -239,7 +239,7 @@ func (l *Lab) Close() error {
 		p.wait(5 * time.Second)
 	}
 	l.spawner.close()
-	err := remove(l.Name)
+	err := Remove(l.Name)
 	_ = l.lock.Close() // the file is gone already
 	l.lock = nil
 	return err

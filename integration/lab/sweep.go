@@ -57,7 +57,7 @@ func sweep(name string, kept bool) error {
 		if st, err := os.Stat(dir); err != nil || time.Since(st.ModTime()) < time.Minute {
 			return nil //nolint:nilerr // gone already
 		}
-		return remove(name)
+		return Remove(name)
 	}
 	if err != nil {
 		return fmt.Errorf("lab sweep %s: %w", name, err)
@@ -66,12 +66,12 @@ func sweep(name string, kept bool) error {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil //nolint:nilerr // in use
 	}
-	return remove(name)
+	return Remove(name)
 }
 
-// remove ends the processes of a lab, as far as its pidfiles name any, and deletes its namespaces and its
-// directory.
-func remove(name string) error {
+// Remove ends the processes of the lab of that name, as far as its pidfiles name any, and deletes its namespaces
+// and its directory, whoever uses it.
+func Remove(name string) error {
 	dir := filepath.Join(root, name)
 	for _, pid := range pids(dir) {
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended meanwhile

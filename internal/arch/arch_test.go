@@ -46,13 +46,14 @@ var rooms = map[string]room{
 	"pkg/logical":  {pure: true, imports: []string{"pkg/ir"}},
 	"pkg/sb":       {pure: true, imports: []string{"pkg/ovsdb/sbdb", "pkg/ovsdb/vswitchdb"}},
 	"pkg/chassis":  {pure: true, imports: []string{"pkg/sb", "pkg/ovsdb/sbdb", "pkg/ovsdb/vswitchdb"}},
-	"pkg/compile":  {pure: true, imports: []string{"pkg/ir", "pkg/logical", "pkg/sb"}},
+	"pkg/compile":  {pure: true, imports: []string{"pkg/ir", "pkg/logical", "pkg/sb", "pkg/chassis"}},
 	"pkg/openflow": {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
-	"pkg/apply":    {pure: true, imports: []string{"pkg/ir", "pkg/openflow"}},
+	"pkg/apply":    {pure: true, imports: []string{"pkg/ir", "pkg/openflow"}, doors: []string{"flows.go"}},
 
 	"internal/arch":   {},
 	"internal/golden": {},
 
+	"integration":     {},
 	"integration/...": {imports: []string{"integration/...", "pkg/..."}},
 }
 
