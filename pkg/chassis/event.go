@@ -29,3 +29,12 @@ func event(level Level, message string, attrs ...string) Event {
 	}
 	return e
 }
+
+// String returns the event on one line: the message, then key=value for each fact.
+func (e Event) String() string {
+	out := e.Message
+	for _, a := range e.Attrs {
+		out += " " + a.Key + "=" + quote(a.Value)
+	}
+	return out
+}

@@ -1,6 +1,9 @@
 package chassis
 
 import (
+	"slices"
+
+	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
 	"github.com/offloadd/offloadd/pkg/sb"
 )
 
@@ -60,4 +63,178 @@ type Plan struct {
 	// WakeAt is when the next step is due even if nothing changes, in milliseconds since the epoch; 0 is never.
 	WakeAt int64
 	Events []Event
+}
+
+// State is what a chassis remembers between steps. It belongs to one goroutine.
+type State struct {
+	opts       Options
+	claims     map[string]*claim // by name of the port
+	taken      map[string]int64  // when a port was last claimed, by name
+	zones      map[string]zone   // nil until restored
+	acked      acknowledgement
+	conditions map[string][]Clause
+	stepped    bool
+	// everKnown says that all rows that concern this chassis have been known at some time.
+	everKnown bool
+	local     *Local
+	standing  map[string]struct{} // notices of the last step
+}
+
+// New returns the state of a chassis that has just started.
+func New(opts Options) *State {
+	opts.Types = slices.Clone(opts.Types)
+	return &State{opts: opts, claims: map[string]*claim{}, taken: map[string]int64{}}
+}
+
+// A step is one turn at work.
+type step struct {
+	*State
+	in      Inputs
+	cfg     Config
+	sb, ovs transaction
+	plan    Plan
+	notices map[string]struct{}
+
+	bridge *vswitchdb.Bridge // nil while there is none
+	me     *sb.Chassis       // nil while there is none
+	active map[string]struct{}
+	// known says that all rows that concern this chassis are known: the contents are complete, and the server has
+	// seen the conditions of this step.
+	known bool
+}
+
+// Step decides what to do now. It reads in and keeps nothing of it.
+func (s *State) Step(in Inputs) Plan {
+	st := &step{
+		State:   s,
+		in:      in,
+		sb:      transaction{db: Southbound, open: in.SBIdle && in.SBSynced, hasColumn: in.HasColumn},
+		ovs:     transaction{db: OpenvSwitch, open: in.OVSIdle, hasColumn: in.HasColumn},
+		notices: map[string]struct{}{},
+	}
+	cfg, refusals := ParseConfig(in.Switch, s.opts)
+	st.cfg = cfg
+	for _, e := range refusals {
+		st.noticeEvent(e)
+	}
+	if cfg.Name != "" {
+		st.run()
+	}
+	s.standing = st.notices
+	st.plan.Config = cfg
+	st.plan.SBOps, st.plan.OVSOps = st.sb.ops, st.ovs.ops
+	st.plan.Local = s.local
+	return st.plan
+}
+
+// run takes the decisions in the order in which they need each other.
+func (st *step) run() {
+	st.bridge = st.bridgeUp()
+	var at sites
+	if st.bridge != nil {
+		at = st.findSites(st.bridge)
+		st.active = st.activeTunnels()
+	}
+	if st.in.SBSynced {
+		st.me = st.register()
+	}
+	if st.me == nil || st.bridge == nil {
+		st.monitor(at.ids, nil)
+		return
+	}
+	st.connectChassis()
+	st.watchTunnels()
+
+	bindings, roots, local := st.bind(at)
+	var tooDeep bool
+	local.Datapaths, tooDeep = walk(st.in.SB, st.me.UUID, roots)
+	if tooDeep {
+		st.notice(LevelWarn, "datapaths nested too deep", "chassis", st.me.Name)
+	}
+	st.describe(local)
+	st.monitor(at.ids, local.Datapaths)
+
+	st.claimAll(bindings)
+	st.releaseAll(bindings, at)
+	st.allocate(bindings, local)
+	st.acknowledge()
+	if !local.equal(st.local) {
+		st.local = local
+	}
+}
+
+// describe fills in what the ports of local datapaths and of the bridge say.
+func (st *step) describe(local *Local) {
+	st.readPorts(local)
+	local.ActiveTunnels = st.active
+	local.CTZeroSNAT = st.in.Switch.Capabilities(st.bridge.DatapathType)["ct_zero_snat"] == "true"
+	for uuid, dp := range local.Datapaths {
+		localnet := ""
+		for _, port := range st.in.SB.PortsOf(uuid) {
+			switch port.Type {
+			case sb.Patch, sb.VTEP:
+				local.Related[port.UUID] = struct{}{}
+			case sb.Localnet:
+				local.Related[port.UUID] = struct{}{}
+				if !st.cfg.mapped(st.in.Switch, port.Options["network_name"]) {
+					continue
+				}
+				if _, ok := local.Patch[port.Name]; !ok {
+					st.notice(LevelWarn, "localnet port not connected", "lport", port.Name,
+						"reason", "there is no patch port to its bridge, and making one is not supported")
+				}
+				if localnet == "" || port.Name < localnet {
+					localnet, dp.Localnet = port.Name, port.UUID
+				}
+			case sb.External:
+				dp.External = append(dp.External, port.UUID)
+			case sb.VIF:
+				if len(port.AdditionalChassis) > 0 {
+					dp.Multichassis = append(dp.Multichassis, port.UUID)
+				}
+			}
+		}
+		slices.SortFunc(dp.External, compareUUIDs)
+		slices.SortFunc(dp.Multichassis, compareUUIDs)
+	}
+}
+
+// monitor sets the conditions, and with them whether all rows that concern this chassis are known.
+func (st *step) monitor(ifaces []string, local map[sb.UUID]*LocalDatapath) {
+	var want map[string][]Clause
+	if !st.cfg.MonitorAll {
+		want = conditions(st.me, ifaces, local)
+	}
+	st.plan.Conditions = want
+	st.plan.ConditionsChanged = !st.stepped || !equalConditions(want, st.conditions)
+	st.conditions, st.stepped = want, true
+	st.known = st.in.SBSynced && st.in.CondInSync && !st.plan.ConditionsChanged
+	st.everKnown = st.everKnown || st.known && st.me != nil
+}
+
+// tell reports what this step does.
+func (st *step) tell(level Level, message string, attrs ...string) {
+	st.plan.Events = append(st.plan.Events, event(level, message, attrs...))
+}
+
+// notice reports how things are, once for as long as they stay so.
+func (st *step) notice(level Level, message string, attrs ...string) {
+	st.noticeEvent(event(level, message, attrs...))
+}
+
+func (st *step) noticeEvent(e Event) {
+	key := e.String()
+	_, before := st.standing[key]
+	_, now := st.notices[key]
+	st.notices[key] = struct{}{}
+	if !before && !now {
+		st.plan.Events = append(st.plan.Events, e)
+	}
+}
+
+// wake asks for a step at a time.
+func (st *step) wake(at int64) {
+	if st.plan.WakeAt == 0 || at < st.plan.WakeAt {
+		st.plan.WakeAt = at
+	}
 }
