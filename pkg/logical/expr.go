@@ -59,8 +59,8 @@ type node struct {
 	kind  kind
 	rel   relop
 	truth bool
-	sym   *Symbol
-	value ir.U128 // no bit outside mask
+	sym   *Symbol // what all comparisons from here down are about; nil if they differ, or there is something else
+	value ir.U128 // has no bit outside mask
 	mask  ir.U128
 	text  string
 	sub   []*node
@@ -83,8 +83,12 @@ func join(k kind, nodes ...*node) *node {
 	if len(nodes) == 1 {
 		return nodes[0]
 	}
+	out := &node{kind: k, sub: nodes, sym: nodes[0].sym}
 	n := 0
 	for _, sub := range nodes {
+		if sub.sym != out.sym {
+			out.sym = nil
+		}
 		if sub.kind == k {
 			n += len(sub.sub)
 		} else {
@@ -92,17 +96,17 @@ func join(k kind, nodes ...*node) *node {
 		}
 	}
 	if n == len(nodes) {
-		return &node{kind: k, sub: nodes}
+		return out
 	}
-	out := make([]*node, 0, n)
+	out.sub = make([]*node, 0, n)
 	for _, sub := range nodes {
 		if sub.kind == k {
-			out = append(out, sub.sub...)
+			out.sub = append(out.sub, sub.sub...)
 		} else {
-			out = append(out, sub)
+			out.sub = append(out.sub, sub)
 		}
 	}
-	return &node{kind: k, sub: out}
+	return out
 }
 
 // reduce is join of any number of nodes of which those that are true or false are known to be so.
@@ -140,27 +144,6 @@ func not(n *node) *node {
 		}
 	}
 	return &out
-}
-
-// uniqueSymbol returns the symbol that all comparisons of n are about, or nil if there are several or none or a
-// node that is no comparison.
-func (n *node) uniqueSymbol() *Symbol {
-	switch n.kind {
-	case cmpNode:
-		return n.sym
-	case boolNode, condNode:
-		return nil
-	case andNode, orNode:
-	}
-	var sym *Symbol
-	for _, sub := range n.sub {
-		s := sub.uniqueSymbol()
-		if s == nil || sym != nil && s != sym {
-			return nil
-		}
-		sym = s
-	}
-	return sym
 }
 
 // level returns the level of measurement of a predicate that stands for n.

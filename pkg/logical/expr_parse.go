@@ -331,7 +331,7 @@ func (p *matchParser) constants() constants {
 
 // constant parses one constant, or a name of several, and adds it to c.
 func (p *matchParser) constant(c *constants) {
-	switch t := &p.lx.Tok; t.Kind { //exhaustive:ignore // the others are errors
+	switch t := p.lx.Tok; t.Kind { //exhaustive:ignore // the others are errors
 	case TokTemplate:
 		p.lx.Errorf("Unexpanded template.")
 	case TokString:

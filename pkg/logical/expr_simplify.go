@@ -20,7 +20,7 @@ func annotate(n *node, prereqs bool) *node {
 	}
 	var sym *Symbol
 	if prereqs {
-		sym = n.uniqueSymbol()
+		sym = n.sym
 	}
 	subs := make([]*node, len(n.sub))
 	for i, sub := range n.sub {
@@ -92,7 +92,7 @@ func simplify(n *node, work *budget) *node {
 	same := true
 	for i, sub := range n.sub {
 		subs[i] = simplify(sub, work)
-		same = same && subs[i] == sub
+		same = same && subs[i] == sub && sub.kind != boolNode
 	}
 	if same {
 		return n

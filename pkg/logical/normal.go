@@ -57,7 +57,7 @@ func normalize(n *node) ([]product, error) {
 	case n.kind == boolNode && !n.truth:
 	case n.kind == boolNode:
 		z.emit(nil)
-	case n.kind == orNode && n.uniqueSymbol() == nil:
+	case n.kind == orNode && n.sym == nil:
 		for _, sub := range n.sub {
 			z.conjunction(sub)
 		}
@@ -87,7 +87,7 @@ func (z *normalizer) split(dims product, subs, rest []*node) (product, []*node, 
 	dims = append(make(product, 0, len(dims)+len(subs)), dims...)
 	var mixed []*node
 	for _, sub := range subs {
-		sym := sub.uniqueSymbol()
+		sym := sub.sym
 		if sym == nil {
 			mixed = append(mixed, sub)
 			continue
