@@ -1,29 +1,205 @@
 package openflow
 
 import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/offloadd/offloadd/pkg/ir"
 )
 
-func TestCommitThenDump(t *testing.T) {
+// prepare dials a bridge that has what generated rules refer to.
+func prepare(t testing.TB) (*testBridge, *Conn) {
+	t.Helper()
 	b := newBridge(t)
 	c := b.dial(t)
-	r := ir.Rule{Table: 5, Priority: 100, Cookie: 0xabc, Match: ir.Match{}.Eq(ir.Reg0, 1).Eq(ir.EthType, 0x800).Eq(ir.Metadata, 7), Actions: []ir.Action{ir.SetWhole(ir.Reg15, 3), ir.Resubmit{Table: 9}}}
-	want := AddFlow(&r)
-	errs, err := c.Commit(t.Context(), []Mod{want})
-	if err != nil || errs != nil {
-		t.Fatal(errs, err)
+	table, err := c.TLVTable(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	n := 0
-	if err := c.DumpFlows(t.Context(), func(f *FlowStats) error {
-		n++
-		if string(f.Match) != want.Match || string(f.Actions) != want.Body {
-			t.Errorf("got %x %x\nwant %x %x", f.Match, f.Actions, want.Match, want.Body)
+	if len(table.TLVs) == 0 {
+		if err := c.AddTLVs(t.Context(), testTLVs...); err != nil {
+			t.Fatal(err)
 		}
+	}
+	var mods []Mod
+	for id := range uint32(3) {
+		mods = append(mods, AddGroup(id+1, &ir.SelectGroup{}))
+		_ = c.DeleteMeter(t.Context(), id+1)
+		if err := c.AddMeter(t.Context(), Meter{ID: id + 1, Packets: true, Bands: []Band{{Rate: 1000}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit(t, c, mods)
+	return b, c
+}
+
+// commit makes mods, of which none may be refused.
+func commit(t testing.TB, c *Conn, mods []Mod) {
+	t.Helper()
+	errs, err := c.Commit(t.Context(), mods)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range errs {
+		m := mods[e.Index]
+		match, err1 := DecodeMatch([]byte(m.Match))
+		actions, err2 := DecodeActions([]byte(m.Body))
+		t.Errorf("refused: %v: table=%d %s actions=%s (%v, %v)", e.Err, m.Table, FormatMatch(match), FormatActions(actions), err1, err2)
+	}
+	if errs != nil {
+		t.FailNow()
+	}
+}
+
+// flowKey is what identifies a flow.
+func flowKey(table uint8, priority uint16, match string) string {
+	return fmt.Sprintf("%d %d %x", table, priority, match)
+}
+
+// Everything that rules can contain goes into a real switch, which answers with the very same bytes and prints
+// the very same text as we do.
+func TestSwitchAgrees(t *testing.T) {
+	b, c := prepare(t)
+	g := gen{newRand(t)}
+
+	rules := map[string]ir.Rule{}
+	var mods []Mod
+	fields, kinds := map[ir.Field]bool{}, map[reflect.Type]bool{}
+	for range 4000 {
+		r := g.rule()
+		m := AddFlow(&r)
+		k := flowKey(r.Table, r.Priority, m.Match)
+		if _, dup := rules[k]; dup {
+			continue
+		}
+		rules[k] = r
+		mods = append(mods, m)
+		for _, term := range r.Match {
+			fields[term.Field] = true
+		}
+		for _, a := range r.Actions {
+			kinds[reflect.TypeOf(a)] = true
+		}
+	}
+	for f := ir.Field(1); f <= ir.Metadata; f++ {
+		if f.IsTunMetadata() && f > ir.TunMetadata0+1 && f < ir.TunMetadata0+63 {
+			continue // not mapped to an option
+		}
+		if !fields[f] {
+			t.Errorf("no rule matches on %v", f)
+		}
+	}
+	if got, want := len(kinds), 22; got != want {
+		t.Errorf("rules have %d kinds of actions, want %d", got, want)
+	}
+
+	commit(t, c, mods)
+
+	var text []string
+	if err := c.DumpFlows(t.Context(), func(f *FlowStats) error {
+		k := flowKey(f.Table, f.Priority, string(f.Match))
+		r, ok := rules[k]
+		if !ok {
+			m, err := DecodeMatch(f.Match)
+			t.Errorf("switch has table=%d priority=%d %s (%x, %v)", f.Table, f.Priority, FormatMatch(m), f.Match, err)
+			return nil
+		}
+		delete(rules, k)
+		if want := AppendActions(nil, r.Actions); string(f.Actions) != string(want) || f.Cookie != r.Cookie || f.Other {
+			t.Errorf("%s\n got %x\nwant %x", FormatFlow(&r), f.Actions, want)
+		}
+		m, err := DecodeMatch(f.Match)
+		if err != nil || !m.Equal(canonical(r.Match)) {
+			t.Errorf("DecodeMatch(%s) = %v, %v, want %v", FormatMatch(r.Match), m, err, r.Match)
+		}
+		a, err := DecodeActions(f.Actions)
+		if diff := cmp.Diff(r.Actions, a); err != nil || diff != "" {
+			t.Errorf("DecodeActions(%s): %v\n%s", FormatActions(r.Actions), err, diff)
+		}
+		text = append(text, FormatFlow(&r))
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Log(n, b.ofctl(t, "--no-names", "--no-stats", "dump-flows", "br0"))
+	for _, r := range rules {
+		t.Errorf("switch lacks %s\n%x", FormatFlow(&r), AppendMatch(nil, r.Match))
+	}
+	want := lines(b.ofctl(t, "--no-names", "--no-stats", "dump-flows", "br0"))
+	slices.Sort(text)
+	if diff := cmp.Diff(want, text); diff != "" {
+		t.Errorf("text differs from that of ovs-ofctl (-):\n%s", diff)
+	}
+}
+
+// canonical returns what a switch makes of m: it can match a VLAN's priority only as a whole.
+func canonical(m ir.Match) ir.Match {
+	if t, ok := m.Term(ir.VLANTCI); ok && t.Value.Lo&vlanVIDPresent != 0 && t.Mask.Lo>>vlanPCPShift != 0 {
+		m = m.Masked(ir.VLANTCI, t.Value.Lo, t.Mask.Lo|7<<vlanPCPShift)
+	}
+	return m
+}
+
+// lines returns the sorted lines of a dump without leading spaces.
+func lines(s string) []string {
+	var out []string
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" {
+			out = append(out, line)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestSwitchAgreesOnGroups(t *testing.T) {
+	b, c := prepare(t)
+	g := gen{newRand(t)}
+	groups := map[uint32]ir.SelectGroup{}
+	var mods []Mod
+	for id := uint32(10); id < 300; id++ {
+		s := g.group()
+		groups[id] = s
+		mods = append(mods, AddGroup(id, &s))
+	}
+	commit(t, c, mods)
+	var text []string
+	if err := c.DumpGroups(t.Context(), func(d *GroupDesc) error {
+		s, ok := groups[d.ID]
+		if !ok {
+			if d.ID > 3 {
+				t.Errorf("switch has group %d", d.ID)
+			}
+			return nil
+		}
+		delete(groups, d.ID)
+		want := AppendGroup(nil, &s)
+		if !d.Select || string(d.Body) != string(want) {
+			t.Errorf("%s\n got %x\nwant %x", FormatGroup(d.ID, &s), d.Body, want)
+		}
+		got, err := DecodeGroup(d.Body)
+		if err != nil {
+			t.Errorf("DecodeGroup(%s): %v", FormatGroup(d.ID, &s), err)
+		} else if diff := cmp.Diff(&s, got); diff != "" {
+			t.Errorf("DecodeGroup(%s):\n%s", FormatGroup(d.ID, &s), diff)
+		}
+		text = append(text, FormatGroup(d.ID, &s))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(groups) > 0 {
+		t.Errorf("switch lacks %d groups", len(groups))
+	}
+	text = append(text, "group_id=1,type=select", "group_id=2,type=select", "group_id=3,type=select")
+	slices.Sort(text)
+	want := lines(b.ofctl(t, "--no-names", "dump-groups", "br0"))
+	want = slices.DeleteFunc(want, func(s string) bool { return strings.HasPrefix(s, "OFPST") })
+	if diff := cmp.Diff(want, text); diff != "" {
+		t.Errorf("text differs from that of ovs-ofctl (-):\n%s", diff)
+	}
 }

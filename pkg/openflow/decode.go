@@ -335,9 +335,9 @@ func decodeController(b []byte) (ir.Action, error) {
 			return nil, fmt.Errorf("controller: property %d: length %d of %d bytes", typ, n, len(b))
 		}
 		switch {
-		case typ == ctrlMaxLen && n == 6:
+		case typ == ctrlMaxLen && n == 8:
 			c.MaxLen = be.Uint16(b[4:])
-		case typ == ctrlID && n == 6:
+		case typ == ctrlID && n == 8:
 			c.ControllerID = be.Uint16(b[4:])
 		case typ == ctrlUserData:
 			c.UserData = bytes.Clone(b[4:n])
@@ -505,7 +505,7 @@ func decodeBucket(b []byte) (k ir.Bucket, rest []byte, err error) {
 			return k, nil, fmt.Errorf("bucket properties: %d bytes left over", len(p))
 		}
 		switch typ, size := be.Uint16(p), be.Uint16(p[2:]); {
-		case typ == bucketWeight && size == 6:
+		case typ == bucketWeight && size == 8:
 			k.Weight = be.Uint16(p[4:])
 		case typ == bucketWatchPort && size == 8:
 			k.WatchPort = be.Uint32(p[4:])

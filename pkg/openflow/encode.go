@@ -223,6 +223,7 @@ func appendAction(b []byte, a ir.Action) []byte {
 			port = port32(uint16(port))
 		}
 		b = be.AppendUint32(b, port)
+		b = be.AppendUint64(b, 0) // nothing is sent to a controller
 	case ir.Resubmit:
 		b = beginNicira(b, nxResubmitTable)
 		b = be.AppendUint16(b, resubmitInPort)
@@ -462,7 +463,7 @@ func appendController(b []byte, a *ir.Controller) []byte {
 
 func appendProp16(b []byte, typ, v uint16) []byte {
 	b = be.AppendUint16(b, typ)
-	b = be.AppendUint16(b, 6)
+	b = be.AppendUint16(b, 8) // Open vSwitch counts the padding (struct ofp_prop_be16)
 	b = be.AppendUint16(b, v)
 	return append(b, 0, 0)
 }
