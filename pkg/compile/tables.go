@@ -59,3 +59,8 @@ const (
 
 // logRegs is the number of registers that logical flows use: reg0..reg9.
 const logRegs = 10
+
+// LearnedTables returns the tables whose flows the switch itself adds, by learn actions.
+func LearnedTables() []uint8 {
+	return []uint8{TableLBHairpinReply, TableECMPNextHopMAC, TableECMPNextHop, TableLBAffinity}
+}

@@ -221,16 +221,6 @@ func Sorted[R Row](m map[UUID]R) []R {
 	})
 }
 
-// put replaces old by now in the tables and indexes; either may be nil.
-func (s *Store) put(old, now Row) {
-	if old != nil {
-		s.remove(old)
-	}
-	if now != nil {
-		s.insert(now)
-	}
-}
-
 func (s *Store) insert(row Row) {
 	switch r := row.(type) {
 	case *Datapath:

@@ -1,0 +1,165 @@
+// Command offloadd is an OVN chassis.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/offloadd/offloadd/pkg/chassis"
+	"github.com/offloadd/offloadd/pkg/daemon"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "offloadd:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	config, version, err := parse(args, stderr)
+	if err != nil {
+		return err
+	}
+	if version {
+		_, err := fmt.Fprintf(stdout, "offloadd %s\nOVN 23.03, SB DB Schema 20.27.0\nOpenFlow versions 0x6:0x6\n", buildVersion())
+		return err
+	}
+	log, err := logger(config, stderr)
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{config.RunDir, config.StateDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	agent, err := daemon.NewAgent(config, chassis.Options{
+		Name:      config.ChassisName,
+		Hostname:  hostname,
+		StartTime: time.Now().UnixMilli(),
+		BridgeMAC: randomMAC(),
+	}, log)
+	if err != nil {
+		return err
+	}
+	recompute := make(chan os.Signal, 1)
+	signal.Notify(recompute, syscall.SIGUSR2)
+	defer signal.Stop(recompute)
+
+	tasks := append(agent.Tasks(),
+		daemon.Task{Name: "control", Run: daemon.NewControl(config.Listen, agent, "offloadd "+buildVersion(), log).Run},
+		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-recompute:
+					agent.Recompute()
+				}
+			}
+		}})
+	err = daemon.Run(ctx, log, tasks...)
+	if errors.Is(err, daemon.ErrLeft) {
+		log.Info("chassis left")
+		return nil
+	}
+	return err
+}
+
+// parse reads the command line over the configuration file over the defaults.
+func parse(args []string, stderr io.Writer) (config daemon.Config, version bool, err error) {
+	config = daemon.DefaultConfig()
+	fs := flag.NewFlagSet("offloadd", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.Usage = func() {
+		fmt.Fprintf(stderr, "usage: offloadd [flags] [OVS-DATABASE]\n\nOVS-DATABASE is the remote of the local Open_vSwitch database, by default %s.\n\n", config.OVSDatabase)
+		fs.PrintDefaults()
+	}
+	file := fs.String("config", "", "read the YAML configuration `FILE`")
+	listen := fs.String("listen", "", "control socket, `unix:PATH` (default offloadd.ctl in the run directory)")
+	runDir := fs.String("run-dir", "", "`directory` of what lasts until the next boot (default "+config.RunDir+")")
+	stateDir := fs.String("state-dir", "", "`directory` of what lasts longer (default "+config.StateDir+")")
+	ovsRunDir := fs.String("ovs-run-dir", "", "`directory` of the bridges' management sockets (default that of OVS-DATABASE)")
+	logFormat := fs.String("log-format", "", "`text or json` (default "+config.LogFormat+")")
+	logLevel := fs.String("log-level", "", "`debug, info, warn or error` (default "+config.LogLevel+")")
+	name := fs.String("n", "", "chassis `NAME`, instead of external_ids:system-id")
+	fs.BoolVar(&version, "version", false, "print the version and exit")
+	if err := fs.Parse(args); err != nil {
+		return config, false, err
+	}
+	if fs.NArg() > 1 {
+		return config, false, fmt.Errorf("unexpected argument %q", fs.Arg(1))
+	}
+	if *file != "" {
+		if config, err = daemon.ReadConfig(*file, config); err != nil {
+			return config, false, err
+		}
+	}
+	for _, o := range []struct {
+		to   *string
+		from string
+	}{
+		{&config.OVSDatabase, fs.Arg(0)},
+		{&config.Listen, *listen},
+		{&config.RunDir, *runDir},
+		{&config.StateDir, *stateDir},
+		{&config.OVSRunDir, *ovsRunDir},
+		{&config.LogFormat, *logFormat},
+		{&config.LogLevel, *logLevel},
+		{&config.ChassisName, *name},
+	} {
+		if o.from != "" {
+			*o.to = o.from
+		}
+	}
+	config, err = config.Check()
+	return config, version, err
+}
+
+func logger(c daemon.Config, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return nil, err
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, opts)), nil
+}
+
+// randomMAC returns a locally administered unicast address.
+func randomMAC() string {
+	mac := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(mac) // never fails
+	mac[0] = mac[0]&0xfc | 0x02
+	return mac.String()
+}
+
+func buildVersion() string {
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
+		return bi.Main.Version
+	}
+	return "(devel)"
+}

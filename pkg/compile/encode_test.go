@@ -1,0 +1,172 @@
+package compile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/offloadd/offloadd/internal/golden"
+	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/logical"
+	"github.com/offloadd/offloadd/pkg/openflow"
+)
+
+// testDHCPOptions and testDHCPv6Options are the DHCP options that the tests' actions use.
+var (
+	testDHCPOptions = map[string]logical.OptionDef{
+		"offerip":                {Code: 0, Type: "ipv4"},
+		"netmask":                {Code: 1, Type: "ipv4"},
+		"router":                 {Code: 3, Type: "ipv4"},
+		"hostname":               {Code: 12, Type: "str"},
+		"ip_forward_enable":      {Code: 19, Type: "bool"},
+		"mtu":                    {Code: 26, Type: "uint16"},
+		"tftp_server":            {Code: 66, Type: "host_id"},
+		"domain_search_list":     {Code: 119, Type: "domains"},
+		"classless_static_route": {Code: 121, Type: "static_routes"},
+	}
+	testDHCPv6Options = map[string]logical.OptionDef{
+		"server_id":     {Code: 2, Type: "mac"},
+		"ia_addr":       {Code: 5, Type: "ipv6"},
+		"dns_server":    {Code: 23, Type: "ipv6"},
+		"domain_search": {Code: 24, Type: "str"},
+	}
+)
+
+// parseInput splits an input such as "[rt egress 3; ip4] next;" of a golden file. What the brackets leave out, and the
+// brackets themselves, default to datapath sw, pipeline ingress, table 10 and the match "1".
+func parseInput(t *testing.T, text string) oracleFlow {
+	t.Helper()
+	f := oracleFlow{dp: "sw", table: 10, match: "1", actions: text}
+	inner, ok := strings.CutPrefix(text, "[")
+	if !ok {
+		return f
+	}
+	head, rest, _ := strings.Cut(inner, "] ")
+	head, match, ok := strings.Cut(head, "; ")
+	f.actions = rest
+	if ok {
+		f.match = match
+	}
+	for _, word := range strings.Fields(head) {
+		switch word {
+		case "sw", "rt", "gw":
+			f.dp = word
+		case "ingress", "egress":
+			f.egress = word == "egress"
+		default:
+			if _, err := fmt.Sscan(word, &f.table); err != nil {
+				t.Fatalf("input %q: %v", text, err)
+			}
+		}
+	}
+	return f
+}
+
+// inputs returns the inputs of a golden file.
+func inputs(t *testing.T, file string) []string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in []string
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimRight(line, "\n")
+		if line != "" && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "    ") {
+			in = append(in, line)
+		}
+	}
+	return in
+}
+
+func (f oracleFlow) parse() (logical.Actions, error) {
+	opts := logical.ActionOptions{
+		At: logical.Stage{Table: f.table}, Tables: ingressTables, DHCPv4: testDHCPOptions, DHCPv6: testDHCPv6Options,
+	}
+	if f.egress {
+		opts.At.Pipeline = logical.Egress
+	}
+	return logical.ParseActions(f.actions, logical.Symbols(), opts)
+}
+
+const testCookie = 0xc00c1e
+
+// encodeText encodes the actions of f. Groups follow on lines of their own, numbered from 1.
+func encodeText(f oracleFlow) string {
+	acts, err := f.parse()
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	var groups []ir.SelectGroup
+	rules, err := encode(acts, encodeContext{
+		IsSwitch:          f.dp == "sw",
+		DatapathKey:       map[string]uint32{"sw": 1, "rt": 2, "gw": 3}[f.dp],
+		Cookie:            testCookie,
+		SNATZoneRequested: f.dp == "gw",
+		CTZeroSNAT:        true,
+		HashL4Sym:         true,
+		Port: func(name string) (uint32, bool) {
+			key, ok := oracleKeys[f.dp][name]
+			return key, ok
+		},
+		Group: func(g ir.SelectGroup) uint32 {
+			groups = append(groups, g)
+			return uint32(len(groups))
+		},
+		RateMeter: func(uint64, uint64) uint32 { return 1 },
+		TunnelTo:  func(string) (uint32, bool) { return 0, false },
+		Collector: func(set uint32) bool { return set == 1 },
+		Meter:     func(string) uint32 { return 1 },
+	})
+	var un *Unsupported
+	if errors.As(err, &un) {
+		return "unsupported: " + err.Error()
+	}
+	out := openflow.FormatActions(rules)
+	for i := range groups {
+		out += "\n" + openflow.FormatGroup(uint32(i+1), &groups[i])
+	}
+	return out
+}
+
+func TestEncode(t *testing.T) {
+	golden.Run(t, "testdata/encode.txt", func(in string) string { return encodeText(parseInput(t, in)) })
+}
+
+var (
+	groupID = regexp.MustCompile(`\bgroup:(\d+)`)
+	meterID = regexp.MustCompile(`\bmeter:\d+`)
+)
+
+// TestEncodeAsOVNController asks ovn-controller(8) for the expectations of TestEncode.
+func TestEncodeAsOVNController(t *testing.T) {
+	const first = 20000 // above the priorities of the rules that ovn-controller makes by itself
+	in := inputs(t, "testdata/encode.txt")
+	flows := make([]oracleFlow, len(in))
+	index := map[string]int{}
+	for i, text := range in {
+		flows[i] = parseInput(t, text)
+		index[text] = i
+	}
+	c := startOVNController(t)
+	c.add(first, flows)
+	rules, groups := c.rules(first, len(in)), c.groups()
+	golden.Run(t, "testdata/encode.txt", func(text string) string {
+		i := index[text]
+		r, ok := rules[first+i]
+		if !ok {
+			return fmt.Sprintf("no rule; %q", c.refusals([]string{flows[i].actions}))
+		}
+		out := strings.ReplaceAll(r.actions, fmt.Sprint("obs_point_id=", r.cookie), fmt.Sprint("obs_point_id=", testCookie))
+		out = meterID.ReplaceAllString(out, "meter:1")
+		var defs []string
+		out = groupID.ReplaceAllStringFunc(out, func(s string) string {
+			defs = append(defs, fmt.Sprintf("group_id=%d,%s", len(defs)+1, groups[strings.TrimPrefix(s, "group:")]))
+			return fmt.Sprint("group:", len(defs))
+		})
+		return strings.Join(append([]string{out}, defs...), "\n")
+	})
+}

@@ -1,0 +1,258 @@
+package compile
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// An ovnController is an ovn-controller(8) of the test's own, with the databases and the switch it needs but without
+// ovn-northd(8): the test writes the logical flows. It is the oracle for parser and encoder.
+type ovnController struct {
+	t    *testing.T
+	dir  string
+	sync int // nb_cfg of the last barrier
+}
+
+// oracleRows are the Southbound rows between which the tests' logical flows live: datapaths sw (a switch), rt and
+// gw (routers, gw with a zone for SNAT), the ports and the multicast group of sw, and DHCP options.
+var oracleRows = []map[string]any{
+	insertRow("Datapath_Binding", "sw", map[string]any{"tunnel_key": 1, "external_ids": mapOf("logical-switch", oracleUUID)}),
+	insertRow("Datapath_Binding", "rt", map[string]any{"tunnel_key": 2, "external_ids": mapOf("logical-router", oracleUUID)}),
+	insertRow("Datapath_Binding", "gw", map[string]any{
+		"tunnel_key": 3, "external_ids": mapOf("logical-router", oracleUUID, "snat-ct-zone", "77"),
+	}),
+	portRow("lp1", "sw", 10, nil),
+	portRow("lp2", "sw", 20, nil),
+	portRow("sw-rt", "sw", 3, mapOf("peer", "rt-sw")),
+	portRow("rt-sw", "rt", 1, mapOf("peer", "sw-rt")),
+	portRow("sw-gw", "sw", 4, mapOf("peer", "gw-sw")),
+	portRow("gw-sw", "gw", 1, mapOf("peer", "sw-gw")),
+	insertRow("Multicast_Group", "", map[string]any{
+		"datapath": named("sw"), "name": "_MC_flood", "tunnel_key": 32768, "ports": named("lp1"),
+	}),
+}
+
+const oracleUUID = "11111111-1111-1111-1111-111111111111"
+
+// oracleKeys are the keys that the ports and groups above have.
+var oracleKeys = map[string]map[string]uint32{
+	"sw": {"lp1": 10, "lp2": 20, "sw-rt": 3, "sw-gw": 4, "_MC_flood": 32768},
+	"rt": {"rt-sw": 1},
+	"gw": {"gw-sw": 1},
+}
+
+func named(id string) any { return []any{"named-uuid", uuidName(id)} }
+
+// uuidName turns a name into one that OVSDB takes for an identifier.
+func uuidName(id string) string { return "u_" + strings.ReplaceAll(id, "-", "_") }
+
+func mapOf(pairs ...string) any {
+	var m [][2]string
+	for i := 0; i < len(pairs); i += 2 {
+		m = append(m, [2]string{pairs[i], pairs[i+1]})
+	}
+	return []any{"map", m}
+}
+
+func insertRow(table, id string, row map[string]any) map[string]any {
+	op := map[string]any{"op": "insert", "table": table, "row": row}
+	if id != "" {
+		op["uuid-name"] = uuidName(id)
+	}
+	return op
+}
+
+func portRow(name, dp string, key int, options any) map[string]any {
+	row := map[string]any{"logical_port": name, "datapath": named(dp), "tunnel_key": key}
+	if options != nil {
+		row["type"], row["options"] = "patch", options
+	}
+	return insertRow("Port_Binding", name, row)
+}
+
+// startOVNController starts the daemons; they end with the test.
+func startOVNController(t *testing.T) *ovnController {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "oc") // short: socket paths have at most 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &ovnController{t: t, dir: dir}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := c.try("grep", "-E", "WARN|ERR", "ovn-controller.log")
+			t.Logf("ovn-controller.log:\n%s", out)
+		}
+		for _, daemon := range []string{"ovn-controller", "ovs-vswitchd", "ovsdb-server"} {
+			_, _ = c.try("ovs-appctl", "-t", daemon, "exit")
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	db := "unix:" + filepath.Join(dir, "db.sock")
+	daemon := []string{"--detach", "--no-chdir", "--pidfile", "--log-file", "-vconsole:off"}
+	c.run("ovsdb-tool", "create", "sb.db", "/usr/share/ovn/ovn-sb.ovsschema")
+	c.run("ovsdb-tool", "create", "conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
+	c.run("ovsdb-server", append(daemon, "--remote=p"+db, "conf.db", "sb.db")...)
+	c.run("ovs-vsctl", "--db="+db, "--no-wait", "init")
+	c.run("ovs-vswitchd", append(daemon, "--enable-dummy=override", "--disable-system", db)...)
+	c.run("ovs-vsctl", "--db="+db, "--timeout=30",
+		"add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=dummy", "fail_mode=secure", "--",
+		"add-port", "br-int", "lp1", "--", "set", "interface", "lp1", "type=dummy", "external_ids:iface-id=lp1", "--",
+		"--id=@br", "get", "bridge", "br-int", "--", "create", "flow_sample_collector_set", "id=1", "bridge=@br", "--",
+		"set", "open", ".", "external_ids:system-id=hv", "external_ids:ovn-remote="+db,
+		"external_ids:ovn-encap-type=geneve", "external_ids:ovn-encap-ip=127.0.0.1")
+	c.transact(insertRow("SB_Global", "", map[string]any{}))
+	c.run("ovn-controller", append(daemon, db)...)
+	c.run("ovn-appctl", "-t", "ovn-controller", "vlog/disable-rate-limit")
+	return c
+}
+
+// try runs a program with the directories of OVS and OVN set to c's.
+func (c *ovnController) try(name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = c.dir
+	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin:"+os.Getenv("PATH"))
+	for _, v := range []string{"OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVN_RUNDIR", "OVN_LOGDIR", "OVN_DBDIR"} {
+		cmd.Env = append(cmd.Env, v+"="+c.dir)
+	}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (c *ovnController) run(name string, args ...string) string {
+	c.t.Helper()
+	out, err := c.try(name, args...)
+	if err != nil {
+		c.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// transact runs operations on the Southbound database as one transaction.
+func (c *ovnController) transact(ops ...map[string]any) {
+	c.t.Helper()
+	params := []any{"OVN_Southbound"}
+	for _, op := range ops {
+		params = append(params, op)
+	}
+	text, err := json.Marshal(params)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	out := c.run("ovsdb-client", "transact", "unix:"+filepath.Join(c.dir, "db.sock"), string(text))
+	if strings.Contains(out, `"error"`) {
+		c.t.Fatalf("transaction %s: %s", text, out)
+	}
+}
+
+// wait returns when ovn-controller has installed the rules of all logical flows.
+func (c *ovnController) wait() {
+	c.t.Helper()
+	c.sync++
+	c.transact(map[string]any{
+		"op": "update", "table": "SB_Global", "where": []any{}, "row": map[string]any{"nb_cfg": c.sync},
+	})
+	c.run("ovn-sbctl", "--db=unix:"+filepath.Join(c.dir, "db.sock"), "--timeout=10",
+		"wait-until", "chassis_private", "hv", "nb_cfg="+strconv.Itoa(c.sync))
+}
+
+// An oracleFlow is a logical flow of a test. Flows are told apart by their priorities.
+type oracleFlow struct {
+	dp             string // sw, rt or gw
+	egress         bool
+	table          uint8
+	match, actions string
+}
+
+// add writes the logical flows, and everything to which they refer, flow i with priority first+i.
+func (c *ovnController) add(first int, flows []oracleFlow) {
+	c.t.Helper()
+	ops := append([]map[string]any{}, oracleRows...)
+	for i, f := range flows {
+		row := map[string]any{
+			"logical_datapath": named(f.dp), "table_id": f.table, "priority": first + i, "pipeline": "ingress",
+			"match": f.match, "actions": f.actions,
+		}
+		if f.egress {
+			row["pipeline"] = "egress"
+		}
+		ops = append(ops, insertRow("Logical_Flow", "", row))
+	}
+	for name, def := range testDHCPOptions {
+		ops = append(ops, insertRow("DHCP_Options", "", map[string]any{"name": name, "code": def.Code, "type": def.Type}))
+	}
+	for name, def := range testDHCPv6Options {
+		ops = append(ops, insertRow("DHCPv6_Options", "", map[string]any{"name": name, "code": def.Code, "type": def.Type}))
+	}
+	c.transact(ops...)
+	c.wait()
+}
+
+// refusals returns ovn-controller's message for each text of actions that it does not understand.
+func (c *ovnController) refusals(texts []string) map[string]string {
+	c.t.Helper()
+	log, err := os.ReadFile(filepath.Join(c.dir, "ovn-controller.log"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, text := range texts {
+		if _, rest, ok := strings.Cut(string(log), fmt.Sprintf("error parsing actions \"%s\": ", text)); ok {
+			out[text], _, _ = strings.Cut(rest, "\n")
+		}
+	}
+	return out
+}
+
+// An oracleRule is the actions, in ovs-ofctl(8)'s notation, of a rule, and its cookie.
+type oracleRule struct {
+	cookie  uint32
+	actions string
+}
+
+// rules returns the rules that are not from ovn-controller itself, by priority.
+func (c *ovnController) rules(first, n int) map[int]oracleRule {
+	c.t.Helper()
+	out := map[int]oracleRule{}
+	for line := range strings.Lines(c.run("ovs-ofctl", "-O", "OpenFlow15", "--no-stats", "--no-names", "dump-flows", "br-int")) {
+		head, actions, ok := strings.Cut(strings.TrimSpace(line), " actions=")
+		if !ok {
+			continue
+		}
+		var cookie uint32
+		var table, priority int
+		head = strings.NewReplacer(",", " ", "  ", " ").Replace(head)
+		if _, err := fmt.Sscanf(head, "cookie=0x%x table=%d priority=%d", &cookie, &table, &priority); err != nil {
+			c.t.Fatalf("flow %q: %v", line, err)
+		}
+		if priority >= first && priority < first+n {
+			out[priority] = oracleRule{cookie, actions}
+		}
+	}
+	return out
+}
+
+// groups returns the groups without their identifiers, by identifier.
+func (c *ovnController) groups() map[string]string {
+	c.t.Helper()
+	out := map[string]string{}
+	for line := range strings.Lines(c.run("ovs-ofctl", "-O", "OpenFlow15", "dump-groups", "br-int")) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "group_id="); ok {
+			id, def, _ := strings.Cut(rest, ",")
+			out[id] = def
+		}
+	}
+	return out
+}

@@ -1,0 +1,446 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/offloadd/offloadd/pkg/apply"
+	"github.com/offloadd/offloadd/pkg/chassis"
+	"github.com/offloadd/offloadd/pkg/compile"
+	"github.com/offloadd/offloadd/pkg/ovsdb"
+	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
+	"github.com/offloadd/offloadd/pkg/sb"
+)
+
+// An Agent is the loop that owns the state of the chassis. Each turn takes in what has happened, lets the chassis
+// decide, compiles what changed, and hands the result over; nothing in a turn waits.
+type Agent struct {
+	config Config
+	log    *slog.Logger
+
+	ovs   *database
+	south *database
+	flows *apply.Flows
+
+	store  *sb.Store
+	sw     *chassis.Switch
+	state  *chassis.State
+	engine *compile.Engine
+
+	turn      uint64
+	sent      uint64 // the last turn that had something for the bridge
+	acked     uint64
+	delta     sb.Delta
+	compiled  bool // a complete program has been handed over
+	recompute bool
+	condSeq   uint64
+	input     compile.Input
+	plan      chassis.Plan
+	logged    map[string]struct{} // what was said once and is not said again
+	leaving   bool
+	gone      bool          // nothing of the chassis is in the databases any more
+	left      chan struct{} // closed when the chassis has left
+
+	commands chan command
+}
+
+// command is a request from the control socket. It runs in the loop.
+type command struct {
+	run  func()
+	done chan struct{}
+}
+
+// NewAgent returns an agent that does nothing before Run.
+func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, error) {
+	ovs, err := ovsdb.New(ovsdb.Config{
+		Database: "Open_vSwitch",
+		Remotes:  []string{config.OVSDatabase},
+		Tables:   switchTables(),
+		Log:      log.With("db", "Open_vSwitch"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Agent{
+		config:   config,
+		log:      log,
+		ovs:      newDatabase("Open_vSwitch", ovs),
+		south:    newDatabase("OVN_Southbound", nil),
+		flows:    apply.NewFlows(log, compile.LearnedTables()...),
+		store:    sb.NewStore(),
+		sw:       chassis.NewSwitch(),
+		state:    chassis.New(opts),
+		engine:   compile.NewEngine(),
+		logged:   map[string]struct{}{},
+		left:     make(chan struct{}),
+		commands: make(chan command),
+	}, nil
+}
+
+// Tasks returns what must run for the agent to work.
+func (a *Agent) Tasks() []Task {
+	return []Task{
+		{"open-vswitch-database", a.ovs.client.Run},
+		{"southbound-database", a.south.run},
+		{"flows", a.flows.Run},
+		{"agent", a.run},
+	}
+}
+
+// Recompute asks for a full recompute in the next turn. It may be called from any goroutine.
+func (a *Agent) Recompute() { a.do(func() { a.recompute = true }) }
+
+// do runs f in the loop and waits until the turn after it is over.
+func (a *Agent) do(f func()) bool {
+	c := command{f, make(chan struct{})}
+	select {
+	case a.commands <- c:
+	case <-a.left:
+		return false
+	}
+	<-c.done
+	return true
+}
+
+func (a *Agent) run(ctx context.Context) error {
+	defer a.finish()
+	var wake <-chan time.Time
+	for {
+		var cmd *command
+		select {
+		case <-ctx.Done():
+			return nil
+		case u := <-a.ovs.updates():
+			a.ovsUpdate(u)
+		case u := <-a.south.updates():
+			a.southUpdate(u)
+		case r := <-a.ovs.results:
+			a.result(ctx, a.ovs, r)
+		case r := <-a.south.results:
+			a.result(ctx, a.south, r)
+		case <-a.flows.Changed():
+		case <-wake:
+		case c := <-a.commands:
+			c.run()
+			cmd = &c
+		}
+		next := a.step(ctx)
+		if cmd != nil {
+			close(cmd.done)
+		}
+		wake = nil
+		if next > 0 {
+			wake = time.After(next)
+		}
+		if a.hasLeft() {
+			return ErrLeft
+		}
+	}
+}
+
+// ErrLeft ends the daemon after the chassis has been removed.
+var ErrLeft = errors.New("the chassis has left")
+
+// finish answers commands that came too late.
+func (a *Agent) finish() { close(a.left) }
+
+func (a *Agent) ovsUpdate(u ovsdb.Update) {
+	a.ovs.seen(u)
+	changes := make([]chassis.Change, len(u.Changes))
+	for i, c := range u.Changes {
+		changes[i] = chassis.Change{Table: c.Table, UUID: c.UUID, Old: c.Old, New: c.New}
+		if c.Table == vswitchdb.SSLTable && a.config.TLS == (TLSConfig{}) {
+			a.south.setSSL(c.New)
+		}
+	}
+	a.sw.Apply(changes)
+}
+
+func (a *Agent) southUpdate(u ovsdb.Update) {
+	a.south.seen(u)
+	updates := make([]sb.Update, len(u.Changes))
+	for i, c := range u.Changes {
+		updates[i] = sb.Update{Table: c.Table, UUID: c.UUID, New: c.New}
+	}
+	d := a.store.Apply(updates)
+	for _, r := range d.Refused {
+		a.log.Error("southbound row refused", "table", r.Table, "row", r.UUID.String(), "err", r.Err)
+	}
+	a.delta.Changes = append(a.delta.Changes, d.Changes...)
+}
+
+func (a *Agent) result(ctx context.Context, db *database, err error) {
+	db.done(ctx)
+	if err != nil {
+		a.log.Warn("transaction not done", "db", db.name, "err", err)
+	}
+}
+
+// step is one turn. It returns when the next is due at the latest; 0 is never.
+func (a *Agent) step(ctx context.Context) time.Duration {
+	a.turn++
+	status := a.flows.Status()
+	a.acknowledge(status)
+	if !a.ovs.synced {
+		return 0
+	}
+	now := time.Now()
+	in := chassis.Inputs{
+		Turn:       a.turn,
+		AckedTurn:  a.acked,
+		Now:        now.UnixMilli(),
+		Switch:     a.sw,
+		SB:         a.store,
+		SBSynced:   a.south.synced,
+		CondInSync: a.south.conditions >= a.condSeq,
+		SBIdle:     a.south.idle(now),
+		OVSIdle:    a.ovs.idle(now),
+		HasColumn:  a.hasColumn,
+	}
+	if a.leaving {
+		a.plan, a.gone = a.state.Leave(in)
+	} else {
+		a.plan = a.state.Step(in)
+	}
+	a.events(a.plan.Events)
+	a.southbound()
+	if a.plan.ConditionsChanged && a.south.client != nil {
+		a.condSeq = a.south.client.SetConditions(conditions(a.plan.Conditions, a.south.conditional))
+	}
+	a.flows.SetPath(a.bridgePath())
+	a.program(status)
+	a.ovs.transact(ctx, operations(a.plan.OVSOps))
+	a.south.transact(ctx, operations(a.plan.SBOps))
+
+	next := a.ovs.settles(now)
+	if s := a.south.settles(now); s > 0 && (next == 0 || s < next) {
+		next = s
+	}
+	if a.plan.WakeAt > 0 {
+		if w := max(time.Until(time.UnixMilli(a.plan.WakeAt)), time.Millisecond); next == 0 || w < next {
+			next = w
+		}
+	}
+	return next
+}
+
+// acknowledge finds out up to which turn everything is installed. A turn that had nothing for the bridge is installed
+// when those before it are.
+func (a *Agent) acknowledge(s apply.Status) {
+	switch {
+	case !s.Installed:
+	case s.AckedTurn >= a.sent:
+		a.acked = a.turn - 1
+	default:
+		a.acked = max(a.acked, s.AckedTurn)
+	}
+	for _, r := range a.flows.TakeRefused() {
+		rows := make([]string, len(r.Rows))
+		for i, row := range r.Rows {
+			rows[i] = sb.UUID(row).String()
+		}
+		a.log.Error("flow refused", "flow", r.Flow, "rows", rows, "err", r.Err)
+	}
+}
+
+func (a *Agent) hasColumn(db chassis.DB, table, column string) bool {
+	client := a.ovs.client
+	if db == chassis.Southbound {
+		client = a.south.client
+	}
+	return client != nil && client.HasColumn(table, column)
+}
+
+func (a *Agent) bridgePath() string {
+	bridge := a.plan.Config.Bridge
+	if bridge == "" || a.sw.Bridge(bridge) == nil {
+		return ""
+	}
+	return filepath.Join(a.config.OVSRunDir, bridge+".mgmt")
+}
+
+// southbound connects to the Southbound that the configuration names.
+func (a *Agent) southbound() {
+	cfg := a.plan.Config
+	if cfg.Remote == "" {
+		return
+	}
+	probe := time.Duration(cfg.ProbeInterval) * time.Millisecond
+	if a.south.client != nil {
+		if a.south.remote != cfg.Remote {
+			if err := a.south.client.SetRemotes([]string{cfg.Remote}); err != nil {
+				a.once("ovn-remote refused", err)
+			}
+			a.south.remote = cfg.Remote
+		}
+		a.south.client.SetProbeInterval(probe)
+		return
+	}
+	tables := southboundTables()
+	client, err := ovsdb.New(ovsdb.Config{
+		Database:      "OVN_Southbound",
+		Remotes:       []string{cfg.Remote},
+		ProbeInterval: probe,
+		TLS:           a.south.tlsFiles(a.config.TLS),
+		Tables:        tables,
+		Log:           a.log.With("db", "OVN_Southbound"),
+	})
+	if err != nil {
+		a.once("ovn-remote refused", err)
+		return
+	}
+	a.south.remote = cfg.Remote
+	for _, t := range tables {
+		a.south.conditional[t.Name] = true
+	}
+	a.condSeq = client.SetConditions(conditions(a.plan.Conditions, a.south.conditional))
+	a.south.open(client)
+}
+
+// program compiles what has changed and hands it to the bridge, as soon as all there is to know is known.
+func (a *Agent) program(status apply.Status) {
+	known := a.plan.Local != nil && a.south.synced && status.Geneve != 0
+	if !a.compiled && (!known || a.plan.ConditionsChanged || a.south.conditions < a.condSeq) && !a.leaving {
+		return
+	}
+	if a.leaving {
+		if a.sent == 0 || a.compiled {
+			a.put(apply.Batch{Turn: a.turn, Complete: true})
+			a.compiled = false
+		}
+		return
+	}
+	if a.plan.Local == nil {
+		return
+	}
+	in := compile.Input{SB: a.store, Local: a.plan.Local, Geneve: status.Geneve}
+	if in.Geneve == 0 {
+		in.Geneve = a.input.Geneve // the bridge is away; it will most likely come back as it was
+	}
+	var replaced []compile.Replacement
+	complete := !a.compiled || a.recompute
+	switch {
+	case complete:
+		start := time.Now()
+		replaced = a.engine.Recompute(in)
+		a.log.Info("recomputed", "rows", len(replaced), "took", time.Since(start))
+	case len(a.delta.Changes) == 0 && in == a.input && len(a.plan.FlushZones) == 0:
+		return
+	default:
+		replaced = a.engine.Update(a.delta, in)
+	}
+	a.delta = sb.Delta{}
+	a.input, a.compiled, a.recompute = in, true, false
+	a.skips()
+	if len(replaced) == 0 && !complete && len(a.plan.FlushZones) == 0 {
+		return
+	}
+	batch := apply.Batch{Turn: a.turn, Complete: complete, FlushZones: a.plan.FlushZones}
+	batch.Replacements = make([]apply.Replacement, len(replaced))
+	for i, r := range replaced {
+		batch.Replacements[i] = apply.Replacement{
+			Owner: apply.Owner{Row: r.Owner.Row, Part: r.Owner.Datapath},
+			Rules: r.Rules,
+		}
+	}
+	a.put(batch)
+}
+
+func (a *Agent) put(b apply.Batch) {
+	a.sent = b.Turn
+	a.flows.Put(b)
+}
+
+// skips tells which rows make no flows although they should.
+func (a *Agent) skips() {
+	for _, s := range a.engine.Skips() {
+		if s.Action != "" {
+			// One line per action would hide which flow it was, one per flow would drown the log at info.
+			a.log.Info("logical flow skipped", "row", s.Row.String(), "action", s.Action, "err", s.Err)
+			continue
+		}
+		a.log.Error("row skipped", "row", s.Row.String(), "err", s.Err)
+	}
+}
+
+func (a *Agent) events(events []chassis.Event) {
+	for _, e := range events {
+		attrs := make([]any, 0, 2*len(e.Attrs))
+		for _, at := range e.Attrs {
+			attrs = append(attrs, at.Key, at.Value)
+		}
+		a.log.Log(context.Background(), slog.Level(e.Level), e.Message, attrs...) //nolint:sloglint // the chassis' phrases are constants
+	}
+}
+
+// once logs an error the first time it occurs.
+func (a *Agent) once(message string, err error) {
+	key := message + err.Error()
+	if _, ok := a.logged[key]; ok {
+		return
+	}
+	a.logged[key] = struct{}{}
+	a.log.Error(message, "err", err) //nolint:sloglint // callers pass constants
+}
+
+// hasLeft reports whether a leaving chassis has nothing more to do.
+func (a *Agent) hasLeft() bool {
+	return a.leaving && a.gone && !a.south.busy && !a.ovs.busy && a.acked >= a.sent
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// Summary is what the control socket's "status" tells.
+type Summary struct {
+	Chassis    string
+	Southbound bool // connected
+	OVS        bool // connected
+	Bridge     apply.Status
+	Turn       uint64
+	Acked      uint64
+	Datapaths  int
+	Ports      int
+	Tunnels    int
+	Skipped    map[string]int
+	Refused    int // Southbound rows
+}
+
+func (a *Agent) summary() Summary {
+	s := Summary{
+		Chassis:    a.plan.Config.Name,
+		Southbound: a.south.connected,
+		OVS:        a.ovs.connected,
+		Bridge:     a.flows.Status(),
+		Turn:       a.turn,
+		Acked:      a.acked,
+		Skipped:    a.engine.Skipped(),
+		Refused:    a.store.Refused(),
+	}
+	if l := a.plan.Local; l != nil {
+		s.Datapaths, s.Ports, s.Tunnels = len(l.Datapaths), len(l.Ports), len(l.Tunnels)
+	}
+	return s
+}
+
+func (s Summary) String() string {
+	out := fmt.Sprintf("chassis: %s\nsouthbound connected: %v\nopen_vswitch connected: %v\nbridge connected: %v\n",
+		s.Chassis, s.Southbound, s.OVS, s.Bridge.Connected)
+	out += fmt.Sprintf("flows desired: %d\nflows refused: %d\nflow modifications sent: %d\nturn: %d\nacknowledged turn: %d\n",
+		s.Bridge.Desired, s.Bridge.Refused, s.Bridge.Sent, s.Turn, s.Acked)
+	out += fmt.Sprintf("local datapaths: %d\nlocal ports: %d\ntunnels: %d\nsouthbound rows refused: %d\n",
+		s.Datapaths, s.Ports, s.Tunnels, s.Refused)
+	for _, action := range sortedKeys(s.Skipped) {
+		name := action
+		if name == "" {
+			name = "(malformed)"
+		}
+		out += fmt.Sprintf("rows skipped for %s: %d\n", name, s.Skipped[action])
+	}
+	return out
+}

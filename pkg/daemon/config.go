@@ -1,0 +1,116 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/offloadd/offloadd/pkg/ovsdb"
+)
+
+// Config is what the configuration file and the command line say. What concerns OVN itself is not here: as for
+// ovn-controller(8) it is in the external_ids of the table Open_vSwitch.
+type Config struct {
+	// OVSDatabase is the remote of the local Open_vSwitch database.
+	OVSDatabase string `json:"ovs_database,omitempty"`
+	// OVSRunDir is the directory of the bridges' management sockets, <bridge>.mgmt. Empty: that of OVSDatabase.
+	OVSRunDir string `json:"ovs_run_dir,omitempty"`
+	// RunDir holds what lasts until the next boot, StateDir what lasts longer.
+	RunDir   string `json:"run_dir,omitempty"`
+	StateDir string `json:"state_dir,omitempty"`
+	// Listen is the control socket, unix:PATH. Empty: offloadd.ctl in RunDir.
+	Listen string `json:"listen,omitempty"`
+	// LogFormat is text or json, LogLevel one of debug, info, warn and error.
+	LogFormat string `json:"log_format,omitempty"`
+	LogLevel  string `json:"log_level,omitempty"`
+	// ChassisName overrides external_ids:system-id.
+	ChassisName string `json:"chassis_name,omitempty"`
+	// TLS holds the files for ssl remotes of the Southbound. Empty: those of the table SSL of the OVS database.
+	TLS TLSConfig `json:"tls,omitzero"`
+}
+
+// TLSConfig names PEM files.
+type TLSConfig struct {
+	PrivateKey    string `json:"private_key,omitempty"`
+	Certificate   string `json:"certificate,omitempty"`
+	CACertificate string `json:"ca_certificate,omitempty"`
+}
+
+// DefaultConfig returns what holds where neither file nor command line say anything.
+func DefaultConfig() Config {
+	return Config{
+		OVSDatabase: "unix:/run/openvswitch/db.sock",
+		RunDir:      "/run/offloadd",
+		StateDir:    "/var/lib/offloadd",
+		LogFormat:   "text",
+		LogLevel:    "info",
+	}
+}
+
+// maxConfig bounds the size of a configuration file in bytes.
+const maxConfig = 1 << 20
+
+// ReadConfig reads a YAML file over base. An unknown key is an error.
+func ReadConfig(path string, base Config) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return base, fmt.Errorf("daemon config: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return base, fmt.Errorf("daemon config %s: %w", path, err)
+	}
+	if len(text) > maxConfig {
+		return base, fmt.Errorf("daemon config %s: larger than %d bytes", path, maxConfig)
+	}
+	if err := yaml.UnmarshalStrict(text, &base); err != nil {
+		return base, fmt.Errorf("daemon config %s: %w", path, err)
+	}
+	return base, nil
+}
+
+// Check fills in what follows from other settings and refuses what cannot work.
+func (c Config) Check() (Config, error) {
+	remotes, err := ovsdb.ParseRemotes(c.OVSDatabase)
+	if err != nil {
+		return c, fmt.Errorf("daemon config ovs_database: %w", err)
+	}
+	if c.OVSRunDir == "" {
+		path, ok := strings.CutPrefix(c.OVSDatabase, "unix:")
+		if !ok || len(remotes) != 1 {
+			return c, fmt.Errorf("daemon config ovs_run_dir: needed, since ovs_database %q is no unix socket", c.OVSDatabase)
+		}
+		c.OVSRunDir = filepath.Dir(path)
+	}
+	if c.Listen == "" {
+		c.Listen = "unix:" + filepath.Join(c.RunDir, "offloadd.ctl")
+	}
+	if !strings.HasPrefix(c.Listen, "unix:/") {
+		return c, fmt.Errorf("daemon config listen %q: not unix:/PATH", c.Listen)
+	}
+	switch c.LogFormat {
+	case "text", "json":
+	default:
+		return c, fmt.Errorf("daemon config log_format %q: neither text nor json", c.LogFormat)
+	}
+	switch c.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		return c, fmt.Errorf("daemon config log_level %q: none of debug, info, warn, error", c.LogLevel)
+	}
+	set := 0
+	for _, f := range []string{c.TLS.PrivateKey, c.TLS.Certificate, c.TLS.CACertificate} {
+		if f != "" {
+			set++
+		}
+	}
+	if set != 0 && set != 3 {
+		return c, fmt.Errorf("daemon config tls: private_key, certificate and ca_certificate go together")
+	}
+	return c, nil
+}

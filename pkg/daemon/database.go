@@ -1,0 +1,116 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/offloadd/offloadd/pkg/ovsdb"
+	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
+)
+
+// A database is a client as the agent's loop sees it: what its last update said, and the one transaction that may be
+// under way.
+type database struct {
+	name   string
+	client *ovsdb.Client // nil while nobody has said where it is
+	opened chan struct{} // closed when client is set
+
+	remote      string
+	ssl         *ovsdb.TLSFiles
+	conditional map[string]bool // tables that have conditions
+
+	connected, synced bool
+	conditions        uint64 // those the contents reflect
+
+	busy bool
+	// settled is when the contents show what the last transaction did, if no update shows it before.
+	settled time.Time
+	results chan error
+}
+
+func newDatabase(name string, client *ovsdb.Client) *database {
+	return &database{
+		name: name, client: client, opened: make(chan struct{}),
+		conditional: map[string]bool{}, results: make(chan error, 1),
+	}
+}
+
+func (d *database) open(client *ovsdb.Client) {
+	d.client = client
+	close(d.opened)
+}
+
+// run runs the client once there is one.
+func (d *database) run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.opened:
+		return d.client.Run(ctx)
+	}
+}
+
+// updates is nil, and blocks, while there is no client.
+func (d *database) updates() <-chan ovsdb.Update {
+	if d.client == nil {
+		return nil
+	}
+	return d.client.Updates()
+}
+
+func (d *database) seen(u ovsdb.Update) {
+	d.connected, d.synced, d.conditions = u.Connected, u.Synced, u.Conditions
+	d.settled = time.Time{}
+}
+
+// settle is how long after a transaction's result its update may take: both are on their way already.
+const settle = 5 * time.Millisecond
+
+// idle reports whether a transaction may start: none is under way, and its outcome is visible.
+func (d *database) idle(now time.Time) bool {
+	return d.client != nil && d.connected && d.synced && !d.busy && !now.Before(d.settled)
+}
+
+// settles returns how long it is until idle may be true for no other reason than time; 0 is never.
+func (d *database) settles(now time.Time) time.Duration {
+	if d.busy || d.settled.IsZero() || !now.Before(d.settled) {
+		return 0
+	}
+	return d.settled.Sub(now)
+}
+
+// transact starts a transaction; its end arrives in results.
+func (d *database) transact(ctx context.Context, ops []ovsdb.Operation) {
+	if len(ops) == 0 || d.client == nil {
+		return
+	}
+	d.busy = true
+	// Transact ends with ctx or with the connection, so the goroutine does.
+	go func() {
+		_, err := d.client.Transact(ctx, ops...)
+		d.results <- err
+	}()
+}
+
+func (d *database) done(_ context.Context) {
+	d.busy = false
+	d.settled = time.Now().Add(settle)
+}
+
+// setSSL takes over the row of the table SSL, which may be nil.
+func (d *database) setSSL(row any) {
+	r, ok := row.(*vswitchdb.SSL)
+	if !ok || r == nil {
+		d.ssl = nil
+		return
+	}
+	d.ssl = &ovsdb.TLSFiles{PrivateKey: r.PrivateKey, Certificate: r.Certificate, CACertificate: r.CaCert}
+}
+
+// tlsFiles returns the files for ssl remotes: those of the configuration file, otherwise those of the OVS database.
+func (d *database) tlsFiles(c TLSConfig) *ovsdb.TLSFiles {
+	if c != (TLSConfig{}) {
+		return &ovsdb.TLSFiles{PrivateKey: c.PrivateKey, Certificate: c.Certificate, CACertificate: c.CACertificate}
+	}
+	return d.ssl
+}
