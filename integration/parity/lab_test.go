@@ -97,7 +97,8 @@ type bench struct {
 	*labtest.Lab
 	node *lab.Node
 	ids  string // external_ids of Open_vSwitch as the lab made them
-	keep string // external_ids of br-int, likewise
+
+	local []string // the content's local ports; device(i) is the interface of the i-th
 }
 
 func newBench(t *testing.T, agent lab.Agent) *bench {
@@ -147,8 +148,8 @@ func (b *bench) apply(c content.Content) {
 		clean = append(clean, "--", "del-port", "br-int", port)
 	}
 	for i, p := range c.Local {
-		clean = append(clean, "--", "add-port", "br-int", fmt.Sprintf("v%d", i),
-			"--", "set", "interface", fmt.Sprintf("v%d", i), "type=internal", "external_ids:iface-id="+strconv.Quote(p))
+		clean = append(clean, "--", "add-port", "br-int", device(i),
+			"--", "set", "interface", device(i), "type=internal", "external_ids:iface-id="+strconv.Quote(p))
 	}
 	for line := range strings.Lines(c.VS) {
 		if words := strings.Fields(line); len(words) > 0 {
@@ -160,6 +161,18 @@ func (b *bench) apply(c content.Content) {
 	b.northd()
 	b.SB(c.SB)
 	b.northd()
+	b.local = c.Local
+}
+
+// device names the interface of the i-th local port.
+func device(i int) string { return fmt.Sprintf("v%d", i) }
+
+// ours says whether the chassis is the one to bind a logical port: an ordinary one that asks for no other chassis.
+func (b *bench) ours(port string) bool {
+	b.T.Helper()
+	out := b.SB("--bare --columns=type,options find port_binding logical_port=" + strconv.Quote(strconv.Quote(port)))
+	requested := strings.Contains(out, "requested-chassis=") && !strings.Contains(out, "requested-chassis=n1")
+	return out != "" && strings.TrimSpace(strings.SplitAfter(out, "\n")[0]) == "" && !requested
 }
 
 // northd waits until ovn-northd has caught up.
@@ -176,13 +189,37 @@ func (b *bench) install(agent lab.Agent) parity.Bridge {
 		_, err := b.node.OFctl(b.T.Context(), command, "br-int")
 		b.Check(err)
 	}
+	for i := range b.local {
+		b.vsctl("remove", "interface", device(i), "external_ids", "ovn-installed")
+	}
 	b.Check(b.node.StartAgent(b.T.Context(), agent))
-	// Claims change logical flows, and agents learn about Open vSwitch while they start: the second time around
-	// everybody has seen what the others did.
+	defer func() { b.Check(b.node.StopAgent(syscall.SIGTERM)) }()
 	b.Sync()
-	b.Sync()
+	for i, p := range b.local {
+		if b.ours(p) {
+			b.vsctl("wait-until", "interface", device(i), "external_ids:ovn-installed=true")
+		}
+	}
+	return b.settled()
+}
+
+// settled returns the flows once they no longer change: a claim changes logical flows, and an agent that has just
+// started acknowledges what it knows, which at first is not everything.
+func (b *bench) settled() parity.Bridge {
+	b.T.Helper()
+	const quiet, most = 100 * time.Millisecond, 20 * time.Second
+	began := time.Now()
 	bridge := b.dump()
-	b.Check(b.node.StopAgent(syscall.SIGTERM))
+	for since := time.Now(); time.Since(since) < quiet; {
+		b.Sync()
+		next := b.dump()
+		if next.String() != bridge.String() {
+			bridge, since = next, time.Now()
+		}
+		if time.Since(began) > most {
+			b.T.Fatalf("the flows still change after %v", most)
+		}
+	}
 	return bridge
 }
 

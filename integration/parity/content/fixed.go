@@ -404,9 +404,8 @@ func routers() []Content {
 			lr-route-add lr1 10.0.0.0/24 100.64.0.1
 		`)},
 		with("static-mac", "static MAC bindings, with and without override", `
-			static-mac-binding-add lr0-sw0 10.0.0.77 0a:00:00:00:00:77
 			static-mac-binding-add lr0-sw1 fd01::77 0a:00:00:00:01:77
-			set static_mac_binding lr0-sw0 override_dynamic_mac=true
+			create static_mac_binding logical_port=lr0-sw0 ip=10.0.0.77 mac="\"0a:00:00:00:00:77\"" override_dynamic_mac=true
 		`),
 		func() Content {
 			c := with("mac-bindings", "learned MAC bindings, beside a static one for the same address", "static-mac-binding-add lr0-sw0 10.0.0.77 0a:00:00:00:00:77")

@@ -103,8 +103,16 @@ type grammar struct {
 	to bool // the direction of the ACL: may the match name outport?
 }
 
+// A term is a match and the number of flows it may become when every disjunction is multiplied out: an
+// inequality is one flow for each bit.
+type term struct {
+	text  string
+	flows int
+}
+
 // acl returns an acl-add command, quoted for a script.
 func (g grammar) acl(entity string, priority int) string {
+	const mostFlows = 1000
 	g.to = g.rnd.IntN(2) == 0
 	direction := "from-lport"
 	if g.to {
@@ -112,106 +120,132 @@ func (g grammar) acl(entity string, priority int) string {
 	}
 	verdict := pick(g.rnd, "allow", "allow-related", "allow-stateless", "drop")
 	match := g.match(2)
-	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(match)
+	for match.flows > mostFlows {
+		match = g.match(2)
+	}
+	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(match.text)
 	return fmt.Sprintf("acl-add %s %s %d \"%s\" %s\n", entity, direction, priority, quoted, verdict)
 }
 
 // match draws a conjunction or disjunction of terms, depth levels deep at most.
-func (g grammar) match(depth int) string {
+func (g grammar) match(depth int) term {
 	if depth == 0 {
 		return g.term()
 	}
-	operator := pick(g.rnd, " && ", " && ", " || ")
-	var terms []string
+	and := g.rnd.IntN(3) > 0
+	result := term{flows: 1}
+	if !and {
+		result.flows = 0
+	}
+	var texts []string
 	for range 1 + g.rnd.IntN(3) {
 		t := g.match(depth - 1)
-		if strings.Contains(t, " && ") || strings.Contains(t, " || ") {
-			t = "(" + t + ")"
+		if strings.Contains(t.text, " && ") || strings.Contains(t.text, " || ") {
+			t.text = "(" + t.text + ")"
 		}
-		terms = append(terms, t)
+		texts = append(texts, t.text)
+		if and {
+			result.flows *= t.flows
+		} else {
+			result.flows += t.flows
+		}
 	}
-	return strings.Join(terms, operator)
+	if and {
+		result.text = strings.Join(texts, " && ")
+	} else {
+		result.text = strings.Join(texts, " || ")
+	}
+	return result
 }
 
 // term draws a comparison. Only ordinal fields may be negated or compared by size.
-func (g grammar) term() string {
+func (g grammar) term() term {
 	r := g.rnd
-	terms := []func() string{
-		func() string { return g.compare(pick(r, "ip4.src", "ip4.dst"), g.ip4, true) },
-		func() string { return g.compare(pick(r, "ip6.src", "ip6.dst"), g.ip6, false) },
-		func() string { return g.compare(pick(r, "eth.src", "eth.dst"), g.mac, false) },
-		func() string {
-			return g.compare(pick(r, "tcp.src", "tcp.dst", "udp.src", "udp.dst", "sctp.dst"), g.port, true)
+	terms := []func() term{
+		func() term { return g.compare(pick(r, "ip4.src", "ip4.dst"), 32, g.ip4, true) },
+		func() term { return g.compare(pick(r, "ip6.src", "ip6.dst"), 128, g.ip6, false) },
+		func() term { return g.compare(pick(r, "eth.src", "eth.dst"), 48, g.mac, false) },
+		func() term {
+			return g.compare(pick(r, "tcp.src", "tcp.dst", "udp.src", "udp.dst", "sctp.dst"), 16, g.port, true)
 		},
 		g.interval,
-		func() string { return g.compare("ip.dscp", func() string { return fmt.Sprint(r.IntN(64)) }, false) },
-		func() string { return pick(r, "icmp4.type", "icmp6.type") + " == " + fmt.Sprint(r.IntN(256)) },
-		func() string { return "ip.ttl == " + pick(r, "1", "{1, 255}") },
-		func() string { return "ip.proto == " + pick(r, "6", "{6, 17}", "47") },
-		func() string { return "eth.type == " + pick(r, "0x800", "0x86dd", "{0x800, 0x806}") },
-		func() string {
-			return pick(r, "ip", "ip4", "ip6", "tcp", "udp", "icmp4", "icmp6", "arp", "nd", "nd_ns", "eth.mcast", "ip4.mcast", "ip6.mcast", "icmp")
+		func() term { return g.compare("ip.dscp", 6, func() string { return fmt.Sprint(r.IntN(64)) }, false) },
+		func() term { return term{pick(r, "icmp4.type", "icmp6.type") + " == " + fmt.Sprint(r.IntN(256)), 1} },
+		func() term { return term{"ip.ttl == " + pick(r, "1", "{1, 255}"), 2} },
+		func() term { return term{"ip.proto == " + pick(r, "6", "{6, 17}", "47"), 4} },
+		func() term { return term{"eth.type == " + pick(r, "0x800", "0x86dd", "{0x800, 0x806}"), 2} },
+		func() term {
+			return term{pick(r, "ip", "ip4", "ip6", "tcp", "udp", "icmp4", "icmp6", "arp", "nd", "nd_ns",
+				"eth.mcast", "ip4.mcast", "ip6.mcast", "icmp"), 4}
 		},
-		func() string {
-			return pick(r, "!eth.bcast", "!vlan.present", "ip.is_frag", "!ip.is_frag", "ip.first_frag")
+		func() term {
+			return term{pick(r, "!eth.bcast", "!vlan.present", "ip.is_frag", "!ip.is_frag", "ip.first_frag"), 48}
 		},
-		func() string {
-			return "arp.op == " + pick(r, "1", "2") + " && arp.spa == " + g.ip4()
-		},
-		func() string { return fmt.Sprintf("ip4.src[%d..%d] == %d", 4, 7, r.IntN(16)) },
-		func() string { return fmt.Sprintf("tcp.dst[%d] == %d", r.IntN(16), r.IntN(2)) },
+		func() term { return term{"arp.op == " + pick(r, "1", "2") + " && arp.spa == " + g.ip4(), 1} },
+		func() term { return term{fmt.Sprintf("ip4.src[4..7] == %d", r.IntN(16)), 1} },
+		func() term { return term{fmt.Sprintf("tcp.dst[%d] == %d", r.IntN(16), r.IntN(2)), 2} },
 		g.logicalPort,
 	}
 	if g.sets {
 		terms = append(terms,
-			func() string {
-				return pick(r, "ip4.src", "ip4.dst") + pick(r, " == ", " == ", " != ") + pick(r, "$a4", "$b4", "{$a4, 10.9.9.9}", "{$a4, $b4}")
+			func() term {
+				return term{pick(r, "ip4.src", "ip4.dst") + " == " + pick(r, "$a4", "$b4", "{$a4, 10.9.9.9}", "{$a4, $b4}"), 4}
 			},
-			func() string { return pick(r, "ip6.src", "ip6.dst") + " == $a6" },
-			func() string { return pick(r, "eth.src", "eth.dst") + " == $macs" },
-			func() string { return "ip4.src == $a4 && tcp.dst == {80, 443, 8080}" },
+			func() term { return term{pick(r, "ip4.src", "ip4.dst") + " != $b4", 32} },
+			func() term { return term{pick(r, "ip6.src", "ip6.dst") + " == $a6", 3} },
+			func() term { return term{pick(r, "eth.src", "eth.dst") + " == $macs", 2} },
+			func() term { return term{"ip4.src == $a4 && tcp.dst == {80, 443, 8080}", 9} },
 		)
 	}
 	return terms[r.IntN(len(terms))]()
 }
 
-// compare draws a comparison with a constant or, for == and !=, a set of up to four.
-func (g grammar) compare(field string, constant func() string, bySize bool) string {
+// compare draws a comparison of a field of some bits with a constant or, for == and !=, a set of up to four.
+func (g grammar) compare(field string, bits int, constant func() string, bySize bool) term {
 	operators := []string{"==", "==", "==", "!="}
 	if bySize {
 		operators = append(operators, "<", "<=", ">", ">=")
 	}
 	operator := pick(g.rnd, operators...)
-	if (operator == "==" || operator == "!=") && g.rnd.IntN(2) == 0 {
-		var set []string
-		for range 1 + g.rnd.IntN(4) {
-			set = append(set, constant())
-		}
-		return fmt.Sprintf("%s %s {%s}", field, operator, strings.Join(set, ", "))
-	}
-	value := constant()
 	if operator != "==" && operator != "!=" {
-		value, _, _ = strings.Cut(value, "/") // sizes of prefixes cannot be compared
+		value, _, _ := strings.Cut(constant(), "/") // the sizes of prefixes cannot be compared
+		return term{fmt.Sprintf("%s %s %s", field, operator, value), bits}
 	}
-	return fmt.Sprintf("%s %s %s", field, operator, value)
+	set := []string{constant()}
+	flows := 1
+	for range g.rnd.IntN(4) {
+		set = append(set, constant())
+		flows++
+	}
+	if operator == "!=" {
+		flows = 1
+		for range set {
+			flows *= bits
+		}
+	}
+	if len(set) == 1 {
+		return term{fmt.Sprintf("%s %s %s", field, operator, set[0]), flows}
+	}
+	return term{fmt.Sprintf("%s %s {%s}", field, operator, strings.Join(set, ", ")), flows}
 }
 
-func (g grammar) interval() string {
+func (g grammar) interval() term {
 	low := g.rnd.IntN(60000)
-	return fmt.Sprintf("%d %s %s %s %d", low, pick(g.rnd, "<", "<="), pick(g.rnd, "tcp.dst", "udp.src"), pick(g.rnd, "<", "<="), low+1+g.rnd.IntN(5000))
+	return term{fmt.Sprintf("%d %s %s %s %d", low, pick(g.rnd, "<", "<="), pick(g.rnd, "tcp.dst", "udp.src"),
+		pick(g.rnd, "<", "<="), low+1+g.rnd.IntN(5000)), 32}
 }
 
-func (g grammar) logicalPort() string {
+func (g grammar) logicalPort() term {
 	field := "inport"
 	if g.to {
 		field = "outport"
 	}
 	p := `"` + pick(g.rnd, g.ports...) + `"`
-	choices := []string{field + " == " + p, field + " != " + p, field + ` == {` + p + `, "nowhere"}`}
+	choices := []string{field + " == " + p, field + ` == {` + p + `, "nowhere"}`}
 	if g.sets {
 		choices = append(choices, field+" == @pg1", field+" == {@pg1, @pg2}", field+" == @pg2")
 	}
-	return pick(g.rnd, choices...)
+	return term{pick(g.rnd, choices...), 2}
 }
 
 func (g grammar) ip4() string {
