@@ -242,10 +242,10 @@ func merge(a, b []alt) []alt {
 func (z *normalizer) emit(dims product) {
 	z.work.spend(1 + len(dims))
 	for _, d := range dims {
-		if d.sym.prereqs == nil {
+		if d.sym.exists == nil {
 			continue
 		}
-		switch dims.truth(d.sym.prereqs) {
+		switch dims.truth(d.sym.exists) {
 		case never:
 			return // the field does not exist in such packets
 		case sometimes:
@@ -277,7 +277,7 @@ const (
 	always
 )
 
-// truth returns for which packets of p the annotated prerequisite n is true.
+// truth returns for which packets of p the simplified prerequisite n is true.
 func (p product) truth(n *node) certainty {
 	switch n.kind {
 	case andNode:

@@ -60,6 +60,7 @@ type Symbol struct {
 	Writable         Scope
 
 	prereqs   *node // Prereqs, annotated
+	exists    *node // Prereqs, simplified
 	predicate *node // Predicate, annotated
 }
 
@@ -80,7 +81,9 @@ func (t *SymbolTable) add(s *Symbol) *Symbol {
 		panic(fmt.Sprintf("logical: symbol %s defined twice", s.Name))
 	}
 	if s.Prereqs != "" {
+		work := budget(maxNodes)
 		_, s.prereqs = t.mustExpand(s.Prereqs)
+		s.exists = simplify(s.prereqs, &work)
 	}
 	t.symbols[s.Name] = s
 	return s
