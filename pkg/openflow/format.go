@@ -471,7 +471,7 @@ func appendFlags(b []byte, names []string, flags, mask, all uint32) []byte {
 func appendSub(b []byte, s ir.Sub) []byte {
 	b = append(b, wire[s.Field].name...)
 	switch {
-	case s.N == s.Field.Bits():
+	case s.N == s.Field.Bits() && !s.Field.IsTunMetadata(): // to ovs-ofctl those are longer
 		return append(b, "[]"...)
 	case s.N == 1:
 		return fmt.Appendf(b, "[%d]", s.Ofs)

@@ -2,6 +2,7 @@ package openflow
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/offloadd/offloadd/pkg/ir"
@@ -17,7 +18,11 @@ func newRand(t testing.TB) *rand.Rand {
 
 // gen makes rules that Open vSwitch accepts: prerequisites of matches and actions are met. The groups and meters
 // that actions use have the numbers 1..3.
-type gen struct{ *rand.Rand }
+type gen struct {
+	*rand.Rand
+	// noOptions leaves out tun_metadata: Open vSwitch does not apply its TLV table to the actions of groups.
+	noOptions bool
+}
 
 func (g gen) bits(n int) ir.U128 { return ir.U128{Hi: g.Uint64(), Lo: g.Uint64()}.And(ir.Ones(n)) }
 
@@ -263,6 +268,9 @@ func (g gen) set(f ir.Field) ir.Set {
 func (g gen) actions(m ir.Match, depth int) []ir.Action {
 	var out []ir.Action
 	fs := settable(m)
+	if g.noOptions {
+		fs = slices.DeleteFunc(fs, ir.Field.IsTunMetadata)
+	}
 	vlan, _ := m.Term(ir.VLANTCI)
 	eth, _ := m.Term(ir.EthType)
 	isIP := eth.Value.Lo == etherTypeIPv4 || eth.Value.Lo == etherTypeIPv6
