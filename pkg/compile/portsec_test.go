@@ -182,11 +182,9 @@ func kind(r ir.Rule) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table=%d priority=%d", r.Table, r.Priority)
 	for _, term := range r.Match {
-		switch term.Field {
-		case ir.EthType, ir.IPProto, ir.IPTTL, ir.ICMPv6Type:
-			fmt.Fprintf(&b, " %v=%v", term.Field, term.Value)
-		default:
-			fmt.Fprintf(&b, " %v", term.Field)
+		fmt.Fprintf(&b, " %v", term.Field)
+		if slices.Contains([]ir.Field{ir.EthType, ir.IPProto, ir.IPTTL, ir.ICMPv6Type}, term.Field) {
+			fmt.Fprintf(&b, "=%v", term.Value)
 		}
 	}
 	fmt.Fprintf(&b, " %v", r.Actions)
@@ -225,6 +223,7 @@ func (h host) has(a netip.Addr) bool {
 func (h host) has4() bool {
 	return slices.ContainsFunc(h.ips, func(p netip.Prefix) bool { return p.Addr().Is4() })
 }
+
 func (h host) has6() bool {
 	return slices.ContainsFunc(h.ips, func(p netip.Prefix) bool { return p.Addr().Is6() })
 }
@@ -298,7 +297,7 @@ func (p hosts) mayReceive(pkt packet) bool {
 		}
 	}
 	isIP := pkt.ethType == ethIPv4 || pkt.ethType == ethIPv6
-	return found && !(isIP && listed)
+	return found && (!isIP || !listed)
 }
 
 // broadcasts reports whether a is the last address of a network in which the host has one address.
