@@ -60,6 +60,8 @@ type Plan struct {
 	Conditions map[string][]Clause
 	// ConditionsChanged says that Conditions differ from those of the step before.
 	ConditionsChanged bool
+	// Waiting says that something waits for AckedTurn to reach a turn up to this one.
+	Waiting bool
 	// WakeAt is when the next step is due even if nothing changes, in milliseconds since the epoch; 0 is never.
 	WakeAt int64
 	Events []Event
@@ -124,7 +126,26 @@ func (s *State) Step(in Inputs) Plan {
 	st.plan.Config = cfg
 	st.plan.SBOps, st.plan.OVSOps = st.sb.ops, st.ovs.ops
 	st.plan.Local = s.local
+	st.plan.Waiting = s.waiting(in.AckedTurn)
 	return st.plan
+}
+
+// waiting reports whether anything waits for flows that were not installed by acked.
+func (s *State) waiting(acked uint64) bool {
+	if len(s.acked.waiting) > 0 {
+		return true
+	}
+	for _, c := range s.claims {
+		if c.state == installFlows && c.turn > acked {
+			return true
+		}
+	}
+	for _, z := range s.zones {
+		if z.turn > acked {
+			return true
+		}
+	}
+	return false
 }
 
 // run takes the decisions in the order in which they need each other.

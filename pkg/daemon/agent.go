@@ -218,6 +218,9 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	a.ovs.transact(ctx, operations(a.plan.OVSOps))
 	a.south.transact(ctx, operations(a.plan.SBOps))
 
+	if a.plan.Waiting && a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent {
+		return time.Nanosecond // this turn had nothing for the bridge, so the next finds it installed
+	}
 	next := a.ovs.settles(now)
 	if s := a.south.settles(now); s > 0 && (next == 0 || s < next) {
 		next = s
