@@ -116,7 +116,7 @@ func (b *builder) build(products []product) (nConj int) {
 // product makes the flows of p. It uses the conjunction id, and reports that it did, if p has two or more
 // dimensions: fields with several alternatives.
 func (b *builder) product(p product, id uint32) (conj bool) {
-	base := make(ir.Match, 0, len(p)+3)
+	base := make(ir.Match, 0, len(p))
 	dims := 0
 	for _, d := range p {
 		if len(d.alts) > 1 {
@@ -144,7 +144,7 @@ func (b *builder) product(p product, id uint32) (conj bool) {
 		clause++
 		n := 0
 		for i := range d.alts {
-			m := append(make(ir.Match, 0, len(base)+terms(d.sym)), base...)
+			m := append(make(ir.Match, 0, len(base)+1), base...)
 			if m, ok := b.constrain(m, d.sym, &d.alts[i]); ok {
 				b.add(m, c)
 				n++
@@ -155,15 +155,14 @@ func (b *builder) product(p product, id uint32) (conj bool) {
 		}
 	}
 	if dims > 1 {
-		m := base.Eq(ir.ConjID, uint64(id))
-		b.add(m, Conj{})
+		m := append(make(ir.Match, 0, len(base)+1), ir.Term{
+			Field: ir.ConjID, Value: ir.U64(uint64(id)), Mask: ir.ConjID.Ones(),
+		})
+		b.add(append(m, base...), Conj{}) // ir.ConjID is the first field
 		b.flows[len(b.flows)-1].ConjID = id
 	}
 	return dims > 1
 }
-
-// terms returns the largest number of terms that a comparison of s takes.
-func terms(s *Symbol) int { return max(1, s.Width/32) }
 
 // constrain adds a to m, which it may overwrite. It reports false if m cannot be true then.
 func (b *builder) constrain(m ir.Match, s *Symbol, a *alt) (ir.Match, bool) {
