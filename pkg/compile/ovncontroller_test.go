@@ -108,12 +108,15 @@ func startOVNController(t *testing.T) *ovnController {
 	c.run("ovs-vsctl", "--db="+db, "--timeout=30",
 		"add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=dummy", "fail_mode=secure", "--",
 		"add-port", "br-int", "lp1", "--", "set", "interface", "lp1", "type=dummy", "external_ids:iface-id=lp1", "--",
-		"--id=@br", "get", "bridge", "br-int", "--", "create", "flow_sample_collector_set", "id=1", "bridge=@br", "--",
 		"set", "open", ".", "external_ids:system-id=hv", "external_ids:ovn-remote="+db,
 		"external_ids:ovn-encap-type=geneve", "external_ids:ovn-encap-ip=127.0.0.1")
 	c.transact(insertRow("SB_Global", "", map[string]any{}))
 	c.run("ovn-controller", append(daemon, db)...)
 	c.run("ovn-appctl", "-t", "ovn-controller", "vlog/disable-rate-limit")
+	c.wait()
+	// ovn-controller 23.03 notices only those that come while it runs.
+	c.run("ovs-vsctl", "--db="+db, "--timeout=30",
+		"--id=@br", "get", "bridge", "br-int", "--", "create", "flow_sample_collector_set", "id=1", "bridge=@br")
 	return c
 }
 
@@ -232,10 +235,18 @@ func (c *ovnController) rules(first, n int) map[int]oracleRule {
 			continue
 		}
 		var cookie uint32
-		var table, priority int
-		head = strings.NewReplacer(",", " ", "  ", " ").Replace(head)
-		if _, err := fmt.Sscanf(head, "cookie=0x%x table=%d priority=%d", &cookie, &table, &priority); err != nil {
-			c.t.Fatalf("flow %q: %v", line, err)
+		priority := 32768 // which is not printed
+		for word := range strings.FieldsFuncSeq(head, func(r rune) bool { return r == ' ' || r == ',' }) {
+			var err error
+			switch key, value, _ := strings.Cut(word, "="); key {
+			case "cookie":
+				_, err = fmt.Sscanf(value, "0x%x", &cookie)
+			case "priority":
+				priority, err = strconv.Atoi(value)
+			}
+			if err != nil {
+				c.t.Fatalf("flow %q: %v", line, err)
+			}
 		}
 		if priority >= first && priority < first+n {
 			out[priority] = oracleRule{cookie, actions}

@@ -31,7 +31,7 @@ type StripVLAN struct{}
 // PushVLAN adds a VLAN tag with the given EtherType and TCI 0x1000.
 type PushVLAN struct{ EtherType uint16 }
 
-// DecTTL decrements the TTL or hop limit; a packet whose TTL is too small is punted to controller id 0.
+// DecTTL decrements the TTL or hop limit. A packet whose TTL is too small goes nowhere, not even to a controller.
 type DecTTL struct{}
 
 // CTClear forgets the packet's connection tracking state.

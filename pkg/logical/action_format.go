@@ -431,12 +431,17 @@ func (a HandleSvcCheck) append(b []byte, _ Stage) []byte { return appendCall(b, 
 func (FwdGroup) verb() string { return "fwd_group" }
 
 func (a FwdGroup) append(b []byte, _ Stage) []byte {
+	if len(a.ChildPorts) == 0 {
+		return append(b, "fwd_group;"...)
+	}
 	b = append(b, "fwd_group("...)
 	if a.Liveness {
 		b = append(b, `liveness="true", `...)
 	}
-	for i, p := range a.ChildPorts {
-		b = appendText(b, ifelse(i == 0, "childports=", ", "), quote(p))
+	sep := "childports="
+	for _, p := range a.ChildPorts {
+		b = appendText(b, sep, quote(p))
+		sep = ", "
 	}
 	return append(b, ");"...)
 }

@@ -725,6 +725,7 @@ func (p *actionParser) bindVPort() Action {
 	return BindVPort{vport, parent}
 }
 
+// fwdGroup parses the optional arguments of fwd_group.
 func (p *actionParser) fwdGroup() Action {
 	var a FwdGroup
 	if !p.Match(TokLParen) {
@@ -735,14 +736,17 @@ func (p *actionParser) fwdGroup() Action {
 		a.Liveness = p.bool()
 		p.Expect(TokComma)
 	}
-	if p.MatchID("childports") {
-		p.Expect(TokEquals)
-		for !p.Failed() && p.Tok.Kind != TokRParen {
-			a.ChildPorts = append(a.ChildPorts, p.str("expecting logical switch port"))
-			p.Match(TokComma)
-		}
+	if !p.MatchID("childports") {
+		p.SyntaxErrorf("expecting childports")
 	}
-	p.Expect(TokRParen)
+	p.Expect(TokEquals)
+	for !p.Failed() && !p.Match(TokRParen) {
+		a.ChildPorts = append(a.ChildPorts, p.str("expecting logical switch port"))
+		p.Match(TokComma)
+	}
+	if len(a.ChildPorts) == 0 {
+		return FwdGroup{}
+	}
 	return a
 }
 
