@@ -66,11 +66,6 @@ func appendTerms(m ir.Match, h uint32, value, mask []byte) (ir.Match, error) {
 	width := 0 // of the TLV's value in bits, where it differs from the field's
 	shift := 0
 	switch h {
-	case headerPacketType &^ 0x1ff:
-		if len(m) > 0 || mask != nil || !bytes.Equal(value, []byte{0, 0, 0, 0}) {
-			return nil, errors.New("packet type is not Ethernet")
-		}
-		return m, nil
 	case headerInPort &^ 0x1ff:
 		if len(value) != 4 || mask != nil {
 			return nil, errors.New("in_port: bad length")
@@ -192,8 +187,6 @@ func decodeAction(b []byte, depth int) (ir.Action, error) {
 		return ir.SetQueue{ID: arg}, nil
 	case actGroup:
 		return ir.Group{ID: arg}, nil
-	case actDecTTL:
-		return ir.DecTTL{}, nil
 	case actMeter:
 		return ir.Meter{ID: arg}, nil
 	}
@@ -223,6 +216,8 @@ func decodeSet(b []byte) (ir.Action, error) {
 	s := ir.Set{Field: f, Value: ir.FromBytes(value), Mask: f.Ones()}
 	if mask != nil {
 		s.Mask = ir.FromBytes(mask)
+	} else if !wholeBytes(f) {
+		return nil, fmt.Errorf("set_field: %v: no mask", f)
 	}
 	if !s.Value.AndNot(s.Mask).IsZero() || !s.Mask.AndNot(f.Ones()).IsZero() {
 		return nil, fmt.Errorf("set_field: %v: value %v, mask %v", f, s.Value, s.Mask)
@@ -274,6 +269,11 @@ func decodeNicira(b []byte, depth int) (ir.Action, error) {
 		return ir.Resubmit{Table: arg[2]}, nil
 	case nxCTClear:
 		return ir.CTClear{}, nil
+	case nxDecTTLCntIDs:
+		if n := be.Uint16(arg); n != 0 {
+			return nil, fmt.Errorf("dec_ttl: %d controllers", n)
+		}
+		return ir.DecTTL{}, nil
 	case nxConjunction:
 		return ir.Conjunction{Clause: arg[0], N: arg[1], ID: be.Uint32(arg[2:])}, nil
 	case nxClone:

@@ -15,10 +15,6 @@ var be = binary.BigEndian
 // A condition that OpenFlow 1.5 cannot express exactly (half of a priority of a VLAN tag) is written as Open
 // vSwitch would write it.
 func AppendMatch(b []byte, m ir.Match) []byte {
-	if !impliesEthernet(m) {
-		b = be.AppendUint32(b, headerPacketType)
-		b = be.AppendUint32(b, 0)
-	}
 	for i := 0; i < len(m); i++ {
 		t := &m[i]
 		switch f := t.Field; {
@@ -52,17 +48,6 @@ func AppendMatch(b []byte, m ir.Match) []byte {
 
 // tunFlagOAM is NX_TUN_FLAG_OAM.
 const tunFlagOAM = 1
-
-// impliesEthernet reports whether some field of m exists in Ethernet packets only. Otherwise the encoded match
-// begins with the packet type.
-func impliesEthernet(m ir.Match) bool {
-	for i := range m {
-		if wire[m[i].Field].prereq == ethernet {
-			return true
-		}
-	}
-	return false
-}
 
 // appendXReg appends the condition on a pair of registers; either may be the only one (and partner nil).
 func appendXReg(b []byte, t, partner *ir.Term) []byte {
@@ -150,7 +135,6 @@ const (
 	actPopVLAN   = 18
 	actSetQueue  = 21
 	actGroup     = 22
-	actDecTTL    = 24
 	actSetField  = 25
 	actCopyField = 28
 	actMeter     = 29
@@ -163,6 +147,7 @@ const (
 	nxBundle         = 12
 	nxResubmitTable  = 14
 	nxLearn          = 16
+	nxDecTTLCntIDs   = 21
 	nxStackPush      = 27
 	nxStackPop       = 28
 	nxSample         = 29
@@ -249,7 +234,8 @@ func appendAction(b []byte, a ir.Action) []byte {
 		b = beginAction(b, actPushVLAN)
 		b = be.AppendUint16(b, a.EtherType)
 	case ir.DecTTL:
-		b = beginAction(b, actDecTTL)
+		b = beginNicira(b, nxDecTTLCntIDs)
+		b = be.AppendUint16(b, 0) // controllers
 	case ir.CTClear:
 		b = beginNicira(b, nxCTClear)
 	case ir.CT:
@@ -332,10 +318,13 @@ func mustKnow(f ir.Field) *wireField {
 	return &wire[f]
 }
 
+// wholeBytes reports whether f fills the bytes that carry it. If not, OVN's agents always write it with a mask.
+func wholeBytes(f ir.Field) bool { return f.Bits()%8 == 0 }
+
 func appendSet(b []byte, a *ir.Set) []byte {
 	w := mustKnow(a.Field)
 	size := w.size
-	whole := a.Mask == a.Field.Ones()
+	whole := a.Mask == a.Field.Ones() && wholeBytes(a.Field)
 	header := w.oxm
 	if a.Field.IsTunMetadata() {
 		// A field of variable length is as long as its value (field_len of lib/meta-flow.c).

@@ -510,6 +510,9 @@ func appendActionText(b []byte, a ir.Action) []byte {
 	case ir.Set:
 		b = append(b, "set_field:"...)
 		b = appendValue(b, a.Field, a.Value, a.Mask)
+		if a.Mask == a.Field.Ones() && !wholeBytes(a.Field) {
+			b = appendHex(append(b, '/'), a.Mask)
+		}
 		return append(append(b, "->"...), a.Field.String()...)
 	case ir.Move:
 		return appendSub(append(appendSub(append(b, "move:"...), a.Src), "->"...), a.Dst)
@@ -522,7 +525,7 @@ func appendActionText(b []byte, a ir.Action) []byte {
 	case ir.PushVLAN:
 		return fmt.Appendf(b, "push_vlan:0x%x", a.EtherType)
 	case ir.DecTTL:
-		return append(b, "dec_ttl"...)
+		return append(b, "dec_ttl()"...)
 	case ir.CTClear:
 		return append(b, "ct_clear"...)
 	case ir.CT:
