@@ -194,24 +194,38 @@ func (b *bench) install(agent lab.Agent) parity.Bridge {
 	}
 	b.Check(b.node.StartAgent(b.T.Context(), agent))
 	defer func() { b.Check(b.node.StopAgent(syscall.SIGTERM)) }()
-	b.Sync()
+	b.caughtUp(agent)
 	for i, p := range b.local {
 		if b.ours(p) {
 			b.vsctl("wait-until", "interface", device(i), "external_ids:ovn-installed=true")
 		}
 	}
-	return b.settled()
+	return b.settled(agent)
+}
+
+// caughtUp waits for the agent's acknowledgement. One that does not come fails the test, but its flows are compared
+// all the same.
+func (b *bench) caughtUp(agent lab.Agent) {
+	b.T.Helper()
+	if b.T.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(b.T.Context(), 10*time.Second)
+	defer cancel()
+	if err := b.Lab.Lab.Sync(ctx); err != nil {
+		b.T.Errorf("%s: %v", agent, err)
+	}
 }
 
 // settled returns the flows once they no longer change: a claim changes logical flows, and an agent that has just
 // started acknowledges what it knows, which at first is not everything.
-func (b *bench) settled() parity.Bridge {
+func (b *bench) settled(agent lab.Agent) parity.Bridge {
 	b.T.Helper()
 	const quiet, most = 100 * time.Millisecond, 20 * time.Second
 	began := time.Now()
 	bridge := b.dump()
 	for since := time.Now(); time.Since(since) < quiet; {
-		b.Sync()
+		b.caughtUp(agent)
 		next := b.dump()
 		if next.String() != bridge.String() {
 			bridge, since = next, time.Now()

@@ -68,8 +68,8 @@ func attach(router, sw, mac string, networks ...string) string {
 // join connects two routers by a pair of ports.
 func join(a, b string, key int) string {
 	return fmt.Sprintf(`
-	lrp-add %[1]s %[1]s-%[2]s 0a:00:00:01:%02[3]x:01 169.254.%[3]d.1/30 fe80::%[3]x:1/64 peer=%[2]s-%[1]s
-	lrp-add %[2]s %[2]s-%[1]s 0a:00:00:01:%02[3]x:02 169.254.%[3]d.2/30 fe80::%[3]x:2/64 peer=%[1]s-%[2]s
+	lrp-add %[1]s %[1]s-%[2]s 0a:00:00:01:%02[3]x:01 169.254.%[3]d.1/30 fdff:%[3]x::1/64 peer=%[2]s-%[1]s
+	lrp-add %[2]s %[2]s-%[1]s 0a:00:00:01:%02[3]x:02 169.254.%[3]d.2/30 fdff:%[3]x::2/64 peer=%[1]s-%[2]s
 `, a, b, key)
 }
 

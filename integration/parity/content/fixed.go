@@ -385,8 +385,8 @@ func routers() []Content {
 			join("lr0", "lr1", 1), `
 			lr-route-add lr0 10.1.0.0/24 169.254.1.2
 			lr-route-add lr1 10.0.0.0/24 169.254.1.1
-			lr-route-add lr0 fd01::/64 fe80::1:2
-			lr-route-add lr1 fd00::/64 fe80::1:1
+			lr-route-add lr0 fd01::/64 fdff:1::2
+			lr-route-add lr1 fd00::/64 fdff:1::1
 		`)},
 		{Name: "routers-on-a-switch", About: "two routers joined by a switch without workloads", Local: bothPorts, NB: script(`
 			ls-add sw0
