@@ -158,7 +158,7 @@ func TestEncodeAsOVNController(t *testing.T) {
 		i := index[text]
 		r, ok := rules[first+i]
 		if !ok {
-			return fmt.Sprintf("no rule; %q", c.refusals([]string{flows[i].actions}))
+			return fmt.Sprintf("no rule; %q", c.refusals(flows[i].actions))
 		}
 		out := strings.ReplaceAll(r.actions, fmt.Sprint("obs_point_id=", r.cookie), fmt.Sprint("obs_point_id=", testCookie))
 		out = meterID.ReplaceAllString(out, "meter:1")

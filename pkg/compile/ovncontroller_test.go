@@ -88,7 +88,7 @@ func startOVNController(t *testing.T) *ovnController {
 	c := &ovnController{t: t, dir: dir}
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, _ := c.try("grep", "-E", "WARN|ERR", "ovn-controller.log")
+			out, _ := c.try("tail", "-n", "30", "ovn-controller.log")
 			t.Logf("ovn-controller.log:\n%s", out)
 		}
 		for _, daemon := range []string{"ovn-controller", "ovs-vswitchd", "ovsdb-server"} {
@@ -204,7 +204,7 @@ func (c *ovnController) add(first int, flows []oracleFlow) {
 }
 
 // refusals returns ovn-controller's message for each text of actions that it does not understand.
-func (c *ovnController) refusals(texts []string) map[string]string {
+func (c *ovnController) refusals(texts ...string) map[string]string {
 	c.t.Helper()
 	log, err := os.ReadFile(filepath.Join(c.dir, "ovn-controller.log"))
 	if err != nil {
