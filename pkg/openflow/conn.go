@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/offloadd/offloadd/pkg/ir"
@@ -26,6 +27,9 @@ type Conn struct {
 	wg   sync.WaitGroup
 
 	answers chan []byte // echo replies to be written
+
+	packetIns                     chan PacketIn
+	droppedFull, droppedMalformed atomic.Uint64
 
 	wmu     sync.Mutex // guards w, buf and bundles
 	w       *bufio.Writer
@@ -69,6 +73,8 @@ func NewConn(ctx context.Context, nc net.Conn) (*Conn, error) {
 		nc:      nc,
 		done:    make(chan struct{}),
 		answers: make(chan []byte, maxPendingAnswers),
+
+		packetIns: make(chan PacketIn, maxPacketIns),
 		w:       bufio.NewWriterSize(nc, bufferSize),
 	}
 	r := bufio.NewReaderSize(nc, bufferSize)
@@ -189,6 +195,9 @@ func (c *Conn) read(r *bufio.Reader) error {
 			}
 			continue
 		}
+		if c.packetIn(f) {
+			continue
+		}
 		c.mu.Lock()
 		var to *call
 		for _, call := range c.calls {
@@ -198,7 +207,7 @@ func (c *Conn) read(r *bufio.Reader) error {
 			}
 		}
 		c.mu.Unlock()
-		// What nobody waits for is asynchronous (port status, packet-in) or late.
+		// What nobody waits for is asynchronous (port status) or late.
 		if to != nil {
 			to.deliver(f)
 		}
