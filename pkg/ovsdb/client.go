@@ -416,7 +416,8 @@ func (l *loop) receive(m *message) error {
 		l.mu.Unlock()
 	case monitoring:
 		l.since, l.lastFailure = time.Now(), ""
-		l.log.Info("database connected", "remote", l.conn.remote.String(), "changes", len(changes))
+		l.log.Info("database connected", "remote", l.conn.remote.String(),
+			"resumed", l.session.resumed, "changes", len(changes))
 	case askingServer, askingSchema:
 	}
 	return nil

@@ -80,13 +80,13 @@ func (c contents) put(t *tablePlan, uuid UUID, row any) {
 
 // replace makes c the contents of u, which has all rows as inserted, and
 // returns the difference to what c was. Rows that did not change stay the same
-// structs.
+// structs. If u is not of that form, c is unchanged.
 func (c contents) replace(u *update) ([]Change, error) {
-	if err := (contents{}).check(u); err != nil {
-		return nil, err
-	}
 	count := make(map[*tablePlan]int)
 	for _, r := range u.rows {
+		if r.kind != rowInsert {
+			return nil, fmt.Errorf("table %s: row %s: a change where all rows are due", r.table.name, r.uuid)
+		}
 		count[r.table]++
 	}
 	next := make(contents, len(count))
@@ -98,6 +98,9 @@ func (c contents) replace(u *update) ([]Change, error) {
 		changes = make([]Change, 0, len(u.rows))
 	}
 	for _, r := range u.rows {
+		if next[r.table][r.uuid] != nil {
+			return nil, fmt.Errorf("table %s: row %s: twice", r.table.name, r.uuid)
+		}
 		old := c[r.table][r.uuid]
 		if old != nil && r.table.equal(old, r.row) {
 			next[r.table][r.uuid] = old

@@ -238,25 +238,26 @@ func (s *scanner) escape(b []byte) ([]byte, error) {
 		return nil, err
 	}
 	if utf16.IsSurrogate(r) {
-		if c, err = s.byte(); err == nil && c == '\\' {
-			c, err = s.byte()
+		var low rune
+		for _, want := range []byte(`\u`) {
+			if c, err = s.byte(); err != nil {
+				return nil, err
+			}
+			if c != want {
+				return nil, errLoneSurrogate
+			}
 		}
-		if err != nil {
-			return nil, err
-		}
-		if c != 'u' {
-			return nil, errors.New("json: lone surrogate in string")
-		}
-		low, err := s.hex4()
-		if err != nil {
+		if low, err = s.hex4(); err != nil {
 			return nil, err
 		}
 		if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
-			return nil, errors.New("json: lone surrogate in string")
+			return nil, errLoneSurrogate
 		}
 	}
 	return utf8.AppendRune(b, r), nil
 }
+
+var errLoneSurrogate = errors.New("json: lone surrogate in string")
 
 func (s *scanner) hex4() (rune, error) {
 	var r rune

@@ -93,6 +93,7 @@ func (r *replica) replies() map[uint64]string {
 type session struct {
 	*replica
 	state   sessionState
+	resumed bool     // the server sent only what changed since the last connection
 	servers contents // the rows of Database
 	out     [][]byte // messages to send, oldest first
 }
@@ -376,7 +377,7 @@ func (s *session) first(u *update) (changes []Change, err error) {
 	}
 	s.txn = u.txn
 	s.conditions.ack()
-	s.state, s.synced = monitoring, true
+	s.state, s.synced, s.resumed = monitoring, true, u.found
 	s.changeConditions()
 	return changes, nil
 }
