@@ -880,49 +880,17 @@ func (p *actionParser) require(prereq string) {
 
 // field parses a field or bits of one and adds its prerequisites. Predicates are refused.
 func (p *actionParser) field() Operand {
-	if p.Tok.Kind != TokID {
-		p.SyntaxErrorf("expecting field name")
+	o, ok := p.st.parseOperand(p.Lexer)
+	if !ok {
 		return Operand{}
 	}
-	s := p.st.Lookup(p.Tok.Text)
-	if s == nil {
-		p.SyntaxErrorf("expecting field name")
-		return Operand{}
+	if o.Symbol.Predicate != "" {
+		p.Errorf("Predicate symbol %s used where lvalue required.", o.Symbol.Name)
 	}
-	p.Next()
-	o := Operand{s, 0, s.Width}
-	if p.Match(TokLSquare) {
-		o = p.bits(s)
-	}
-	if !p.Failed() && s.Predicate != "" {
-		p.Errorf("Predicate symbol %s used where lvalue required.", s.Name)
-	}
-	for ; s != nil; s = s.Parent {
+	for s := o.Symbol; s != nil; s = s.Parent {
 		p.require(s.Prereqs)
 	}
 	return o
-}
-
-// bits parses the range of bits "lo]" or "lo..hi]" of s.
-func (p *actionParser) bits(s *Symbol) Operand {
-	if s.Width == 0 {
-		p.Errorf("Cannot select subfield of string field %s.", s.Name)
-	}
-	lo := p.int()
-	hi := lo
-	if p.Match(TokEllipsis) {
-		hi = p.int()
-	}
-	p.Expect(TokRSquare)
-	switch {
-	case lo > hi:
-		p.Errorf("Invalid bit range %d to %d.", lo, hi)
-	case hi >= s.Width:
-		p.Errorf("Cannot select bits %d to %d of %d-bit field %s.", lo, hi, s.Width, s.Name)
-	case s.Level == Nominal && (lo != 0 || hi != s.Width-1):
-		p.Errorf("Cannot select subfield of nominal field %s.", s.Name)
-	}
-	return Operand{s, lo, hi - lo + 1}
 }
 
 // operand parses a field of n bits, a string field if n is 0.

@@ -1,8 +1,10 @@
 package logical
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -96,5 +98,48 @@ func cmpOptions() []cmp.Option {
 		cmp.Comparer(func(a, b *Symbol) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	}
+}
+
+// FuzzParseActions checks that no text makes the parser panic, and that the canonical text of what it understands
+// means the same.
+func FuzzParseActions(f *testing.F) {
+	text, err := os.ReadFile("testdata/actions.txt")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' && line[0] != '[' {
+			f.Add(line, false, uint8(10))
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string, egress bool, table uint8) {
+		at := Stage{Ingress, table}
+		if egress {
+			at.Pipeline = Egress
+		}
+		opts := testOptions(at)
+		acts, err := ParseActions(text, Symbols(), opts)
+		if err != nil {
+			var syntax *SyntaxError
+			if !errors.As(err, &syntax) || syntax.Pos < 0 || syntax.Pos > len(text) {
+				t.Errorf("%q: error %#v", text, err)
+			}
+			return
+		}
+		checkRoundTrip(t, acts, opts)
+	})
+}
+
+func TestNestingIsBounded(t *testing.T) {
+	nest := func(n int) string { return strings.Repeat("clone { ", n) + "output;" + strings.Repeat(" };", n) }
+	if _, err := ParseActions(nest(31), Symbols(), testOptions(Stage{})); err != nil {
+		t.Errorf("31 levels: %v, want none", err)
+	}
+	for _, n := range []int{32, 100000} {
+		_, err := ParseActions(nest(n), Symbols(), testOptions(Stage{}))
+		if err == nil || err.Error() != "maximum depth of nested actions reached" {
+			t.Errorf("%d levels: %v", n, err)
+		}
 	}
 }

@@ -549,6 +549,10 @@ func (l *scanner) str() {
 		return
 	}
 	s := l.text[l.tok.End+1 : i]
+	if strings.IndexByte(s, 0) >= 0 {
+		l.fail("null bytes not supported in quoted strings")
+		return
+	}
 	if escapes {
 		var msg string
 		if s, msg = unescape(s); msg != "" {
