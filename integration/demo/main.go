@@ -70,8 +70,9 @@ func play(ctx context.Context, p *page, opts lab.Options) (err error) {
 	if err != nil {
 		return err
 	}
+	var seen map[scene.Probe]bool
 	defer func() {
-		if err != nil {
+		if err != nil && seen == nil {
 			p.text("%s", l.Tails(8))
 		}
 		if opts.Keep {
@@ -101,8 +102,7 @@ func play(ctx context.Context, p *page, opts lab.Options) (err error) {
 	p.text("%s", s.Policy())
 
 	begin = time.Now()
-	seen, err := s.Ask(ctx, l)
-	if err != nil {
+	if seen, err = s.Ask(ctx, l); err != nil {
 		return err
 	}
 	p.text("")

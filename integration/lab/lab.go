@@ -124,6 +124,11 @@ func checkOptions(o *Options) error {
 
 // create reserves a name: the directory, and a lock on it that the kernel drops when this process ends.
 func create(opts Options) (*Lab, error) {
+	unlock, err := lockLabs()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	for range 1000 {
 		name := fmt.Sprintf("%s%04x", namePrefix, rand.IntN(1<<16))
 		dir := filepath.Join(root, name)

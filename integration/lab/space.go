@@ -27,6 +27,9 @@ func newSpace(name string) (*space, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netns add %s: %w", name, err)
 	}
+	if err := s.run(quietIPv6); err != nil {
+		return nil, err
+	}
 	return s, s.links(func(h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
@@ -34,6 +37,19 @@ func newSpace(name string) (*space, error) {
 		}
 		return h.LinkSetUp(lo)
 	})
+}
+
+// quietIPv6 keeps the kernel from changing addresses by itself a second or two after a link is up, which makes
+// ovs-vswitchd read its routes anew and drop tunnel packets meanwhile: no duplicate address detection.
+func quietIPv6() error {
+	for _, name := range []string{"accept_dad", "dad_transmits", "router_solicitations", "accept_ra"} {
+		// On a kernel without IPv6 there is nothing to keep quiet.
+		err := os.WriteFile("/proc/sys/net/ipv6/conf/default/"+name, []byte("0"), 0o644)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // run calls f on a thread inside the namespace. Sockets that f opens and processes that it starts

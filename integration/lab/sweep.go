@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,6 +32,11 @@ func validName(s string) bool { return len(s) <= maxName && nodeName.MatchString
 // Sweep removes labs that nobody uses: those whose process is gone. Labs that were started with
 // Options.Keep are spared unless kept is true.
 func Sweep(kept bool) error {
+	unlock, err := lockLabs()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return fmt.Errorf("lab sweep: %w", err)
@@ -46,6 +50,18 @@ func Sweep(kept bool) error {
 	return errors.Join(errs...)
 }
 
+// lockLabs keeps Sweep from seeing a directory that another process has made and not yet locked.
+func lockLabs() (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(root, namePrefix+"all.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lab: lock %s: %w", f.Name(), errors.Join(err, f.Close()))
+	}
+	return func() { _ = f.Close() }, nil // closing unlocks
+}
+
 func sweep(name string, kept bool) error {
 	dir := filepath.Join(root, name)
 	if _, err := os.Stat(filepath.Join(dir, keepName)); err == nil && !kept {
@@ -53,11 +69,7 @@ func sweep(name string, kept bool) error {
 	}
 	lock, err := os.Open(filepath.Join(dir, lockName))
 	if errors.Is(err, os.ErrNotExist) {
-		// Somebody is between mkdir and the lock, or was killed just there.
-		if st, err := os.Stat(dir); err != nil || time.Since(st.ModTime()) < time.Minute {
-			return nil //nolint:nilerr // gone already
-		}
-		return Remove(name)
+		return Remove(name) // killed in the middle of create or of Remove
 	}
 	if err != nil {
 		return fmt.Errorf("lab sweep %s: %w", name, err)
