@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,8 +17,7 @@ import (
 // An ovnController is an ovn-controller(8) of the test's own, with the databases and the switch it needs but without
 // ovn-northd(8): the test writes the logical flows. It is the oracle for parser and encoder.
 type ovnController struct {
-	t    *testing.T
-	dir  string
+	*daemons
 	sync int // nb_cfg of the last barrier
 }
 
@@ -78,40 +78,76 @@ func portRow(name, dp string, key int, options any) map[string]any {
 	return insertRow("Port_Binding", name, row)
 }
 
-// startOVNController starts the daemons; they end with the test.
-func startOVNController(t *testing.T) *ovnController {
+// daemons are programs of OVS and OVN that run in a directory of their own until the test ends.
+type daemons struct {
+	t   *testing.T
+	dir string
+}
+
+// detach are the options that put a daemon in the background.
+var detach = []string{"--detach", "--no-chdir", "--pidfile", "--log-file", "-vconsole:off"}
+
+func newDaemons(t *testing.T) *daemons {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "oc") // short: socket paths have at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &ovnController{t: t, dir: dir}
+	d := &daemons{t: t, dir: dir}
 	t.Cleanup(func() {
-		if t.Failed() {
-			out, _ := c.try("tail", "-n", "30", "ovn-controller.log")
-			t.Logf("ovn-controller.log:\n%s", out)
+		files, err := filepath.Glob(filepath.Join(dir, "*.pid"))
+		if err != nil {
+			t.Error(err)
 		}
-		for _, daemon := range []string{"ovn-controller", "ovs-vswitchd", "ovsdb-server"} {
-			_, _ = c.try("ovs-appctl", "-t", daemon, "exit")
+		for _, file := range files {
+			d.kill(file)
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
-	db := "unix:" + filepath.Join(dir, "db.sock")
-	daemon := []string{"--detach", "--no-chdir", "--pidfile", "--log-file", "-vconsole:off"}
+	return d
+}
+
+// kill ends the daemon whose process number is in file. Nothing of what it would tidy up outlives the test.
+func (d *daemons) kill(file string) {
+	if d.t.Failed() {
+		out, _ := d.try("tail", "-n", "30", strings.TrimSuffix(file, ".pid")+".log")
+		d.t.Logf("%s.log:\n%s", strings.TrimSuffix(filepath.Base(file), ".pid"), out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		d.t.Error(err)
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if err != nil {
+		d.t.Errorf("%s: %v", file, err)
+	}
+}
+
+func (d *daemons) socket() string { return "unix:" + filepath.Join(d.dir, "db.sock") }
+
+// startOVNController starts the daemons; they end with the test.
+func startOVNController(t *testing.T) *ovnController {
+	t.Helper()
+	c := &ovnController{daemons: newDaemons(t)}
+	db := c.socket()
 	c.run("ovsdb-tool", "create", "sb.db", "/usr/share/ovn/ovn-sb.ovsschema")
 	c.run("ovsdb-tool", "create", "conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
-	c.run("ovsdb-server", append(daemon, "--remote=p"+db, "conf.db", "sb.db")...)
+	c.run("ovsdb-server", append(detach, "--remote=p"+db, "conf.db", "sb.db")...)
 	c.run("ovs-vsctl", "--db="+db, "--no-wait", "init")
-	c.run("ovs-vswitchd", append(daemon, "--enable-dummy=override", "--disable-system", db)...)
+	c.run("ovs-vswitchd", append(detach, "--enable-dummy=override", "--disable-system", db)...)
 	c.run("ovs-vsctl", "--db="+db, "--timeout=30",
 		"add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=dummy", "fail_mode=secure", "--",
 		"add-port", "br-int", "lp1", "--", "set", "interface", "lp1", "type=dummy", "external_ids:iface-id=lp1", "--",
 		"set", "open", ".", "external_ids:system-id=hv", "external_ids:ovn-remote="+db,
 		"external_ids:ovn-encap-type=geneve", "external_ids:ovn-encap-ip=127.0.0.1")
 	c.transact(insertRow("SB_Global", "", map[string]any{}))
-	c.run("ovn-controller", append(daemon, db)...)
+	c.run("ovn-controller", append(detach, db)...)
 	c.run("ovn-appctl", "-t", "ovn-controller", "vlog/disable-rate-limit")
 	c.wait()
 	// ovn-controller 23.03 notices only those that come while it runs.
@@ -120,25 +156,25 @@ func startOVNController(t *testing.T) *ovnController {
 	return c
 }
 
-// try runs a program with the directories of OVS and OVN set to c's.
-func (c *ovnController) try(name string, args ...string) (string, error) {
+// try runs a program with the directories of OVS and OVN set to d's.
+func (d *daemons) try(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = c.dir
+	cmd.Dir = d.dir
 	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin:"+os.Getenv("PATH"))
 	for _, v := range []string{"OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVN_RUNDIR", "OVN_LOGDIR", "OVN_DBDIR"} {
-		cmd.Env = append(cmd.Env, v+"="+c.dir)
+		cmd.Env = append(cmd.Env, v+"="+d.dir)
 	}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-func (c *ovnController) run(name string, args ...string) string {
-	c.t.Helper()
-	out, err := c.try(name, args...)
+func (d *daemons) run(name string, args ...string) string {
+	d.t.Helper()
+	out, err := d.try(name, args...)
 	if err != nil {
-		c.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		d.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return out
 }
@@ -154,7 +190,7 @@ func (c *ovnController) transact(ops ...map[string]any) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	out := c.run("ovsdb-client", "transact", "unix:"+filepath.Join(c.dir, "db.sock"), string(text))
+	out := c.run("ovsdb-client", "transact", c.socket(), string(text))
 	if strings.Contains(out, `"error"`) {
 		c.t.Fatalf("transaction %s: %s", text, out)
 	}
@@ -167,7 +203,7 @@ func (c *ovnController) wait() {
 	c.transact(map[string]any{
 		"op": "update", "table": "SB_Global", "where": []any{}, "row": map[string]any{"nb_cfg": c.sync},
 	})
-	c.run("ovn-sbctl", "--db=unix:"+filepath.Join(c.dir, "db.sock"), "--timeout=10",
+	c.run("ovn-sbctl", "--db="+c.socket(), "--timeout=10",
 		"wait-until", "chassis_private", "hv", "nb_cfg="+strconv.Itoa(c.sync))
 }
 

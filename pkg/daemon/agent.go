@@ -15,6 +15,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/compile"
 	"github.com/offloadd/offloadd/pkg/ovsdb"
 	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
+	"github.com/offloadd/offloadd/pkg/pinctrl"
 	"github.com/offloadd/offloadd/pkg/sb"
 )
 
@@ -27,6 +28,7 @@ type Agent struct {
 	ovs   *database
 	south *database
 	flows *apply.Flows
+	punts *pinctrl.Responder
 
 	store  *sb.Store
 	sw     *chassis.Switch
@@ -73,6 +75,7 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 		ovs:      newDatabase("Open_vSwitch", ovs),
 		south:    newDatabase("OVN_Southbound", nil),
 		flows:    apply.NewFlows(log, compile.LearnedTables()...),
+		punts:    pinctrl.NewResponder(log),
 		store:    sb.NewStore(),
 		sw:       chassis.NewSwitch(),
 		state:    chassis.New(opts),
@@ -89,6 +92,7 @@ func (a *Agent) Tasks() []Task {
 		{"open-vswitch-database", a.ovs.client.Run},
 		{"southbound-database", a.south.run},
 		{"flows", a.flows.Run},
+		{"packet-ins", a.punts.Run},
 		{"agent", a.run},
 	}
 }
@@ -213,7 +217,9 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	if a.plan.ConditionsChanged && a.south.client != nil {
 		a.condSeq = a.south.client.SetConditions(conditions(a.plan.Conditions, a.south.conditional))
 	}
-	a.flows.SetPath(a.bridgePath())
+	path := a.bridgePath()
+	a.flows.SetPath(path)
+	a.punts.SetPath(path)
 	a.program(status)
 	a.ovs.transact(ctx, operations(a.plan.OVSOps))
 	a.south.transact(ctx, operations(a.plan.SBOps))

@@ -75,7 +75,7 @@ func NewConn(ctx context.Context, nc net.Conn) (*Conn, error) {
 		answers: make(chan []byte, maxPendingAnswers),
 
 		packetIns: make(chan PacketIn, maxPacketIns),
-		w:       bufio.NewWriterSize(nc, bufferSize),
+		w:         bufio.NewWriterSize(nc, bufferSize),
 	}
 	r := bufio.NewReaderSize(nc, bufferSize)
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })

@@ -115,13 +115,23 @@ func parsePacketIn(b []byte) (PacketIn, error) {
 func knownTerms(b []byte) (ir.Match, error) {
 	var m ir.Match
 	for len(b) > 0 {
-		h, value, mask, rest, err := cutTLV(b)
-		if err != nil {
-			return nil, err
+		if len(b) < 4 || int(b[3]) > len(b)-4 {
+			return nil, fmt.Errorf("openflow packet-in: metadata cut off after %d bytes", len(b))
 		}
-		b = rest
-		if next, err := appendTerms(m, h, value, mask); err == nil {
-			m = next
+		tlv := b[:4+int(b[3])]
+		b = b[len(tlv):]
+		h, value, mask, _, err := cutTLV(tlv)
+		if err != nil {
+			continue
+		}
+		terms, err := appendTerms(nil, h, value, mask)
+		if err != nil {
+			continue
+		}
+		for _, t := range terms {
+			if next, ok := m.With(t.Field, t.Value, t.Mask); ok {
+				m = next
+			}
 		}
 	}
 	return m, nil

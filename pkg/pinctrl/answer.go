@@ -1,0 +1,134 @@
+package pinctrl
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/offloadd/offloadd/pkg/compile"
+	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/openflow"
+)
+
+// PacketOut is a packet to send through actions, as if it had come from the controller port.
+type PacketOut struct {
+	Actions []ir.Action
+	Packet  []byte
+}
+
+// Answer returns the packet that pin asks for. An error says why there is none.
+func Answer(pin openflow.PacketIn) (PacketOut, error) {
+	if len(pin.UserData) < compile.OpcodeHeader {
+		return PacketOut{}, fmt.Errorf("pinctrl packet-in of table %d: user data of %d bytes", pin.Table, len(pin.UserData))
+	}
+	op := compile.Opcode(binary.BigEndian.Uint32(pin.UserData))
+	var packet []byte
+	var err error
+	switch op {
+	case compile.OpNDNA:
+		packet, err = advertise(pin.Packet, flagSolicited|flagOverride)
+	case compile.OpNDNARouter:
+		packet, err = advertise(pin.Packet, flagSolicited|flagOverride|flagRouter)
+	default:
+		err = fmt.Errorf("opcode %d is not answered", op)
+	}
+	if err != nil {
+		return PacketOut{}, fmt.Errorf("pinctrl packet-in of table %d: %w", pin.Table, err)
+	}
+	nested, err := openflow.DecodeActions(pin.UserData[compile.OpcodeHeader:])
+	if err != nil {
+		return PacketOut{}, fmt.Errorf("pinctrl packet-in of table %d: nested actions: %w", pin.Table, err)
+	}
+	return PacketOut{append(restore(pin.Metadata), nested...), packet}, nil
+}
+
+// restore returns the actions that give a packet the registers and the metadata of another.
+func restore(m ir.Match) []ir.Action {
+	var acts []ir.Action
+	for _, t := range m {
+		if t.Field.IsReg() || t.Field == ir.Metadata || t.Field == ir.TunID || t.Field.IsTunMetadata() || t.Field == ir.PktMark {
+			acts = append(acts, ir.Set{Field: t.Field, Value: t.Value, Mask: t.Field.Ones()})
+		}
+	}
+	return acts
+}
+
+// Flags of a Neighbor Advertisement, RFC 4861, section 4.4.
+const (
+	flagRouter    = 0x80000000
+	flagSolicited = 0x40000000
+	flagOverride  = 0x20000000
+)
+
+const (
+	ethHeader  = 14
+	vlanHeader = 4
+	ip6Header  = 40
+	ndHeader   = 24 // ICMPv6 header, flags or reserved, target
+	llaOption  = 8  // option type, length, Ethernet address
+)
+
+// advertise returns the Neighbor Advertisement that answers a Neighbor Solicitation. Its Ethernet source and the
+// link-layer address in it are placeholders that the nested actions of the logical flow overwrite.
+func advertise(packet []byte, flags uint32) ([]byte, error) {
+	const what = "neighbor solicitation"
+	l3 := ethHeader
+	if len(packet) < ethHeader {
+		return nil, fmt.Errorf("%s: %d bytes", what, len(packet))
+	}
+	for range 2 {
+		if t := binary.BigEndian.Uint16(packet[l3-2:]); t != 0x8100 && t != 0x88a8 {
+			break
+		}
+		if l3 += vlanHeader; len(packet) < l3 {
+			return nil, fmt.Errorf("%s: %d bytes", what, len(packet))
+		}
+	}
+	if t := binary.BigEndian.Uint16(packet[l3-2:]); t != 0x86dd {
+		return nil, fmt.Errorf("%s: EtherType %#04x", what, t)
+	}
+	if len(packet) < l3+ip6Header+ndHeader {
+		return nil, fmt.Errorf("%s: %d bytes", what, len(packet))
+	}
+	ip, nd := packet[l3:], packet[l3+ip6Header:]
+	if ip[0]>>4 != 6 || ip[6] != 58 || ip[7] != 255 || nd[0] != 135 || nd[1] != 0 {
+		return nil, fmt.Errorf("%s: version %d, next header %d, hop limit %d, type %d, code %d", what, ip[0]>>4, ip[6], ip[7], nd[0], nd[1])
+	}
+	src, target := ip[8:24], nd[8:24]
+
+	out := make([]byte, 0, l3+ip6Header+ndHeader+llaOption)
+	out = append(out, packet[6:12]...) // to who asked
+	out = append(out, packet[0:6]...)
+	out = append(out, packet[12:l3]...)
+	out = append(out, 0x60, 0, 0, 0, 0, ndHeader+llaOption, 58, 255)
+	out = append(out, target...)
+	out = append(out, src...)
+	icmp := len(out)
+	out = append(out, 136, 0, 0, 0)
+	out = binary.BigEndian.AppendUint32(out, flags)
+	out = append(out, target...)
+	out = append(out, 2, 1) // target link-layer address, 8 bytes
+	out = append(out, packet[0:6]...)
+	binary.BigEndian.PutUint16(out[icmp+2:], checksum6(target, src, 58, out[icmp:]))
+	return out, nil
+}
+
+// checksum6 is the upper-layer checksum of RFC 8200, section 8.1, of payload, in which the checksum itself is 0.
+func checksum6(src, dst []byte, next uint8, payload []byte) uint16 {
+	var sum uint32
+	add := func(b []byte) {
+		for i := 0; i+1 < len(b); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(b[i:]))
+		}
+		if len(b)%2 != 0 {
+			sum += uint32(b[len(b)-1]) << 8
+		}
+	}
+	add(src)
+	add(dst)
+	sum += uint32(len(payload)) + uint32(next)
+	add(payload)
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}

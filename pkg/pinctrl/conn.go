@@ -1,0 +1,130 @@
+package pinctrl
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/offloadd/offloadd/pkg/openflow"
+)
+
+// Responder receives the packets of one bridge on a connection of its own, so that a large bundle of flows on another
+// does not hold them up, and sends the answers.
+type Responder struct {
+	log *slog.Logger
+
+	mu   sync.Mutex // guards path
+	path string
+	work chan struct{} // path has changed
+
+	answered, refused atomic.Uint64
+}
+
+// NewResponder returns a Responder without a bridge: SetPath gives it one.
+func NewResponder(log *slog.Logger) *Responder {
+	return &Responder{log: log, work: make(chan struct{}, 1)}
+}
+
+// SetPath says where the bridge's management socket is. The empty path is no bridge.
+func (r *Responder) SetPath(path string) {
+	r.mu.Lock()
+	changed := r.path != path
+	r.path = path
+	r.mu.Unlock()
+	if changed {
+		select {
+		case r.work <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Counts returns how many packets have been answered, and how many could not be.
+func (r *Responder) Counts() (answered, refused uint64) { return r.answered.Load(), r.refused.Load() }
+
+// Reconnection to a socket on the same machine: the pause doubles from the first to the last of these.
+const (
+	minBackoff = 10 * time.Millisecond
+	maxBackoff = time.Second
+)
+
+// Run connects and reconnects until ctx ends, and then returns nil.
+func (r *Responder) Run(ctx context.Context) error {
+	backoff := minBackoff
+	for ctx.Err() == nil {
+		r.mu.Lock()
+		path := r.path
+		r.mu.Unlock()
+		if path == "" {
+			select {
+			case <-ctx.Done():
+			case <-r.work:
+			}
+			continue
+		}
+		began := time.Now()
+		err := r.serve(ctx, path)
+		if ctx.Err() != nil {
+			break
+		}
+		if time.Since(began) > maxBackoff {
+			r.log.Warn("packet-in connection ended", "path", path, "err", err)
+			backoff = minBackoff
+		}
+		pause := time.NewTimer(backoff)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+		backoff = min(2*backoff, maxBackoff)
+	}
+	return nil
+}
+
+// logEvery limits the lines about packets that cannot be answered: whoever sends them must not fill the log.
+const logEvery = time.Minute
+
+func (r *Responder) serve(ctx context.Context, path string) error {
+	conn, err := openflow.Dial(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetPacketInFormat(ctx, openflow.PacketInNicira2); err != nil {
+		return err
+	}
+	if err := conn.SetMissSendLen(ctx, 0xffff); err != nil {
+		return err
+	}
+	var logged time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-conn.Done():
+			return conn.Err()
+		case <-r.work:
+			return nil // the bridge may have moved
+		case pin := <-conn.PacketIns():
+			out, err := Answer(pin)
+			if err == nil {
+				err = conn.PacketOut(ctx, portController, out.Actions, out.Packet)
+			}
+			if err == nil {
+				r.answered.Add(1)
+				continue
+			}
+			r.refused.Add(1)
+			if now := time.Now(); now.Sub(logged) >= logEvery {
+				logged = now
+				r.log.Warn("packet-in not answered", "err", err, "refused", r.refused.Load())
+			}
+		}
+	}
+}
+
+// portController is OFPP_CONTROLLER in 16 bits.
+const portController = 0xfffd
