@@ -18,11 +18,21 @@ const maxZone = 1<<16 - 1
 
 // A zone is a conntrack zone in use.
 type zone struct {
-	id uint16
+	id    uint16
+	phase zonePhase
 	// turn is the one whose flows need the zone to be empty. Only when they are in, and so the zone has been
 	// flushed, is it written to the database: a zone read back after a crash then never holds foreign connections.
 	turn uint64
 }
+
+// zonePhase says what use a zone has had since the program started.
+type zonePhase int
+
+const (
+	restored zonePhase = iota // none yet; an earlier run has recorded it
+	used
+	left // its user is gone, and only ignorance of what else is gone keeps it
+)
 
 // natZones returns the names of the zones of a datapath.
 func natZones(dp sb.UUID) (dnat, snat string) { return dp.String() + "_dnat", dp.String() + "_snat" }
@@ -46,20 +56,21 @@ func restoreZones(b *vswitchdb.Bridge) map[string]zone {
 //
 // Names in requested get the zone they ask for, even if several ask for the same. Of the others each gets a zone of
 // its own: the one it has unless somebody else has a better right to it, or the lowest free one. Names that are no
-// users keep their zones while keep is set, and lose them otherwise. Flush holds, sorted, the zones whose holder
-// changed. If there are not enough zones, left are the users, sorted, that got none.
-func assignZones(have map[string]zone, users map[string]struct{}, requested map[string]uint16, keep bool, turn uint64) (zones map[string]zone, flush []uint16, left []string) {
+// users keep their zones while keep is set, and lose them otherwise. Flush holds, sorted, the zones whose user
+// changed. If there are not enough zones, without are the users, sorted, that got none.
+func assignZones(have map[string]zone, users map[string]struct{}, requested map[string]uint16, keep bool, turn uint64) (zones map[string]zone, flush []uint16, without []string) {
 	zones = make(map[string]zone, len(users))
 	taken := map[uint16]struct{}{}
 	flushed := map[uint16]struct{}{}
 	assign := func(name string, id uint16) {
 		taken[id] = struct{}{}
-		if old, ok := have[name]; ok && old.id == id {
-			zones[name] = old
-			return
+		z := zone{id: id, phase: used, turn: turn}
+		if old, ok := have[name]; ok && old.id == id && old.phase != left {
+			z.turn = old.turn
+		} else {
+			flushed[id] = struct{}{}
 		}
-		zones[name] = zone{id: id, turn: turn}
-		flushed[id] = struct{}{}
+		zones[name] = z
 	}
 	for _, name := range slices.Sorted(maps.Keys(requested)) {
 		if _, ok := users[name]; ok {
@@ -67,15 +78,22 @@ func assignZones(have map[string]zone, users map[string]struct{}, requested map[
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(have)) {
-		_, used := users[name]
+		old := have[name]
+		_, user := users[name]
 		_, done := zones[name]
-		_, held := taken[have[name].id]
+		_, held := taken[old.id]
 		switch {
-		case done:
-		case !used && !keep:
-			flushed[have[name].id] = struct{}{}
-		case !held:
-			assign(name, have[name].id)
+		case done || held:
+		case user:
+			assign(name, old.id)
+		case keep:
+			if old.phase == used {
+				old.phase = left
+			}
+			zones[name] = old
+			taken[old.id] = struct{}{}
+		default:
+			flushed[old.id] = struct{}{}
 		}
 	}
 	free := 1
@@ -89,12 +107,12 @@ func assignZones(have map[string]zone, users map[string]struct{}, requested map[
 			}
 		}
 		if free > maxZone {
-			left = append(left, name)
+			without = append(without, name)
 			continue
 		}
 		assign(name, uint16(free))
 	}
-	return zones, slices.Sorted(maps.Keys(flushed)), left
+	return zones, slices.Sorted(maps.Keys(flushed)), without
 }
 
 // allocate assigns zones to the bindings and the local datapaths and keeps the database up to date.
@@ -122,10 +140,10 @@ func (st *step) allocate(bindings []binding, local *Local) {
 			}
 		}
 	}
-	var left []string
-	st.zones, st.plan.FlushZones, left = assignZones(st.zones, users, requested, !st.known, st.in.Turn)
-	if len(left) > 0 {
-		st.notice(LevelError, "ct zones exhausted", "lport", left[0], "count", strconv.Itoa(len(left)))
+	var without []string
+	st.zones, st.plan.FlushZones, without = assignZones(st.zones, users, requested, !st.known, st.in.Turn)
+	if len(without) > 0 {
+		st.notice(LevelError, "ct zones exhausted", "lport", without[0], "count", strconv.Itoa(len(without)))
 	}
 
 	local.Zones = make(map[string]uint16, len(st.zones))
