@@ -23,6 +23,9 @@ type Options struct {
 	// OutOfScope lists the verbs whose flows side B need not have.
 	OutOfScope []Verb
 
+	// Deviations lists the matches whose flows are not compared.
+	Deviations []Deviation
+
 	// Most is how many differences of one table Format prints; 0 means all.
 	Most int
 }
@@ -32,6 +35,7 @@ type Report struct {
 	Equal       int            // flows that are the same on both sides
 	Ties        int            // of those, flows with a different but equally right cookie
 	OutOfScope  map[string]int // flows that only A has, by the verb that excuses it
+	Deviating   map[string]int // flows of either side that are not compared, by the deviation
 	Differences []Difference   // by table, then falling priority, then match
 	UnusedA     []string       // groups and meters that no flow of A uses
 	UnusedB     []string
@@ -53,13 +57,23 @@ func (d Difference) flow() Flow {
 
 // Compare lists how b differs from a. A is the reference: only flows missing from b can be out of scope.
 func Compare(a, b Bridge, opts Options) Report {
-	r := Report{OutOfScope: make(map[string]int), UnusedA: a.Unused, UnusedB: b.Unused, opts: opts, lflows: make(map[string][]Lflow)}
+	r := Report{
+		OutOfScope: make(map[string]int), Deviating: make(map[string]int), UnusedA: a.Unused, UnusedB: b.Unused,
+		opts: opts, lflows: make(map[string][]Lflow),
+	}
 	for _, l := range opts.Lflows {
 		r.lflows[l.Cookie()] = append(r.lflows[l.Cookie()], l)
 	}
 
 	left, right := index(a.Flows, opts.Tables), index(b.Flows, opts.Tables)
-	r.dropForgivenConjunctions(left, right)
+	r.drop(left, r.Deviating, r.deviation)
+	r.drop(right, r.Deviating, r.deviation)
+	r.drop(left, r.OutOfScope, func(f Flow) string {
+		if len(right[keyOf(f)]) > 0 {
+			return ""
+		}
+		return r.excuse(f)
+	})
 	for key, as := range left {
 		as, bs := r.removeEqual(as, right[key])
 		for i := range max(len(as), len(bs)) {
@@ -69,12 +83,6 @@ func Compare(a, b Bridge, opts Options) Report {
 			}
 			if i < len(bs) {
 				d.B = &bs[i]
-			}
-			if d.B == nil {
-				if verb := r.excuse(*d.A); verb != "" {
-					r.OutOfScope[verb]++
-					continue
-				}
 			}
 			r.Differences = append(r.Differences, d)
 		}
@@ -105,12 +113,13 @@ func index(flows []Flow, tables []int) map[flowKey][]Flow {
 	m := make(map[flowKey][]Flow)
 	for _, f := range flows {
 		if tables == nil || slices.Contains(tables, f.Table) {
-			k := flowKey{f.Table, f.Priority, f.Match}
-			m[k] = append(m[k], f)
+			m[keyOf(f)] = append(m[keyOf(f)], f)
 		}
 	}
 	return m
 }
+
+func keyOf(f Flow) flowKey { return flowKey{f.Table, f.Priority, f.Match} }
 
 // removeEqual counts the flows that as and bs share and returns the rest.
 func (r *Report) removeEqual(as, bs []Flow) (restA, restB []Flow) {
@@ -158,52 +167,66 @@ func (r *Report) excuse(f Flow) string {
 	return ""
 }
 
-// dropForgivenConjunctions removes from a the conjunctions that lead to flows b need not and does not have. Their
-// members carry no cookie and may serve other conjunctions as well.
-func (r *Report) dropForgivenConjunctions(a, b map[flowKey][]Flow) {
-	forgiven := make(map[string]string) // verb by name of the conjunction
-	for key, flows := range a {
-		m := reConjName.FindStringSubmatch(key.match)
-		if m == nil || len(b[key]) > 0 {
-			continue
-		}
-		for _, f := range flows {
-			if verb := r.excuse(f); verb != "" {
-				forgiven[m[1]] = verb
-			}
+// deviation returns the name of the deviation that f is a case of, or "".
+func (r *Report) deviation(f Flow) string {
+	for _, l := range r.owners(f) {
+		if name := deviationIn(l.Match, r.opts.Deviations); name != "" {
+			return name
 		}
 	}
-	if len(forgiven) == 0 {
+	return ""
+}
+
+// drop takes the flows for which why gives a reason out of flows and counts them by it. With the flow that matches
+// a conj_id go the members of the conjunction, which carry no cookie and may serve other conjunctions as well.
+func (r *Report) drop(flows map[flowKey][]Flow, count map[string]int, why func(Flow) string) {
+	gone := make(map[string]string) // reason by name of the conjunction
+	for key, list := range flows {
+		flows[key] = slices.DeleteFunc(slices.Clone(list), func(f Flow) bool {
+			reason := why(f)
+			if reason == "" {
+				return false
+			}
+			count[reason]++
+			if m := reConjName.FindStringSubmatch(f.Match); m != nil {
+				gone[m[1]] = reason
+			}
+			return true
+		})
+	}
+	if len(gone) == 0 {
 		return
 	}
-	for key, flows := range a {
+	for key, list := range flows {
 		var rest []Flow
-		for _, f := range flows {
-			verb := ""
-			if strings.HasPrefix(f.Actions, "conjunction(") {
-				var kept []string
-				for _, action := range splitActions(f.Actions) {
-					m := reConjunctionName.FindStringSubmatch(action)
-					if m != nil && forgiven[m[1]] != "" {
-						verb = forgiven[m[1]]
-						continue
-					}
-					kept = append(kept, action)
-				}
-				if verb != "" && len(kept) == 0 {
-					r.OutOfScope[verb]++
-					continue
-				}
-				f.Actions = strings.Join(kept, ",")
+		for _, f := range list {
+			actions, reason := withoutConjunctions(f.Actions, gone)
+			if actions == "" {
+				count[reason]++
+				continue
 			}
+			f.Actions = actions
 			rest = append(rest, f)
 		}
-		if len(rest) == 0 {
-			delete(a, key)
-			continue
-		}
-		a[key] = rest
+		flows[key] = rest
 	}
+}
+
+// withoutConjunctions removes the conjunctions whose names are in gone. If it removes every action, the reason is
+// that of the last.
+func withoutConjunctions(actions string, gone map[string]string) (kept, reason string) {
+	if !strings.HasPrefix(actions, "conjunction(") {
+		return actions, ""
+	}
+	list := slices.DeleteFunc(splitActions(actions), func(a string) bool {
+		m := reConjunctionName.FindStringSubmatch(a)
+		if m == nil || gone[m[1]] == "" {
+			return false
+		}
+		reason = gone[m[1]]
+		return true
+	})
+	return strings.Join(list, ","), reason
 }
 
 // Format writes r for people: a summary, then the differences of each table with the logical flows behind them.
@@ -218,6 +241,9 @@ func (r Report) Format(w io.Writer) error {
 	s.WriteString("\n")
 	for _, verb := range slices.Sorted(maps.Keys(r.OutOfScope)) {
 		fmt.Fprintf(&s, "out of scope (%s): %d flows\n", verb, r.OutOfScope[verb])
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Deviating)) {
+		fmt.Fprintf(&s, "deviation (%s): %d flows\n", name, r.Deviating[name])
 	}
 	if len(r.Differences) > 0 {
 		fmt.Fprintf(&s, "--- %s\n+++ %s\n", a, b)

@@ -3,6 +3,7 @@ package parity
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -144,23 +145,56 @@ func replace(re *regexp.Regexp, s string, f func(m []string) string) string {
 	return re.ReplaceAllStringFunc(s, func(m string) string { return f(re.FindStringSubmatch(m)) })
 }
 
-// sortOutputs orders each run of adjacent outputs: a broadcast to several tunnels has no first one.
+// sortOutputs orders what has no order: adjacent outputs, and adjacent encapsulations with their outputs. A broadcast
+// to several chassis may start with any of them.
 func sortOutputs(s string) string {
 	list := splitActions(s)
-	for start := 0; start < len(list); start++ {
-		if inner, ok := strings.CutPrefix(list[start], "clone("); ok {
-			list[start] = "clone(" + sortOutputs(strings.TrimSuffix(inner, ")")) + ")"
-		}
-		end := start
-		for end < len(list) && strings.HasPrefix(list[end], "output:") {
-			end++
-		}
-		if end > start {
-			slices.Sort(list[start:end])
-			start = end - 1
+	for i, a := range list {
+		if inner, ok := strings.CutPrefix(a, "clone("); ok {
+			list[i] = "clone(" + sortOutputs(strings.TrimSuffix(inner, ")")) + ")"
 		}
 	}
-	return strings.Join(list, ",")
+	var sorted []string
+	for len(list) > 0 {
+		outputs := make(map[string][]string) // by the encapsulation before them, which may be none
+		rest := list
+		for {
+			encap, out, after := cutOutputs(rest)
+			if len(out) == 0 {
+				break
+			}
+			outputs[encap] = append(outputs[encap], out...)
+			rest = after
+		}
+		for _, encap := range slices.Sorted(maps.Keys(outputs)) {
+			if encap != "" {
+				sorted = append(sorted, encap)
+			}
+			sorted = append(sorted, slices.Sorted(slices.Values(outputs[encap]))...)
+		}
+		if len(rest) > 0 {
+			sorted, rest = append(sorted, rest[0]), rest[1:]
+		}
+		list = rest
+	}
+	return strings.Join(sorted, ",")
+}
+
+// cutOutputs splits off an encapsulation and the outputs that follow it. An encapsulation begins with the tunnel
+// key and goes on with the tunnel's options.
+func cutOutputs(list []string) (encap string, outputs, rest []string) {
+	n := 0
+	if len(list) > 0 && strings.HasSuffix(list[0], "->tun_id") {
+		n++
+		for n < len(list) && strings.Contains(strings.ToLower(list[n]), "tun_metadata") {
+			n++
+		}
+	}
+	end := n
+	for end < len(list) && strings.HasPrefix(list[end], "output:") {
+		end++
+	}
+	return strings.Join(list[:n], ","), list[n:end], list[end:]
 }
 
 // splitActions splits a list of actions at its commas, but not at those inside parentheses or quoted names.

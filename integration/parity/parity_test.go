@@ -173,6 +173,7 @@ func TestReport(t *testing.T) {
 		{UUID: "0000000c-1", Stage: "ls_in_acl", Pipeline: "ingress", Table: 8, Priority: 5, Match: "udp", Actions: `reg0 = 0; reject { outport <-> inport; };`},
 		{UUID: "0000000d-1", Stage: "ls_in_acl", Pipeline: "ingress", Table: 8, Priority: 5, Match: "icmp", Actions: `sample(obs_point="reject {");`},
 	}
+	lflows = append(lflows, Lflow{UUID: "0000000e-1", Match: "ip4 && ip.dscp == 1"})
 	reference := `
 cookie=0xa, table=16, priority=5,tcp actions=resubmit(,17)
 cookie=0xc, table=16, priority=5,conj_id=1,udp actions=controller(userdata=00)
@@ -207,6 +208,18 @@ table 0: 1 only in A, 0 only in B, 0 with the same match
 - cookie=0xd, table=0, priority=5,icmp actions=drop
     # ls_in_acl ingress 8 5 (icmp) (sample(obs_point="reject {");)
 `},
+		{"a deviation, with its conjunction, on both sides", `
+cookie=0xe, priority=5,ip actions=drop
+cookie=0xe, priority=6,conj_id=1,ip actions=drop
+priority=6,ip,tp_dst=1 actions=conjunction(1,1/2),conjunction(2,1/2)
+priority=6,ip,tp_dst=2 actions=conjunction(1,1/2)
+cookie=0xa, priority=6,conj_id=2,ip actions=drop`, `
+cookie=0xe, priority=5,ip,nw_tos=4 actions=drop
+priority=6,ip,tp_dst=1 actions=conjunction(2,1/2)
+cookie=0xa, priority=6,conj_id=2,ip actions=drop`,
+			`2 flows equal
+deviation (ip.dscp): 4 flows
+`},
 		{"same match", "cookie=0xa, priority=5,ip actions=drop\ncookie=0xa, priority=4,ip actions=drop", "cookie=0xa, priority=5,ip actions=resubmit(,1)\ncookie=0xb, priority=4,ip actions=drop",
 			`1 flows equal (1 of them attributed to another, interchangeable logical flow)
 --- A
@@ -220,11 +233,42 @@ table 0: 0 only in A, 0 only in B, 1 with the same match
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := normalise(t, Dump{Flows: tt.a}), normalise(t, Dump{Flows: tt.b})
-			got := Compare(a, b, Options{Lflows: lflows, OutOfScope: OutOfScope()}).String()
+			got := Compare(a, b, Options{Lflows: lflows, OutOfScope: OutOfScope(), Deviations: Deviations()}).String()
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("report (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestDeviations says which matches each deviation covers, so that none forgives more than it should.
+func TestDeviations(t *testing.T) {
+	for match, want := range map[string]string{
+		"ip4 && ip.dscp == 46":       "ip.dscp",
+		"!ip.is_frag":                "negated fragment",
+		"ip4 && ! ip.later_frag":     "negated fragment",
+		"ip.is_frag && ip4":          "",
+		"!vlan.present":              "",
+		`inport == "tip.dscpx" && 1`: "",
+	} {
+		if got := deviationIn(match, Deviations()); got != want {
+			t.Errorf("deviationIn(%q) = %q, want %q", match, got, want)
+		}
+	}
+}
+
+func TestSortOutputs(t *testing.T) {
+	for in, want := range map[string]string{
+		"output:2,output:1":               "output:1,output:2",
+		"a,output:2,b,output:1":           "a,output:2,b,output:1",
+		"set:2->tun_id,output:3,output:2": "set:2->tun_id,output:2,output:3",
+		"x,set:2->tun_id,output:3,set:1->tun_id,move:NXM_TUN_METADATA0,output:1,set:2->tun_id,output:2,y": "x,set:1->tun_id,move:NXM_TUN_METADATA0,output:1,set:2->tun_id,output:2,output:3,y",
+		"set:1->tun_id,resubmit(,1),output:1": "set:1->tun_id,resubmit(,1),output:1",
+		"clone(output:2,output:1),drop":       "clone(output:1,output:2),drop",
+	} {
+		if got := sortOutputs(in); got != want {
+			t.Errorf("sortOutputs(%q) = %q, want %q", in, got, want)
+		}
 	}
 }
 

@@ -21,6 +21,9 @@ type Content struct {
 
 	// Local lists the logical ports that have an interface on the local chassis.
 	Local []string
+
+	// AnyTunnel says that ovn-controller takes whichever of several tunnels to a chassis comes first in a hash table.
+	AnyTunnel bool
 }
 
 // All returns the hand-written contents and then the random ones: for each kind, seeds from first up.

@@ -160,7 +160,7 @@ func remotes() []Content {
 			SB: script(chassis("hv2", "vxlan,geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind r2 hv2")},
 		{Name: "remote-no-common-encap", About: "a chassis that cannot be reached", NB: fourPorts, Local: bothPorts,
 			SB: script(chassis("hv2", "stt", "172.31.0.102"), "lsp-bind r1 hv2")},
-		{Name: "remote-two-ips", About: "a chassis with two encapsulation addresses, a port bound to the second", NB: fourPorts, Local: bothPorts,
+		{Name: "remote-two-ips", About: "a chassis with two encapsulation addresses, a port bound to the second", NB: fourPorts, Local: bothPorts, AnyTunnel: true,
 			SB: script(chassis("hv2", "geneve", "172.31.0.102"), `
 				--id=@e create encap chassis_name=hv2 type=geneve ip=172.31.0.112 options:csum=false
 				add chassis hv2 encaps @e
@@ -278,6 +278,7 @@ func acls() []Content {
 			acl-add sw0 from-lport 1012 "ip.ttl == 1" drop
 			acl-add sw0 from-lport 1011 "ip4 && ip.dscp == 46" drop
 			acl-add sw0 from-lport 1010 "ip.is_frag" drop
+			acl-add sw0 to-lport 1010 "!ip.is_frag" drop
 			acl-add sw0 from-lport 1009 "ip4 && ip.frag == 2 || ip.later_frag" drop
 			acl-add sw0 from-lport 1008 "arp && arp.op == 1 && arp.spa == 10.0.0.1 && arp.tha == 00:00:00:00:00:00" drop
 			acl-add sw0 from-lport 1007 "nd_ns && nd.target == fd00::1" drop

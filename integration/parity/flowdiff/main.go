@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (bool, er
 	save := flags.String("save", "", "write the bridge to this file instead of comparing")
 	print := flags.Bool("print", false, "print the normalised flows of A instead of comparing")
 	ignoreCookies := flags.Bool("ignore-cookies", false, "do not compare cookies: the bridges belong to different Southbound databases")
-	strict := flags.Bool("strict", false, "let flows count that are out of scope for offloadd")
+	strict := flags.Bool("strict", false, "let flows count that are out of scope for offloadd, or deliberately different")
 	var tables []int
 	flags.Func("table", "compare only this table; may be repeated", func(s string) error {
 		n, err := strconv.Atoi(s)
@@ -103,7 +103,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (bool, er
 			return false, err
 		}
 		if !*strict {
-			opts.OutOfScope = parity.OutOfScope()
+			opts.OutOfScope, opts.Deviations = parity.OutOfScope(), parity.Deviations()
 		}
 	}
 	report := parity.Compare(bridges[0], bridges[1], opts)
