@@ -28,12 +28,15 @@ var answered = map[logical.ReplyVerb]Opcode{
 	logical.NDNARouter: OpNDNARouter,
 }
 
+// unanswered is why an action that the controller executes is unsupported.
+const unanswered = "no controller answers it"
+
 // punt encodes the actions that the controller executes.
 func (o *encoding) punt(a logical.Action) error {
 	r, ok := a.(logical.Reply)
 	op, known := answered[r.Kind]
 	if !ok || !known {
-		return &Unsupported{logical.Verb(a), "no controller answers it"}
+		return &Unsupported{logical.Verb(a), unanswered}
 	}
 	nested, err := o.nested(r.Nested)
 	if err != nil {

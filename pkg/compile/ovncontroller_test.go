@@ -55,7 +55,7 @@ func named(id string) any { return []any{"named-uuid", uuidName(id)} }
 func uuidName(id string) string { return "u_" + strings.ReplaceAll(id, "-", "_") }
 
 func mapOf(pairs ...string) any {
-	var m [][2]string
+	m := [][2]string{}
 	for i := 0; i < len(pairs); i += 2 {
 		m = append(m, [2]string{pairs[i], pairs[i+1]})
 	}
@@ -180,19 +180,19 @@ func (d *daemons) run(name string, args ...string) string {
 }
 
 // transact runs operations on the Southbound database as one transaction.
-func (c *ovnController) transact(ops ...map[string]any) {
-	c.t.Helper()
+func (d *daemons) transact(ops ...map[string]any) {
+	d.t.Helper()
 	params := []any{"OVN_Southbound"}
 	for _, op := range ops {
 		params = append(params, op)
 	}
 	text, err := json.Marshal(params)
 	if err != nil {
-		c.t.Fatal(err)
+		d.t.Fatal(err)
 	}
-	out := c.run("ovsdb-client", "transact", c.socket(), string(text))
+	out := d.run("ovsdb-client", "transact", d.socket(), string(text))
 	if strings.Contains(out, `"error"`) {
-		c.t.Fatalf("transaction %s: %s", text, out)
+		d.t.Fatalf("transaction %s: %s", text, out)
 	}
 }
 
