@@ -11,7 +11,7 @@ import (
 // (RECONNECT_DEFAULT_MIN_BACKOFF, RECONNECT_DEFAULT_MAX_BACKOFF). On a local
 // socket the wait is the outage: whoever restarts ovsdb-server has it back
 // within milliseconds, and an attempt costs microseconds. There the waits grow
-// so slowly that the server is noticed within a third of the time it was away.
+// so slowly that the outage is prolonged by a quarter of its length, or so.
 type backoff struct {
 	min, max time.Duration
 	growth   float64

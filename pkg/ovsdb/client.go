@@ -205,7 +205,7 @@ type reply struct {
 //
 // The server sends what a transaction changes before it says that it is done:
 // when Transact returns, the changes are in the update that Updates yields
-// next, or were in one before.
+// next, or were in one before. See [Update.Transactions].
 func (c *Client) Transact(ctx context.Context, ops ...Operation) ([]OperationResult, error) {
 	params, err := encodeTransaction(c.config.Database, ops)
 	if err != nil {
@@ -277,6 +277,7 @@ type loop struct {
 
 	transactions map[uint64]*request
 	lastRequest  uint64
+	answered     uint64 // transactions
 	merger       merger
 	timer        *time.Timer // to try again, or to probe
 }
@@ -318,7 +319,12 @@ func (l *loop) run(ctx context.Context) {
 				l.checkAlive()
 			}
 		}
-		l.merger.status(l.current(), l.replica.synced, l.replica.conditions.ackedSeq)
+		l.merger.status(Update{
+			Connected:    l.current(),
+			Synced:       l.replica.synced,
+			Conditions:   l.replica.conditions.ackedSeq,
+			Transactions: l.answered,
+		})
 	}
 }
 
@@ -399,6 +405,7 @@ func (l *loop) receive(m *message) error {
 	if n, ok := m.number(); ok && n >= firstTransaction && m.method == "" {
 		if r := l.transactions[n]; r != nil {
 			delete(l.transactions, n)
+			l.answered++
 			r.reply <- reply{message: m}
 		}
 		return nil

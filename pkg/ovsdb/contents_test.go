@@ -540,7 +540,7 @@ func TestMerger(t *testing.T) {
 				changes = append(changes, c)
 			}
 			m.add(changes)
-			m.status(true, true, uint64(step/10))
+			m.status(Update{Connected: true, Synced: true, Conditions: uint64(step / 10)})
 			if rnd.IntN(3) > 0 {
 				continue
 			}
@@ -569,23 +569,27 @@ func TestMerger(t *testing.T) {
 
 func TestMergerIsDirtyOnlyWithNews(t *testing.T) {
 	var m merger
-	m.status(false, false, 0)
+	m.status(Update{})
 	m.add(nil)
 	if m.dirty {
 		t.Error("dirty without news")
 	}
-	m.status(true, false, 0)
-	if !m.dirty {
-		t.Error("not dirty after connecting")
-	}
-	m.taken()
-	m.status(true, false, 0)
-	if m.dirty {
-		t.Error("dirty again with the status that was taken")
-	}
-	m.status(true, false, 1)
-	if !m.dirty {
-		t.Error("not dirty with newer conditions")
+	for _, u := range []Update{
+		{Connected: true},
+		{Connected: true, Synced: true},
+		{Connected: true, Synced: true, Conditions: 1},
+		{Connected: true, Synced: true, Conditions: 1, Transactions: 1},
+		{Synced: true, Conditions: 1, Transactions: 1},
+	} {
+		m.status(u)
+		if !m.dirty || !cmp.Equal(m.next, u) {
+			t.Errorf("after %+v: dirty %v, update %+v", u, m.dirty, m.next)
+		}
+		m.taken()
+		m.status(u)
+		if m.dirty {
+			t.Errorf("dirty again with %+v, which was taken", u)
+		}
 	}
 }
 

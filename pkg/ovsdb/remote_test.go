@@ -78,7 +78,7 @@ func TestBackoff(t *testing.T) {
 		if wait > time.Second {
 			t.Fatalf("local: waits %v", wait)
 		}
-		if limit := max(13*time.Millisecond, (away+20*time.Millisecond)/3); wait > limit {
+		if limit := 13*time.Millisecond + away/2; wait > limit {
 			t.Errorf("local: after %v waits %v, want at most %v", away, wait, limit)
 		}
 		away += wait

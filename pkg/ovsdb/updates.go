@@ -20,6 +20,10 @@ type Update struct {
 	// Conditions is the newest sequence number of [Client.SetConditions] that
 	// the contents reflect.
 	Conditions uint64
+
+	// Transactions is how many transactions the server has answered. What they
+	// changed is in this update or was in one before.
+	Transactions uint64
 }
 
 // A merger collects the next update.
@@ -39,12 +43,12 @@ func (m *merger) taken() {
 	m.next.Changes, m.index, m.dirty = nil, nil, false
 }
 
-// status notes the state that the update ends with.
-func (m *merger) status(connected, synced bool, conditions uint64) {
-	if m.next.Connected != connected || m.next.Synced != synced || m.next.Conditions != conditions {
-		m.next.Connected, m.next.Synced, m.next.Conditions = connected, synced, conditions
-		m.dirty = true
-	}
+// status notes the state that the update ends with, all of it but the changes.
+func (m *merger) status(u Update) {
+	u.Changes = m.next.Changes
+	m.dirty = m.dirty || m.next.Connected != u.Connected || m.next.Synced != u.Synced ||
+		m.next.Conditions != u.Conditions || m.next.Transactions != u.Transactions
+	m.next = u
 }
 
 // add merges changes, at most one of each row, that follow those already in

@@ -36,6 +36,7 @@ type Server struct {
 	options  []string
 
 	process *os.Process
+	paused  bool
 	exited  chan struct{}
 }
 
@@ -150,7 +151,29 @@ func (s *Server) Kill() {
 	}
 	_ = s.process.Kill()
 	<-s.exited
-	s.process = nil
+	s.process, s.paused = nil, false
+}
+
+// Pause stops the process with SIGSTOP: it holds its connections and says
+// nothing. Resume or Kill ends that.
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	s.paused = true
+}
+
+// Resume continues a paused process.
+func (s *Server) Resume() {
+	s.t.Helper()
+	s.signal(syscall.SIGCONT)
+	s.paused = false
+}
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *Server) log() string {
