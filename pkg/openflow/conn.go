@@ -391,18 +391,17 @@ func (c *Conn) put(xid uint32, encode func(b []byte, xid uint32) ([]byte, bool))
 
 // is returns nil if f is of type want, the switch's error if it is one, or an error that says what it is.
 func (f frame) is(want msgType) error {
-	switch f.typ {
-	case want:
+	if f.typ == want {
 		return nil
-	case msgError:
-		e, err := parseError(f.body)
-		if err != nil {
-			return err
-		}
-		return e
-	default:
+	}
+	if f.typ != msgError {
 		return fmt.Errorf("answer of type %d", f.typ)
 	}
+	e, err := parseError(f.body)
+	if err != nil {
+		return err
+	}
+	return e
 }
 
 // Barrier waits until everything sent before has been processed.
@@ -666,10 +665,11 @@ func (c *Conn) Commit(ctx context.Context, mods []Mod) ([]ModError, error) {
 	})
 	if err != nil {
 		cancel()
-		<-collected
-		return nil, fmt.Errorf("openflow commit: %w", err)
 	}
-	if err := <-collected; err != nil {
+	if cerr := <-collected; err == nil {
+		err = cerr
+	}
+	if err != nil {
 		return nil, fmt.Errorf("openflow commit: %w", err)
 	}
 	if len(b.failed) > 0 {

@@ -62,9 +62,8 @@ func cutTLV(b []byte) (h uint32, value, mask, rest []byte, err error) {
 
 // appendTerms appends what one TLV says.
 func appendTerms(m ir.Match, h uint32, value, mask []byte) (ir.Match, error) {
-	f, ok := ir.Field(0), true
-	width := 0 // of the TLV's value in bits, where it differs from the field's
-	shift := 0
+	var f ir.Field
+	width, shift := 0, 0 // of the TLV's value in bits, and where in the field it is
 	switch h {
 	case headerInPort &^ 0x1ff:
 		if len(value) != 4 || mask != nil {
@@ -76,8 +75,8 @@ func appendTerms(m ir.Match, h uint32, value, mask []byte) (ir.Match, error) {
 	case headerVLANPCP &^ 0x1ff:
 		f, width, shift = ir.VLANTCI, 3, vlanPCPShift
 	default:
-		f, ok = fieldOf[h>>9]
-		if !ok {
+		var ok bool
+		if f, ok = fieldOf[h>>9]; !ok {
 			return nil, fmt.Errorf("OXM %#08x: no such field", h)
 		}
 		width = f.Bits()

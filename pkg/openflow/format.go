@@ -99,6 +99,12 @@ const (
 	protoICMP, protoTCP, protoUDP, protoICMPv6, protoSCTP = 1, 6, 17, 58, 132
 )
 
+// Words for an EtherType and a protocol together.
+var (
+	ipv4Names = map[uint64]string{protoICMP: "icmp", protoTCP: "tcp", protoUDP: "udp", protoSCTP: "sctp"}
+	ipv6Names = map[uint64]string{protoICMPv6: "icmp6", protoTCP: "tcp6", protoUDP: "udp6", protoSCTP: "sctp6"}
+)
+
 // typeName returns the word that stands for the EtherType and protocol in m, or "". proto says that the word
 // covers the protocol, too.
 func typeName(m ir.Match) (name string, proto bool) {
@@ -115,9 +121,9 @@ func typeName(m ir.Match) (name string, proto bool) {
 	}
 	switch eth.Value.Lo {
 	case etherTypeIPv4:
-		return byProto(map[uint64]string{protoICMP: "icmp", protoTCP: "tcp", protoUDP: "udp", protoSCTP: "sctp"}, "ip")
+		return byProto(ipv4Names, "ip")
 	case etherTypeIPv6:
-		return byProto(map[uint64]string{protoICMPv6: "icmp6", protoTCP: "tcp6", protoUDP: "udp6", protoSCTP: "sctp6"}, "ipv6")
+		return byProto(ipv6Names, "ipv6")
 	case etherTypeARP:
 		return "arp", false
 	case etherTypeRARP:
@@ -197,37 +203,25 @@ func appendTermText(b []byte, m ir.Match, f ir.Field) []byte {
 	b = append(b, '=')
 	whole := t.Mask == f.Ones()
 	v, k := t.Value.Lo, t.Mask.Lo
-	switch f {
-	case ir.EthType:
+	switch {
+	case f == ir.EthType:
 		b = fmt.Appendf(b, "0x%04x", v)
-	case ir.IPDSCP:
+	case f == ir.IPDSCP:
 		b = strconv.AppendUint(b, v<<2, 10)
-	case ir.IPv6Label:
+	case f == ir.IPv6Label && whole:
 		b = fmt.Appendf(b, "0x%05x", v)
-		if !whole {
-			b = fmt.Appendf(b, "/0x%05x", k)
-		}
-	case ir.CTState:
+	case f == ir.IPv6Label:
+		b = fmt.Appendf(b, "0x%05x/0x%05x", v, k)
+	case f == ir.CTState:
 		b = appendFlags(b, ctStateNames, uint32(v), uint32(k), 0xff)
-	case ir.TunFlags:
+	case f == ir.TunFlags:
 		b = appendFlags(b, tunFlagNames, uint32(v), uint32(k)&tunFlagOAM, tunFlagsAll)
-	case ir.IPFrag:
-		b = append(b, fragName(v, k)...)
+	case (kindOf[f] == decimal || f == ir.CTZone) && whole:
+		b = strconv.AppendUint(b, v, 10)
+	case kindOf[f] == decimal || f == ir.CTZone:
+		b = fmt.Appendf(b, "0x%x/0x%x", v, k)
 	default:
-		switch {
-		case kindOf[f] == decimal && whole:
-			b = strconv.AppendUint(b, v, 10)
-		case kindOf[f] == decimal:
-			b = fmt.Appendf(b, "0x%x/0x%x", v, k)
-		case f == ir.CTZone:
-			if whole {
-				b = strconv.AppendUint(b, v, 10)
-			} else {
-				b = fmt.Appendf(b, "0x%x/0x%x", v, k)
-			}
-		default:
-			b = appendValue(b, f, t.Value, t.Mask)
-		}
+		b = appendValue(b, f, t.Value, t.Mask)
 	}
 	return append(b, ',')
 }
@@ -567,7 +561,7 @@ func appendActionText(b []byte, a ir.Action) []byte {
 		// The padding is part of the note.
 		data := a.Data
 		for len(data)%8 != 6 {
-			data = append(data[:len(data):len(data)], 0)
+			data = append(slices.Clip(data), 0)
 		}
 		return appendDotted(append(b, "note:"...), data)
 	default:

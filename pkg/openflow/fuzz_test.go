@@ -14,7 +14,7 @@ import (
 // What is decoded from what was encoded is the same, and so is what is encoded from that.
 func TestDecodeInvertsEncode(t *testing.T) {
 	g := gen{Rand: newRand(t)}
-	for range 20000 {
+	for range 5000 {
 		m := canonical(g.match())
 		b := AppendMatch(nil, m)
 		if got, err := DecodeMatch(b); err != nil || !got.Equal(m) {
@@ -37,7 +37,7 @@ func TestDecodeInvertsEncode(t *testing.T) {
 func TestEncodingIsInjective(t *testing.T) {
 	g := gen{Rand: newRand(t)}
 	byBytes, byText := map[string]ir.Match{}, map[string]ir.Match{}
-	for range 20000 {
+	for range 5000 {
 		m := canonical(g.match())
 		b, s := string(AppendMatch(nil, m)), FormatMatch(m)
 		if o, ok := byBytes[b]; ok && !o.Equal(m) {
@@ -156,6 +156,7 @@ func FuzzMessages(f *testing.F) {
 		Match: ir.Match{}.Eq(ir.Reg0, 1), Actions: []ir.Action{ir.Output{Port: 1}},
 	}))))))
 	f.Add([]byte(message(msgVendor, 4, "\x00\x00\x23\x20\x00\x00\x00\x1a"+string(make([]byte, 24)))))
+	f.Add([]byte(message(msgVendor, 5, "\x00\x03\x00\x05\x07\x00\x00\x00\x00\x06\x00\x0e\x00\x00\x00\x04\x80\x00\x20\x02\x00\x07\x00\x00")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bufio.NewReader(bytes.NewReader(b))
 		for {
@@ -169,6 +170,9 @@ func FuzzMessages(f *testing.F) {
 			}
 			if table, err := parseTLVTable(fr.body); err == nil && len(table.TLVs) > len(fr.body)/8 {
 				t.Errorf("%d TLVs in %d bytes", len(table.TLVs), len(fr.body))
+			}
+			if p, err := parsePacketIn(fr.body); err == nil {
+				FormatMatch(p.Metadata)
 			}
 			for _, body := range [][]byte{fr.body, fr.body[min(8, len(fr.body)):]} {
 				_ = parseFlows(body, func(s *FlowStats) error {

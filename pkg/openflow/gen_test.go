@@ -245,14 +245,16 @@ func (g gen) sub(f ir.Field) ir.Sub {
 	return ir.Sub{Field: f, Ofs: g.IntN(f.Bits() - n + 1), N: n}
 }
 
+// setWhole are the fields that can only be set as a whole.
+var setWhole = []ir.Field{
+	ir.IPTTL, ir.IPDSCP, ir.IPECN, ir.ARPOp, ir.ICMPType, ir.ICMPCode, ir.ICMPv6Type, ir.ICMPv6Code, ir.InPort,
+}
+
 // set returns an action that writes f.
 func (g gen) set(f ir.Field) ir.Set {
-	k := f.Ones()
-	switch f {
-	case ir.EthType, ir.IPTTL, ir.IPDSCP, ir.IPECN, ir.ARPOp, ir.ICMPType, ir.ICMPCode, ir.ICMPv6Type, ir.ICMPv6Code, ir.InPort:
-	case ir.TunMetadata0, ir.TunMetadata0 + 63:
-	default:
-		k = g.mask(f)
+	k := g.mask(f)
+	if slices.Contains(setWhole, f) {
+		k = f.Ones()
 	}
 	v := g.bits(f.Bits())
 	if f == ir.ARPOp {

@@ -12,8 +12,8 @@ type PacketIn struct {
 	// FullLen is the length of the packet in bytes if Packet is only its beginning, otherwise 0.
 	FullLen uint32
 	Table   uint8
-	Cookie  uint64
-	Reason  uint8 // OFPR_*
+	Cookie  uint64 // of the flow, 0 if the bridge does not say
+	Reason  uint8  // OFPR_*
 	// Metadata has the registers and the other fields that are not in the packet, as far as ir knows them.
 	Metadata ir.Match
 	// UserData is that of the ir.Controller action that sent the packet.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -112,32 +113,41 @@ func TestMods(t *testing.T) {
 		groups []string // those with numbers from 10
 	}{
 		{
-			"add", []Mod{flow(1, ir.Output{Port: 1}), flow(2, ir.Output{Port: 2})},
+			"add",
+			[]Mod{flow(1, ir.Output{Port: 1}), flow(2, ir.Output{Port: 2})},
 			[]string{
 				"cookie=0x1, table=1, priority=10,metadata=0x1 actions=output:1",
 				"cookie=0x2, table=1, priority=10,metadata=0x2 actions=output:2",
-			}, nil,
+			},
+			nil,
 		},
 		{
-			"add replaces", []Mod{cookie(7, flow(1, ir.Output{Port: 3}))},
+			"add replaces",
+			[]Mod{cookie(7, flow(1, ir.Output{Port: 3}))},
 			[]string{
 				"cookie=0x2, table=1, priority=10,metadata=0x2 actions=output:2",
 				"cookie=0x7, table=1, priority=10,metadata=0x1 actions=output:3",
-			}, nil,
+			},
+			nil,
 		},
 		{
-			"modify keeps the cookie", []Mod{kind(FlowModifyStrict, cookie(8, flow(1)))},
+			"modify keeps the cookie",
+			[]Mod{kind(FlowModifyStrict, cookie(8, flow(1)))},
 			[]string{
 				"cookie=0x2, table=1, priority=10,metadata=0x2 actions=output:2",
 				"cookie=0x7, table=1, priority=10,metadata=0x1 actions=drop",
-			}, nil,
+			},
+			nil,
 		},
 		{
-			"delete strict", []Mod{kind(FlowDeleteStrict, flow(2)), kind(FlowDeleteStrict, flow(5))},
-			[]string{"cookie=0x7, table=1, priority=10,metadata=0x1 actions=drop"}, nil,
+			"delete strict",
+			[]Mod{kind(FlowDeleteStrict, flow(2)), kind(FlowDeleteStrict, flow(5))},
+			[]string{"cookie=0x7, table=1, priority=10,metadata=0x1 actions=drop"},
+			nil,
 		},
 		{
-			"a group and its flow at once", []Mod{group(GroupAdd, 10, 1), flow(3, ir.Group{ID: 10})},
+			"a group and its flow at once",
+			[]Mod{group(GroupAdd, 10, 1), flow(3, ir.Group{ID: 10})},
 			[]string{
 				"cookie=0x3, table=1, priority=10,metadata=0x3 actions=group:10",
 				"cookie=0x7, table=1, priority=10,metadata=0x1 actions=drop",
@@ -145,7 +155,8 @@ func TestMods(t *testing.T) {
 			[]string{"group_id=10,type=select,selection_method=dp_hash,bucket=bucket_id:0,actions=output:1"},
 		},
 		{
-			"modify a group", []Mod{group(GroupModify, 10, 2)},
+			"modify a group",
+			[]Mod{group(GroupModify, 10, 2)},
 			[]string{
 				"cookie=0x3, table=1, priority=10,metadata=0x3 actions=group:10",
 				"cookie=0x7, table=1, priority=10,metadata=0x1 actions=drop",
@@ -153,8 +164,10 @@ func TestMods(t *testing.T) {
 			[]string{"group_id=10,type=select,selection_method=dp_hash,bucket=bucket_id:0,actions=output:2"},
 		},
 		{
-			"delete a group", []Mod{group(GroupDelete, 10, 2), {Kind: GroupDelete, Group: 11}},
-			[]string{"cookie=0x7, table=1, priority=10,metadata=0x1 actions=drop"}, nil,
+			"delete a group",
+			[]Mod{group(GroupDelete, 10, 2), {Kind: GroupDelete, Group: 11}},
+			[]string{"cookie=0x7, table=1, priority=10,metadata=0x1 actions=drop"},
+			nil,
 		},
 		{"delete all", []Mod{{Kind: FlowDelete, Table: AllTables}, {Kind: GroupDelete, Group: AllGroups}}, nil, nil},
 		{"nothing", nil, nil, nil},
@@ -258,6 +271,48 @@ func TestSwitchRequests(t *testing.T) {
 	}
 	if seen != 2 {
 		t.Errorf("%d flows have counted a packet, want 2:\n%s", seen, b.ofctl(t, "dump-flows", "br0"))
+	}
+}
+
+// A packet that a controller action punts arrives with what the flow knew about it.
+func TestPacketIn(t *testing.T) {
+	_, c := prepare(t)
+	ctx := t.Context()
+	if err := errors.Join(c.SetPacketInFormat(ctx, PacketInNicira2), c.SetMissSendLen(ctx, 0xffff)); err != nil {
+		t.Fatal(err)
+	}
+	packet := "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5" + strings.Repeat("x", 50)
+	for _, pause := range []bool{false, true} {
+		commit(t, c, []Mod{AddFlow(&ir.Rule{Table: 0, Priority: 1, Cookie: 99, Actions: []ir.Action{
+			ir.SetWhole(ir.Reg3, 7), ir.SetWhole(ir.Metadata, 8),
+			ir.Controller{MaxLen: 0xffff, UserData: []byte("punt"), Pause: pause},
+		}})})
+		if err := c.PacketOut(ctx, 5, []ir.Action{ir.Output{Port: 0xfff9}}, []byte(packet)); err != nil {
+			t.Fatal(err)
+		}
+		var p PacketIn
+		select {
+		case p = <-c.PacketIns():
+		case <-c.Done():
+			t.Fatal(c.Err())
+		case <-time.After(10 * time.Second):
+			t.Fatal("no packet-in within 10 s")
+		}
+		if string(p.Packet) != packet || string(p.UserData) != "punt" || p.Reason != 1 || pause != (len(p.Continuation) > 0) {
+			t.Errorf("pause %t: packet-in is %+v", pause, p)
+		}
+		// A paused packet's cookie is that of the packet-out, which has none.
+		if !pause && p.Cookie != 99 {
+			t.Errorf("packet-in has cookie %d, want 99", p.Cookie)
+		}
+		for f, want := range map[ir.Field]uint64{ir.InPort: 5, ir.Reg3: 7, ir.Metadata: 8} {
+			if got, _ := p.Metadata.Term(f); got.Value.Lo != want {
+				t.Errorf("pause %t: packet-in has %v = %v, want %d", pause, f, got.Value, want)
+			}
+		}
+	}
+	if full, malformed := c.DroppedPacketIns(); full != 0 || malformed != 0 {
+		t.Errorf("%d packet-ins dropped, %d not understood", full, malformed)
 	}
 }
 
