@@ -6,80 +6,100 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
 
 // testBridge is a bridge of an ovs-vswitchd of this test process's own, without any real port.
 type testBridge struct {
-	dir string
+	dir     string
+	daemons []*exec.Cmd
 }
 
 var bridge struct {
 	sync.Once
-	b   *testBridge
+	testBridge
 	err error
 }
 
 // newBridge returns the process's bridge, without flows and groups. TestMain stops the daemons.
 func newBridge(t testing.TB) *testBridge {
 	t.Helper()
-	bridge.Do(func() { bridge.b, bridge.err = startBridge() })
+	b := &bridge.testBridge
+	bridge.Do(func() { bridge.err = b.start() })
 	if bridge.err != nil {
 		t.Fatalf("Open vSwitch does not start: %v", bridge.err)
 	}
-	bridge.b.ofctl(t, "del-flows", "br0")
-	bridge.b.ofctl(t, "del-groups", "br0")
-	return bridge.b
+	b.ofctl(t, "del-flows", "br0")
+	b.ofctl(t, "del-groups", "br0")
+	return b
 }
 
-func startBridge() (*testBridge, error) {
-	dir, err := os.MkdirTemp("/tmp", "of")
-	if err != nil {
-		return nil, err
+func (b *testBridge) start() (err error) {
+	if b.dir, err = os.MkdirTemp("/tmp", "of"); err != nil { // t.TempDir's paths are too long for sockets
+		return err
 	}
-	b := &testBridge{dir: dir}
-	db := filepath.Join(dir, "db.sock")
-	for _, args := range [][]string{
-		{"ovsdb-tool", "create", filepath.Join(dir, "conf.db"), "/usr/share/openvswitch/vswitch.ovsschema"},
-		{
-			"ovsdb-server", "--detach", "--no-chdir", "--pidfile", "--log-file", "-vconsole:off",
-			"--remote=punix:" + db, filepath.Join(dir, "conf.db"),
-		},
-		{"ovs-vsctl", "--db=unix:" + db, "--no-wait", "init"},
-		{
-			"ovs-vswitchd", "--detach", "--no-chdir", "--pidfile", "--log-file", "-vconsole:off",
-			"--enable-dummy=override", "--disable-system", "unix:" + db,
-		},
-		{
-			"ovs-vsctl", "--db=unix:" + db, "--timeout=30", "add-br", "br0", "--",
-			"set", "bridge", "br0", "datapath_type=dummy", "fail_mode=secure",
-		},
-	} {
-		if out, err := b.run(args...); err != nil {
-			return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
-		}
+	db, conf := filepath.Join(b.dir, "db.sock"), filepath.Join(b.dir, "conf.db")
+	if _, err := b.run("ovsdb-tool", "create", conf, "/usr/share/openvswitch/vswitch.ovsschema"); err != nil {
+		return err
 	}
-	return b, nil
+	if err := b.daemon("ovsdb-server", "--remote=punix:"+db, conf); err != nil {
+		return err
+	}
+	vsctl := []string{"ovs-vsctl", "--db=unix:" + db, "--retry", "--timeout=30"}
+	if _, err := b.run(append(vsctl, "--no-wait", "init")...); err != nil {
+		return err
+	}
+	if err := b.daemon("ovs-vswitchd", "--enable-dummy=override", "--disable-system", "unix:"+db); err != nil {
+		return err
+	}
+	_, err = b.run(append(vsctl, "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "fail_mode=secure")...)
+	return err
+}
+
+// daemon starts a program that ends with this process, however that ends.
+func (b *testBridge) daemon(program string, args ...string) error {
+	cmd := b.command(context.Background(), program, append([]string{"--no-chdir", "--log-file", "-vconsole:off"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	b.daemons = append(b.daemons, cmd)
+	return nil
 }
 
 func (b *testBridge) stop() {
-	for _, daemon := range []string{"ovs-vswitchd", "ovsdb-server"} {
-		_, _ = b.run("ovs-appctl", "-t", daemon, "exit")
+	for _, d := range slices.Backward(b.daemons) {
+		_ = d.Process.Kill()
+		_ = d.Wait()
 	}
-	_ = os.RemoveAll(b.dir)
+	if b.dir != "" {
+		_ = os.RemoveAll(b.dir)
+	}
 }
 
-// run runs a program of Open vSwitch with its directories below b.dir.
+// command prepares a program of Open vSwitch with its directories below b.dir.
+func (b *testBridge) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	if path, err := exec.LookPath(filepath.Join("/usr/sbin", program)); err == nil {
+		program = path
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), "OVS_RUNDIR="+b.dir, "OVS_LOGDIR="+b.dir, "OVS_DBDIR="+b.dir)
+	return cmd
+}
+
+// run runs a program to its end and returns what it prints.
 func (b *testBridge) run(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "OVS_RUNDIR="+b.dir, "OVS_LOGDIR="+b.dir, "OVS_DBDIR="+b.dir,
-		"PATH=/usr/sbin:/usr/bin:/sbin:/bin:"+os.Getenv("PATH"))
-	out, err := cmd.CombinedOutput()
+	out, err := b.command(ctx, args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+	}
 	return string(out), err
 }
 
@@ -87,7 +107,7 @@ func (b *testBridge) ofctl(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := b.run(append([]string{"ovs-ofctl", "-O", "OpenFlow15"}, args...)...)
 	if err != nil {
-		t.Fatalf("ovs-ofctl %s: %v\n%s", strings.Join(args, " "), err, out)
+		t.Fatal(err)
 	}
 	return out
 }
@@ -107,8 +127,6 @@ func (b *testBridge) dial(t testing.TB) *Conn {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if bridge.b != nil {
-		bridge.b.stop()
-	}
+	bridge.stop()
 	os.Exit(code)
 }
