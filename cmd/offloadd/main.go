@@ -104,6 +104,9 @@ func parse(args []string, stderr io.Writer) (config daemon.Config, version bool,
 	logFormat := fs.String("log-format", "", "`text or json` (default "+config.LogFormat+")")
 	logLevel := fs.String("log-level", "", "`debug, info, warn or error` (default "+config.LogLevel+")")
 	name := fs.String("n", "", "chassis `NAME`, instead of external_ids:system-id")
+	privateKey := fs.String("private-key", "", "`FILE` with the private key for ssl remotes of the Southbound")
+	certificate := fs.String("certificate", "", "`FILE` with its certificate")
+	caCert := fs.String("ca-cert", "", "`FILE` with the certificates of those who may sign the server's")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		return config, false, err
@@ -128,6 +131,9 @@ func parse(args []string, stderr io.Writer) (config daemon.Config, version bool,
 		{&config.LogFormat, *logFormat},
 		{&config.LogLevel, *logLevel},
 		{&config.ChassisName, *name},
+		{&config.TLS.PrivateKey, *privateKey},
+		{&config.TLS.Certificate, *certificate},
+		{&config.TLS.CACertificate, *caCert},
 	} {
 		if o.from != "" {
 			*o.to = o.from
