@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -125,11 +126,39 @@ func encodeText(f oracleFlow) string {
 	if errors.As(err, &un) {
 		return "unsupported: " + err.Error()
 	}
-	out := openflow.FormatActions(rules)
+	matches, err := matchTexts(f.match, acts.Prereqs)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	out := whereText(matches) + openflow.FormatActions(rules)
 	for i := range groups {
 		out += "\n" + openflow.FormatGroup(uint32(i+1), &groups[i])
 	}
 	return out
+}
+
+// matchTexts returns the matches, without metadata, of the rules of a logical flow.
+func matchTexts(match string, prereqs []string) ([]string, error) {
+	expr, err := logical.ParseMatch(match, logical.Symbols(), nil, prereqs...)
+	if err != nil {
+		return nil, err
+	}
+	matches, err := expr.Matches(nil)
+	if err != nil {
+		return nil, err
+	}
+	var texts []string
+	matches.ForDatapath(nil, func(m logical.FlowMatch) { texts = append(texts, openflow.FormatMatch(m.Match)) })
+	return texts, nil
+}
+
+// whereText says on a line of its own which packets match, unless all do.
+func whereText(matches []string) string {
+	if slices.Equal(matches, []string{""}) {
+		return ""
+	}
+	slices.Sort(matches)
+	return "where " + strings.Join(matches, " or ") + "\n"
 }
 
 func TestEncode(t *testing.T) {
@@ -153,6 +182,7 @@ func TestEncodeAsOVNController(t *testing.T) {
 	}
 	c := startOVNController(t)
 	c.add(first, flows)
+	c.addCollectorSet()
 	rules, groups := c.rules(first, len(in)), c.groups()
 	golden.Run(t, "testdata/encode.txt", func(text string) string {
 		i := index[text]
@@ -160,7 +190,7 @@ func TestEncodeAsOVNController(t *testing.T) {
 		if !ok {
 			return fmt.Sprintf("no rule; %q", c.refusals(flows[i].actions))
 		}
-		out := strings.ReplaceAll(r.actions, fmt.Sprint("obs_point_id=", r.cookie), fmt.Sprint("obs_point_id=", testCookie))
+		out := whereText(r.matches) + strings.ReplaceAll(r.actions, fmt.Sprint("obs_point_id=", r.cookie), fmt.Sprint("obs_point_id=", testCookie))
 		out = meterID.ReplaceAllString(out, "meter:1")
 		var defs []string
 		out = groupID.ReplaceAllStringFunc(out, func(s string) string {

@@ -149,10 +149,6 @@ func startOVNController(t *testing.T) *ovnController {
 	c.transact(insertRow("SB_Global", "", map[string]any{}))
 	c.run("ovn-controller", append(detach, db)...)
 	c.run("ovn-appctl", "-t", "ovn-controller", "vlog/disable-rate-limit")
-	c.wait()
-	// ovn-controller 23.03 notices only those that come while it runs.
-	c.run("ovs-vsctl", "--db="+db, "--timeout=30",
-		"--id=@br", "get", "bridge", "br-int", "--", "create", "flow_sample_collector_set", "id=1", "bridge=@br")
 	return c
 }
 
@@ -239,6 +235,21 @@ func (c *ovnController) add(first int, flows []oracleFlow) {
 	c.wait()
 }
 
+// addCollectorSet gives the switch Flow_Sample_Collector_Set 1 and returns when a rule samples. ovn-controller 23.03
+// notices a set only if it is the only change, so this comes last.
+func (c *ovnController) addCollectorSet() {
+	c.t.Helper()
+	c.run("ovs-vsctl", "--db="+c.socket(), "--timeout=30",
+		"--id=@br", "get", "bridge", "br-int", "--", "create", "flow_sample_collector_set", "id=1", "bridge=@br")
+	for range 200 {
+		if strings.Contains(c.run("ovs-ofctl", "-O", "OpenFlow15", "dump-flows", "br-int"), "sample(") {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	c.t.Fatal("ovn-controller does not notice the Flow_Sample_Collector_Set")
+}
+
 // refusals returns ovn-controller's message for each text of actions that it does not understand.
 func (c *ovnController) refusals(texts ...string) map[string]string {
 	c.t.Helper()
@@ -255,22 +266,24 @@ func (c *ovnController) refusals(texts ...string) map[string]string {
 	return out
 }
 
-// An oracleRule is the actions, in ovs-ofctl(8)'s notation, of a rule, and its cookie.
-type oracleRule struct {
+// oracleRules are the rules of one logical flow, in ovs-ofctl(8)'s notation.
+type oracleRules struct {
+	matches []string // without metadata
+	actions string   // of all of them
 	cookie  uint32
-	actions string
 }
 
-// rules returns the rules that are not from ovn-controller itself, by priority.
-func (c *ovnController) rules(first, n int) map[int]oracleRule {
+// rules returns the rules with n priorities from first, by priority.
+func (c *ovnController) rules(first, n int) map[int]oracleRules {
 	c.t.Helper()
-	out := map[int]oracleRule{}
+	out := map[int]oracleRules{}
 	for line := range strings.Lines(c.run("ovs-ofctl", "-O", "OpenFlow15", "--no-stats", "--no-names", "dump-flows", "br-int")) {
 		head, actions, ok := strings.Cut(strings.TrimSpace(line), " actions=")
 		if !ok {
 			continue
 		}
 		var cookie uint32
+		var match []string
 		priority := 32768 // which is not printed
 		for word := range strings.FieldsFuncSeq(head, func(r rune) bool { return r == ' ' || r == ',' }) {
 			var err error
@@ -279,14 +292,24 @@ func (c *ovnController) rules(first, n int) map[int]oracleRule {
 				_, err = fmt.Sscanf(value, "0x%x", &cookie)
 			case "priority":
 				priority, err = strconv.Atoi(value)
+			case "table", "metadata":
+			default:
+				match = append(match, word)
 			}
 			if err != nil {
 				c.t.Fatalf("flow %q: %v", line, err)
 			}
 		}
-		if priority >= first && priority < first+n {
-			out[priority] = oracleRule{cookie, actions}
+		if priority < first || priority >= first+n {
+			continue
 		}
+		r := out[priority]
+		if r.actions != "" && r.actions != actions {
+			c.t.Errorf("priority %d: actions %s and %s", priority, r.actions, actions)
+		}
+		r.matches = append(r.matches, strings.Join(match, ","))
+		r.actions, r.cookie = actions, cookie
+		out[priority] = r
 	}
 	return out
 }
