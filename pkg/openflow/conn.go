@@ -691,7 +691,12 @@ func (c *Conn) Commit(ctx context.Context, mods []Mod) ([]ModError, error) {
 
 // maxModSize is how long a mod's match and body together may be: what a message holds besides the frames of the
 // bundle and of the flow or group, and padding.
-const maxModSize = maxMessage - 2*headerSize - bundleHeaderSize - flowModSize - 4 - 7 - 8
+const (
+	maxModSize = maxMessage - 2*headerSize - bundleHeaderSize - flowModSize - 4 - 7 - 8
+
+	bundleHeaderSize = 8  // struct ofp14_bundle_ctrl_msg
+	flowModSize      = 40 // struct ofp11_flow_mod
+)
 
 // bundle is one Commit.
 type bundle struct {

@@ -125,7 +125,6 @@ func port32(p uint16) uint32 {
 const (
 	vendorNicira    = 0x00002320
 	vendorNetronome = 0x0000154d
-	vendorONF       = 0x4f4e4600
 )
 
 // Standard actions: enum ofp_raw_action_type of lib/ofp-actions.c, OpenFlow 1.5.
@@ -174,7 +173,7 @@ const (
 	natIPv4Min, natIPv4Max, natIPv6Min, natIPv6Max, natProtoMin, natProtoMax = 1, 2, 4, 8, 16, 32
 
 	// NXAC2PT_*: properties of a controller action.
-	ctrlMaxLen, ctrlID, ctrlReason, ctrlUserData, ctrlPause, ctrlMeterID = 0, 1, 2, 3, 4, 5
+	ctrlMaxLen, ctrlID, ctrlUserData, ctrlPause, ctrlMeterID = 0, 1, 3, 4, 5
 
 	learnDeleteLearned = 2 // NX_LEARN_F_DELETE_LEARNED
 
@@ -528,28 +527,21 @@ func appendBundleAction(b []byte, a *ir.Bundle) []byte {
 	return b
 }
 
-// Groups: include/openflow/openflow-1.5.h, netronome-ext.h.
+// Groups (include/openflow/openflow-1.5.h) and the property with their selection method (netronome-ext.h).
 const (
-	groupSelect            = 1
-	bucketWeight           = 0
-	bucketWatchPort        = 1
-	bucketWatchGroup       = 2
-	propExperimenter       = 0xffff
-	ntrSelectionMethod     = 1
-	ntrPropSize            = 40
-	ntrMethodSize          = 16
-	bucketIDAll            = 0xffffffff
-	portAny, groupAny      = 0xffffffff, 0xffffffff
-	meterBandDrop          = 1
-	meterBandSize          = 16
-	meterHeaderSize        = 8
-	flowModSize            = 40
-	groupModSize           = 16
-	bundleHeaderSize       = 8
-	flowDescSize           = 24
-	groupDescSize          = 16
-	maxGroupMethodTextSize = ntrMethodSize - 1
+	groupSelect     = 1 // OFPGT11_SELECT
+	bucketWeight    = 0 // OFPGBPT15_WEIGHT
+	bucketWatchPort = 1 // OFPGBPT15_WATCH_PORT
+	bucketIDAll     = 0xffffffff
+
+	propExperimenter   = 0xffff
+	ntrSelectionMethod = 1  // NTRT_SELECTION_METHOD
+	ntrPropSize        = 40 // without the fields
+	ntrMethodSize      = 16 // of the method's name with its final zero
 )
+
+// Wildcards of the ports and groups that a request is about (OFPP_ANY, OFPG_ANY).
+const portAny, groupAny = 0xffffffff, 0xffffffff
 
 // AppendGroup appends the buckets of g, which are numbered from 0, followed by the property that carries its
 // selection method: the part of a group that a group-mod and a group description have in common.
@@ -578,7 +570,7 @@ func AppendGroup(b []byte, g *ir.SelectGroup) []byte {
 	b = be.AppendUint32(b, ntrSelectionMethod)
 	b = append(b, 0, 0, 0, 0)
 	var method [ntrMethodSize]byte
-	copy(method[:maxGroupMethodTextSize], g.Method)
+	copy(method[:ntrMethodSize-1], g.Method)
 	b = append(b, method[:]...)
 	b = be.AppendUint64(b, g.Param)
 	fields := g.Fields

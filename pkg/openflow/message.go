@@ -61,12 +61,9 @@ const multipartMore = 1 // OFPMPF_REPLY_MORE
 
 // Bundle control types and flags (enum ofp14_bundle_ctrl_type, ofp14_bundle_flags).
 const (
-	bundleOpen        = 0
-	bundleOpenReply   = 1
-	bundleCommit      = 4
-	bundleCommitReply = 5
-	bundleDiscard     = 6
-	bundleDiscarded   = 7
+	bundleOpen    = 0
+	bundleCommit  = 4
+	bundleDiscard = 6
 
 	bundleFlags = 1 | 2 // atomic, ordered
 )
@@ -306,11 +303,13 @@ type Band struct{ Rate, Burst uint32 }
 
 // Meter flags (enum ofp13_meter_flags).
 const (
-	meterKbps    = 1
-	meterPktps   = 2
-	meterBurst   = 4
-	meterStats   = 8
-	meterVirtual = 0xffff0000 // OFPM13_MAX: ids from here on are reserved
+	meterKbps  = 1
+	meterPktps = 2
+	meterBurst = 4
+	meterStats = 8
+
+	meterBandDrop = 1
+	meterBandSize = 16
 )
 
 func appendMeterMod(b []byte, xid uint32, command uint16, m *Meter) ([]byte, bool) {
@@ -379,6 +378,12 @@ func parseTLVTable(b []byte) (TLVTable, error) {
 	}
 	return t, nil
 }
+
+// Sizes of the fixed parts of struct ofp15_flow_desc and ofp15_group_desc_stats.
+const (
+	flowDescSize  = 24
+	groupDescSize = 16
+)
 
 // FlowStats is a flow as the bridge describes it.
 type FlowStats struct {
