@@ -59,7 +59,7 @@ func (m Match) With(f Field, value, mask U128) (Match, bool) {
 
 // withParts adds a term on n adjacent registers, the first of which holds the most significant 32 bits.
 func (m Match) withParts(first Field, n int, value, mask U128) (Match, bool) {
-	ok := true
+	var ok bool
 	for i := range n {
 		shift := 32 * (n - 1 - i)
 		m, ok = m.With(first+Field(i), value.Shr(shift), mask.Shr(shift))
