@@ -95,7 +95,8 @@ func (l *Lab) startDB(ctx context.Context, name string) error {
 	}
 	if name != "nb" && l.opts.TLS {
 		k := l.keys("central")
-		argv = append(argv, "--remote=db:OVN_Southbound,SB_Global,connections", k[0], k[1], k[2])
+		argv = append(argv, "--remote=db:OVN_Southbound,SB_Global,connections",
+			"--private-key="+k.private, "--certificate="+k.certificate, "--ca-cert="+k.ca)
 	}
 	p, err := l.spawn(l.net, name, l.central(name+".log"), l.centralEnv(), argv...)
 	if err != nil {

@@ -183,7 +183,7 @@ func (l *Lab) start(ctx context.Context) error {
 		if err := n.resolveUnderlay(ctx); err != nil {
 			return err
 		}
-		return n.StartAgent(ctx, n.config.Agent)
+		return n.StartAgent(n.config.Agent)
 	})
 }
 

@@ -89,13 +89,12 @@ func (l *Lab) certify(name string, ca *x509.Certificate, caKey *ecdsa.PrivateKey
 	return parsed, key, nil
 }
 
-// keys are the options that give a daemon its key, its certificate and the authority, as every OVS and
-// OVN program takes them.
-func (l *Lab) keys(name string) [3]string {
+// keys are the files that a daemon needs for TLS.
+type keys struct {
+	private, certificate, ca string
+}
+
+func (l *Lab) keys(name string) keys {
 	pki := filepath.Join(l.Dir, "pki")
-	return [3]string{
-		"--private-key=" + filepath.Join(pki, name+".key"),
-		"--certificate=" + filepath.Join(pki, name+".crt"),
-		"--ca-cert=" + filepath.Join(pki, "ca.crt"),
-	}
+	return keys{filepath.Join(pki, name+".key"), filepath.Join(pki, name+".crt"), filepath.Join(pki, "ca.crt")}
 }

@@ -32,7 +32,7 @@ type room struct {
 // rooms is the map of the building: data walks from the databases through the pure rooms to the switch. Test
 // files may import more; only what ships is held to the map.
 var rooms = map[string]room{
-	"cmd/offloadd": {imports: []string{"pkg/daemon"}},
+	"cmd/offloadd": {imports: []string{"pkg/daemon", "pkg/chassis"}},
 
 	"pkg/daemon": {imports: []string{"pkg/..."}},
 
@@ -46,9 +46,11 @@ var rooms = map[string]room{
 	"pkg/logical":  {pure: true, imports: []string{"pkg/ir"}},
 	"pkg/sb":       {pure: true, imports: []string{"pkg/ovsdb/sbdb", "pkg/ovsdb/vswitchdb"}},
 	"pkg/chassis":  {pure: true, imports: []string{"pkg/sb", "pkg/ovsdb/sbdb", "pkg/ovsdb/vswitchdb"}},
-	"pkg/compile":  {pure: true, imports: []string{"pkg/ir", "pkg/logical", "pkg/sb", "pkg/chassis"}},
+	"pkg/compile":  {pure: true, imports: []string{"pkg/ir", "pkg/logical", "pkg/sb", "pkg/chassis", "pkg/openflow"}},
 	"pkg/openflow": {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/apply":    {pure: true, imports: []string{"pkg/ir", "pkg/openflow"}, doors: []string{"flows.go"}},
+
+	"pkg/pinctrl":  {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
 	"internal/arch":   {},
 	"internal/golden": {},
