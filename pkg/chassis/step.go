@@ -37,8 +37,11 @@ type Inputs struct {
 	SB     *sb.Store
 	// SBSynced says that SB holds the complete contents the server had at some time.
 	SBSynced bool
-	// CondInSync says that SB reflects the conditions of the last plan.
+	// CondInSync says that SB reflects the conditions of the last plan that changed them.
 	CondInSync bool
+	// CondTurn is the turn of the last plan that changed the conditions and is reflected by SB, if there are later
+	// ones that are not. While conditions change all the time, claims and acknowledgements go on by it.
+	CondTurn uint64
 	// SBIdle and OVSIdle say that the database is connected, and that the outcome of the last transaction is known
 	// and visible here. Only then does the plan hold ops for it.
 	SBIdle, OVSIdle bool
@@ -76,6 +79,7 @@ type State struct {
 	acked      acknowledgement
 	conditions map[string][]Clause
 	stepped    bool
+	condTurn   uint64 // when conditions last changed
 	// everKnown says that all rows that concern this chassis have been known at some time.
 	everKnown bool
 	local     *Local
@@ -103,6 +107,8 @@ type step struct {
 	// known says that all rows that concern this chassis are known: the contents are complete, and the server has
 	// seen the conditions of this step.
 	known bool
+	// reflected is the last turn that changed the conditions and whose rows are known, 0 if there is none.
+	reflected uint64
 }
 
 // Step decides what to do now. It reads in and keeps nothing of it.
@@ -132,7 +138,7 @@ func (s *State) Step(in Inputs) Plan {
 
 // waiting reports whether anything waits for flows that were not installed by acked.
 func (s *State) waiting(acked uint64) bool {
-	if len(s.acked.waiting) > 0 {
+	if w := s.acked.waiting; len(w) > 0 && w[0].turn > acked {
 		return true
 	}
 	for _, c := range s.claims {
@@ -177,7 +183,7 @@ func (st *step) run() {
 
 	st.claimAll(bindings)
 	st.releaseAll(bindings, at)
-	st.allocate(bindings, local)
+	st.allocate(bindings, at, local)
 	st.acknowledge()
 	if !local.equal(st.local) {
 		st.local = local
@@ -228,8 +234,19 @@ func (st *step) monitor(ifaces []string, local map[sb.UUID]*LocalDatapath) {
 	}
 	st.plan.Conditions = want
 	st.plan.ConditionsChanged = !st.stepped || !equalConditions(want, st.conditions)
+	switch {
+	case !st.in.SBSynced:
+		st.reflected = 0
+	case st.in.CondInSync:
+		st.reflected = st.condTurn
+	default:
+		st.reflected = min(st.in.CondTurn, st.condTurn)
+	}
+	if st.plan.ConditionsChanged {
+		st.condTurn = st.in.Turn
+	}
 	st.conditions, st.stepped = want, true
-	st.known = st.in.SBSynced && st.in.CondInSync && !st.plan.ConditionsChanged
+	st.known = st.reflected > 0 && st.reflected == st.condTurn
 	st.everKnown = st.everKnown || st.known && st.me != nil
 }
 

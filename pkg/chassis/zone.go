@@ -115,8 +115,10 @@ func assignZones(have map[string]zone, users map[string]struct{}, requested map[
 	return zones, slices.Sorted(maps.Keys(flushed)), without
 }
 
-// allocate assigns zones to the bindings and the local datapaths and keeps the database up to date.
-func (st *step) allocate(bindings []binding, local *Local) {
+// allocate assigns zones to the bindings, the local datapaths, and whatever else is plugged into the bridge, and keeps
+// the database up to date. A port that is plugged in here but bound elsewhere has a zone as with ovn-controller(8), so
+// that a port on its way has the zone already.
+func (st *step) allocate(bindings []binding, at sites, local *Local) {
 	if st.zones == nil {
 		st.zones = restoreZones(st.bridge)
 	}
@@ -124,6 +126,9 @@ func (st *step) allocate(bindings []binding, local *Local) {
 	requested := map[string]uint16{}
 	for _, b := range bindings {
 		users[b.port.Name] = struct{}{}
+	}
+	for name := range at.byID {
+		users[name] = struct{}{}
 	}
 	for name := range local.Ports {
 		users[name] = struct{}{}
