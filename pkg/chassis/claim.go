@@ -33,7 +33,7 @@ func (s claimState) String() string {
 // claimFacts are what a claim's progress depends on.
 type claimFacts struct {
 	here      bool // the Southbound says that the port is bound to this chassis
-	known     bool // all rows that concern this chassis are known
+	known     bool // all rows that the port's flows are made of are known
 	flows     bool // the flows of the turn in which the claim got to installFlows are installed
 	installed bool // the interface is marked as installed
 	up        bool // the Southbound says that the port is up, or never says
@@ -78,6 +78,7 @@ type claim struct {
 	iface string // UUID
 	role  role
 	state claimState
+	cond  uint64 // the turn of the conditions whose rows the port's flows need
 	turn  uint64 // from installFlows on: the turn whose flows must be in
 }
 
@@ -107,24 +108,28 @@ func (st *step) claimAll(bindings []binding) {
 func (st *step) advance(b binding, c *claim) *claim {
 	facts := claimFacts{
 		here:      holds(b.port, st.me.UUID, b.role),
-		known:     st.known,
 		installed: isInstalled(b.iface),
 		up:        b.role == additional || b.port.Up || !b.port.UpSet,
 	}
 	if c == nil || c.port != b.port.UUID || c.iface != b.iface.UUID || c.role != b.role {
-		c = &claim{port: b.port.UUID, iface: b.iface.UUID, role: b.role}
+		c = &claim{port: b.port.UUID, iface: b.iface.UUID, role: b.role, cond: st.condTurn}
 		if facts.here && facts.installed && facts.up {
 			c.state = settled // an earlier run has done it all
 		}
 	}
 	for {
+		facts.known = st.reflected > 0 && st.reflected >= c.cond
 		facts.flows = c.state != claimed && st.in.AckedTurn >= c.turn
 		next := c.state.next(facts)
 		if next == c.state {
 			break
 		}
-		if c.state == claimed {
+		switch next {
+		case claimed:
+			c.cond = st.condTurn
+		case installFlows:
 			c.turn = st.in.Turn
+		case removeOld, markUp, settled:
 		}
 		c.state = next
 	}

@@ -3,6 +3,7 @@ package chassis
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,17 +21,25 @@ type driver struct {
 	acked uint64
 	now   int64
 	// pending are the conditions the server has not seen yet.
-	pending    map[string][]Clause
-	pendingAll bool
-	inSync     bool
-	synced     bool // the Southbound is connected
-	heldAcks   bool // flows are not installed
-	boot       int64
+	pending  []wanted
+	inSync   bool       // there are none
+	condTurn uint64     // of the last conditions it has seen
+	rnd      *rand.Rand // whether the server sees conditions in a turn; nil: it does
+	lag      int        // how many changes of conditions it is behind
+	synced   bool       // the Southbound is connected
+	heldAcks bool       // flows are not installed
+	boot     int64
 
 	zones  map[string]uint16 // of the last step
 	bound  map[string]uint64 // since which turn the Southbound has said that a port is here
 	local  *Local
 	output strings.Builder
+}
+
+// wanted are conditions on their way to the server.
+type wanted struct {
+	turn       uint64
+	conditions map[string][]Clause
 }
 
 func newDriver(m *model) *driver {
@@ -42,7 +51,7 @@ func newDriver(m *model) *driver {
 func (d *driver) restart() {
 	d.boot++
 	d.s = New(Options{Hostname: "machine", StartTime: d.boot, BridgeMAC: "02:00:00:00:00:01"})
-	d.turn, d.acked, d.inSync = 0, 0, false
+	d.turn, d.acked, d.inSync, d.condTurn, d.pending = 0, 0, false, 0, nil
 	d.zones, d.local = map[string]uint16{}, nil
 	d.bound = map[string]uint64{}
 }
@@ -50,7 +59,7 @@ func (d *driver) restart() {
 func (d *driver) inputs() Inputs {
 	return Inputs{
 		Turn: d.turn, AckedTurn: d.acked, Now: d.now, Switch: d.m.sw, SB: d.m.store,
-		SBSynced: d.synced, CondInSync: d.inSync, SBIdle: d.synced, OVSIdle: true,
+		SBSynced: d.synced, CondInSync: d.inSync, CondTurn: d.condTurn, SBIdle: d.synced, OVSIdle: true,
 	}
 }
 
@@ -71,15 +80,21 @@ func (d *driver) step() (busy bool, err error) {
 		}
 	}
 	// The server sees the conditions of a step after that step, and flows are in a turn later.
-	if plan.ConditionsChanged {
-		d.pending, d.pendingAll, d.inSync = plan.Conditions, plan.Conditions == nil, false
-	} else if d.synced && !d.inSync {
-		d.m.conditions, d.m.monitorAll, d.inSync = d.pending, d.pendingAll, true
+	if d.synced && len(d.pending) > d.lag && (d.rnd == nil || d.rnd.IntN(3) > 0) {
+		w := d.pending[0]
+		d.m.conditions, d.m.monitorAll, d.condTurn = w.conditions, w.conditions == nil, w.turn
+		d.pending = d.pending[1:]
 		busy = true
 	}
+	if plan.ConditionsChanged {
+		d.pending = append(d.pending, wanted{d.turn, plan.Conditions})
+	}
+	d.inSync = len(d.pending) == 0
+	busy = busy || d.synced && !d.inSync
 	if !d.heldAcks && d.acked < d.turn {
 		d.acked = d.turn
 	}
+	busy = busy || plan.Waiting && !d.heldAcks
 	if plan.WakeAt > d.now {
 		d.now = plan.WakeAt
 		busy = true
@@ -90,7 +105,7 @@ func (d *driver) step() (busy bool, err error) {
 // settle steps until there is nothing left to do, and once more to see that there really is not.
 func (d *driver) settle() error {
 	quiet := 0
-	for range 60 {
+	for range 200 {
 		busy, err := d.step()
 		if err != nil {
 			return err

@@ -118,6 +118,7 @@ func TestFixedPoint(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		m := newModel()
 		d := newDriver(m)
+		d.rnd = rnd
 		lines, err := history(rnd, d, 40)
 		if err != nil {
 			t.Fatalf("seed %d: after\n%s\n%s\n%s", seed, strings.Join(lines, "\n"), tail(m.text(d.output.String()), 30), m.text(err.Error()))

@@ -31,10 +31,7 @@ type model struct {
 	refused    []string
 }
 
-const (
-	rootUUID  = "00000000-0000-0000-0000-00000000aaaa"
-	otherBoot = 99 // an unrelated value of ovn-startup-ts
-)
+const rootUUID = "00000000-0000-0000-0000-00000000aaaa"
 
 func newModel() *model {
 	m := &model{
@@ -516,7 +513,7 @@ func (m *model) visible(table string, row any) bool {
 //
 //	ovs KEY=VALUE... | ovs -KEY        Open_vSwitch external_ids
 //	bridge NAME | del-bridge NAME
-//	iface NAME [bridge=B] [KEY=VALUE...]   a port and its interface, with external_ids
+//	iface NAME [bridge=B] [KEY=VALUE...]   a port and its interface, with external_ids; the bridge too if need be
 //	del-iface NAME | ofport NAME N | unmark NAME
 //	switch NAME [KEY=VALUE...] | router NAME [KEY=VALUE...] | del-datapath NAME
 //	port NAME DATAPATH [type=T] [parent=P] [requested=CHASSIS] [KEY=VALUE...]   with options
@@ -707,10 +704,8 @@ func (m *model) addBridge(name string) {
 }
 
 func (m *model) addIface(name, bridge string, ids map[string]string) {
+	m.addBridge(bridge)
 	u, b := find[vswitchdb.Bridge](m, OpenvSwitch, vswitchdb.BridgeTable, "name", bridge)
-	if u == "" {
-		return
-	}
 	i := m.insert(OpenvSwitch, vswitchdb.InterfaceTable, name, &vswitchdb.Interface{Name: name, ExternalIDs: ids})
 	p := m.insert(OpenvSwitch, vswitchdb.PortTable, name, &vswitchdb.Port{Name: name, Interfaces: []string{i}})
 	b.Ports = append(slices.Clone(b.Ports), p)

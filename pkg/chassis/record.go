@@ -169,18 +169,22 @@ func sameSet(a, b []string) bool {
 
 // acknowledgement is how far this chassis has come with SB_Global.nb_cfg.
 type acknowledgement struct {
-	// waiting are values seen whose flows are not in yet, oldest first; at most two, of which the second grows.
+	// waiting are values seen whose flows are not in yet, oldest first; at most two, so that the first comes to an
+	// end however fast new ones follow.
 	waiting []seenConfig
 	done    int64 // the last value whose flows are in, 0 before the first
 }
 
+// seenConfig is a value of nb_cfg on its way. When it was seen the server may still have owed rows that are older
+// than it, for conditions that changed in turn cond. When those are here it belongs to a turn.
 type seenConfig struct {
-	turn  uint64
 	nbCfg int64
+	cond  uint64
+	turn  uint64 // 0 until known
 }
 
-// see notes that the program of turn will reflect nbCfg.
-func (a *acknowledgement) see(turn uint64, nbCfg int64) {
+// see notes a value, and the turn of the conditions of the time.
+func (a *acknowledgement) see(nbCfg int64, cond uint64) {
 	last := a.done
 	if n := len(a.waiting); n > 0 {
 		last = a.waiting[n-1].nbCfg
@@ -191,23 +195,32 @@ func (a *acknowledgement) see(turn uint64, nbCfg int64) {
 	if len(a.waiting) == 2 {
 		a.waiting = a.waiting[:1]
 	}
-	a.waiting = append(a.waiting, seenConfig{turn, nbCfg})
+	a.waiting = append(a.waiting, seenConfig{nbCfg: nbCfg, cond: cond})
+}
+
+// program notes that the program of turn is made from the rows of conditions up to those of turn reflected.
+func (a *acknowledgement) program(turn, reflected uint64) {
+	for i := range a.waiting {
+		if w := &a.waiting[i]; w.turn == 0 && w.cond <= reflected {
+			w.turn = turn
+		}
+	}
 }
 
 // installed notes that the flows of all turns up to acked are in.
 func (a *acknowledgement) installed(acked uint64) {
-	for len(a.waiting) > 0 && a.waiting[0].turn <= acked {
+	for len(a.waiting) > 0 && a.waiting[0].turn > 0 && a.waiting[0].turn <= acked {
 		a.done = a.waiting[0].nbCfg
 		a.waiting = a.waiting[1:]
 	}
 }
 
-// acknowledge tells both databases the last nb_cfg whose flows are installed. A value seen while conditions are in
-// flight does not count, since the server may still owe rows that are older than it.
+// acknowledge tells both databases the last nb_cfg whose flows are installed.
 func (st *step) acknowledge() {
-	if st.known && st.in.SB.Global != nil {
-		st.acked.see(st.in.Turn, st.in.SB.Global.NBCfg)
+	if g := st.in.SB.Global; g != nil {
+		st.acked.see(g.NBCfg, st.condTurn)
 	}
+	st.acked.program(st.in.Turn, st.reflected)
 	st.acked.installed(st.in.AckedTurn)
 	done := st.acked.done
 	if done == 0 {
