@@ -36,6 +36,8 @@ type follower struct {
 	log  *recorder
 	last ovsdb.Update
 	rows map[string]map[string]any // by table and UUID
+
+	answered uint64 // transactions
 }
 
 // follow starts a client, which ends with the test.
@@ -118,15 +120,30 @@ func (f *follower) isConnected() bool {
 	return f.last.Connected
 }
 
+// Transact counts the server's answers.
+func (f *follower) Transact(ctx context.Context, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
+	results, err := f.Client.Transact(ctx, ops...)
+	var refused *ovsdb.TransactError
+	if err == nil || errors.As(err, &refused) {
+		f.answered++
+	}
+	return results, err
+}
+
+// seen waits for the changes of all transactions that were answered.
+func (f *follower) seen() {
+	f.t.Helper()
+	f.until("update of the transactions", func() bool { return f.last.Transactions == f.answered })
+}
+
 // must does a transaction, and waits for its changes.
 func (f *follower) must(ops ...ovsdb.Operation) []ovsdb.OperationResult {
 	f.t.Helper()
-	before := f.last.Transactions
 	results, err := f.Transact(f.ctx, ops...)
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.until("update of the transaction", func() bool { return f.last.Transactions > before })
+	f.seen()
 	return results
 }
 
@@ -382,7 +399,7 @@ func TestTransactLostConnection(t *testing.T) {
 	s.Pause()
 	done := make(chan error, 1)
 	go func() {
-		_, err := f.Transact(f.ctx, addressSet("a"))
+		_, err := f.Client.Transact(f.ctx, addressSet("a"))
 		done <- err
 	}()
 	select {
@@ -490,6 +507,16 @@ func TestServerLacksColumns(t *testing.T) {
 	} {
 		if n := f.log.count("server schema differs db=OVN_Southbound " + reason + "\n"); n != 1 {
 			t.Errorf("%s is logged %d times, want once", reason, n)
+		}
+	}
+}
+
+// wait waits for something that no update tells.
+func wait(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(deadline); !done(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %s", what)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"syscall"
@@ -154,6 +155,21 @@ func (s *Server) Kill() {
 	s.process, s.paused = nil, false
 }
 
+// Port returns the TCP port that the server chose for a remote with port 0, and
+// waits until it has.
+func (s *Server) Port() string {
+	s.t.Helper()
+	listening := regexp.MustCompile(`listening on port (\d+)`)
+	for end := time.Now().Add(deadline); ; time.Sleep(2 * time.Millisecond) {
+		if match := listening.FindStringSubmatch(s.log()); match != nil {
+			return match[1]
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("ovsdb-server listens on no port:\n%s", s.log())
+		}
+	}
+}
+
 // Pause stops the process with SIGSTOP: it holds its connections and says
 // nothing. Resume or Kill ends that.
 func (s *Server) Pause() {
@@ -210,34 +226,60 @@ func (s *Server) Transact(ops ...ovsdb.Operation) []ovsdb.OperationResult {
 
 // TryTransact is Transact that returns the server's refusal.
 func (s *Server) TryTransact(ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
-	conn, err := net.Dial("unix", s.socket())
-	if err != nil {
+	params := []any{s.database}
+	for _, op := range ops {
+		params = append(params, op)
+	}
+	var results []ovsdb.OperationResult
+	if err := s.transact(params, &results); err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(deadline)); err != nil {
-		return nil, err
-	}
-	err = json.NewEncoder(conn).Encode(map[string]any{
-		"id": 1, "method": "transact", "params": ovsdb.NewTransactArgs(s.database, ops...),
-	})
-	if err != nil {
-		return nil, err
-	}
-	var reply struct {
-		Result []ovsdb.OperationResult
-		Error  any
-	}
-	if err := json.NewDecoder(conn).Decode(&reply); err != nil {
-		return nil, err
-	}
-	if reply.Error != nil {
-		return nil, fmt.Errorf("transact: %v", reply.Error)
-	}
-	for _, r := range reply.Result {
+	for _, r := range results {
 		if r.Error != "" {
 			return nil, fmt.Errorf("transact: %s: %s", r.Error, r.Details)
 		}
 	}
-	return reply.Result, nil
+	return results, nil
+}
+
+// Select returns the rows of a table that match all conditions of a list, both
+// in the notation of RFC 7047. Numbers are of type json.Number.
+func (s *Server) Select(table, where string) []map[string]any {
+	s.t.Helper()
+	var results []struct {
+		Rows           []map[string]any
+		Error, Details string
+	}
+	op := map[string]any{"op": "select", "table": table, "where": json.RawMessage(where)}
+	if err := s.transact([]any{s.database, op}, &results); err != nil {
+		s.t.Fatal(err)
+	}
+	if len(results) != 1 || results[0].Error != "" {
+		s.t.Fatalf("select %s where %s: %+v", table, where, results)
+	}
+	return results[0].Rows
+}
+
+func (s *Server) transact(params []any, results any) error {
+	conn, err := net.Dial("unix", s.socket())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(deadline)); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(conn).Encode(map[string]any{"id": 1, "method": "transact", "params": params}); err != nil {
+		return err
+	}
+	reply := struct{ Result, Error any }{Result: results}
+	d := json.NewDecoder(conn)
+	d.UseNumber()
+	if err := d.Decode(&reply); err != nil {
+		return err
+	}
+	if reply.Error != nil {
+		return fmt.Errorf("transact: %v", reply.Error)
+	}
+	return nil
 }
