@@ -22,7 +22,9 @@ var ErrTooComplex = errors.New("match is too complex")
 type Sets interface {
 	// AddressSet returns the members of the address set of that name. The slice is not changed.
 	AddressSet(name string) ([]Constant, bool)
-	// PortGroup returns the logical ports of the port group that has that name in the datapath at hand.
+	// PortGroup returns the logical ports of the port group that has that name in the datapath at hand. Ports that
+	// do not concern the chassis should be left out: with one port a group is a plain comparison, with several it is
+	// a dimension of a conjunctive match.
 	PortGroup(name string) ([]string, bool)
 }
 

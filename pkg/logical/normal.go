@@ -151,14 +151,12 @@ func (z *normalizer) distribute(dims product, mixed []*node) {
 func (z *normalizer) crush(n *node) []alt {
 	switch n.kind {
 	case cmpNode:
-		z.work.spend(1)
-		return []alt{{n.value, n.mask, n.text}}
+		return z.appendAlt(nil, n)
 	case orNode:
 		alts := make([]alt, 0, len(n.sub))
 		for _, sub := range n.sub {
 			if sub.kind == cmpNode {
-				z.work.spend(1)
-				alts = append(alts, alt{sub.value, sub.mask, sub.text})
+				alts = z.appendAlt(alts, sub)
 			} else {
 				alts = append(alts, z.crush(sub)...)
 			}
@@ -182,6 +180,27 @@ func (z *normalizer) crush(n *node) []alt {
 	case boolNode, condNode:
 	}
 	panic(fmt.Sprintf("logical: %s in a simplified expression", n))
+}
+
+// appendAlt appends the value of the comparison n, unless no packet has it.
+func (z *normalizer) appendAlt(alts []alt, n *node) []alt {
+	z.work.spend(1)
+	if !n.value.And(unused(n.sym.Field)).IsZero() {
+		return alts
+	}
+	return append(alts, alt{n.value, n.mask, n.text})
+}
+
+// unused returns the bits of f that are 0 in all packets. Open vSwitch refuses flows that want them to be 1
+// (lib/meta-flow.c, mf_is_value_valid).
+func unused(f ir.Field) ir.U128 {
+	switch f { //exhaustive:ignore // the others have none
+	case ir.ARPOp:
+		return ir.U64(0xff00)
+	case ir.CTState:
+		return ir.U64(0xffffff00)
+	}
+	return ir.U128{}
 }
 
 // sortAlts sorts alts and removes duplicates.
@@ -265,7 +284,33 @@ func (z *normalizer) emit(dims product) {
 			}
 		}
 	}
-	z.products = append(z.products, dims)
+	if dims, ok := dims.withoutLaterFragments(); ok {
+		z.products = append(z.products, dims)
+	}
+}
+
+// withoutLaterFragments returns p without what requires a later fragment of a datagram to have the ports or flags of
+// its first one, which Open vSwitch refuses (lib/meta-flow.c, mf_are_prereqs_ok__). It reports false if nothing is
+// left. p is not changed.
+func (p product) withoutLaterFragments() (product, bool) {
+	const later = 2
+	frag, transport, fixed := -1, false, false
+	for i, d := range p {
+		switch f := d.sym.Field; {
+		case f == ir.IPFrag:
+			frag = i
+		case f >= ir.TCPSrc && f <= ir.SCTPDst:
+			transport = true
+			fixed = fixed || len(d.alts) == 1
+		}
+	}
+	if frag < 0 || !transport || !fixed && len(p[frag].alts) > 1 {
+		return p, true
+	}
+	alts := slices.DeleteFunc(slices.Clone(p[frag].alts), func(a alt) bool { return a.value.Lo&later != 0 })
+	p = slices.Clone(p)
+	p[frag].alts = alts
+	return p, len(alts) > 0
 }
 
 // certainty says of a condition for which packets of a product it is true.
