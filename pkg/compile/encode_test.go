@@ -190,13 +190,20 @@ func TestEncodeAsOVNController(t *testing.T) {
 		if !ok {
 			return fmt.Sprintf("no rule; %q", c.refusals(flows[i].actions))
 		}
-		out := whereText(r.matches) + strings.ReplaceAll(r.actions, fmt.Sprint("obs_point_id=", r.cookie), fmt.Sprint("obs_point_id=", testCookie))
-		out = meterID.ReplaceAllString(out, "meter:1")
-		var defs []string
-		out = groupID.ReplaceAllStringFunc(out, func(s string) string {
-			defs = append(defs, fmt.Sprintf("group_id=%d,%s", len(defs)+1, groups[strings.TrimPrefix(s, "group:")]))
-			return fmt.Sprint("group:", len(defs))
-		})
-		return strings.Join(append([]string{out}, defs...), "\n")
+		return r.text(groups)
 	})
+}
+
+// text returns what encodeText returns for the logical flow. groups are the definitions of groups by identifier.
+func (r oracleRules) text(groups map[string]string) string {
+	out := strings.ReplaceAll(r.actions, fmt.Sprint("obs_point_id=", r.cookie), fmt.Sprint("obs_point_id=", testCookie))
+	out = meterID.ReplaceAllString(out, "meter:1")
+	var defs strings.Builder
+	n := 0
+	out = groupID.ReplaceAllStringFunc(out, func(s string) string {
+		n++
+		fmt.Fprintf(&defs, "\ngroup_id=%d,%s", n, groups[strings.TrimPrefix(s, "group:")])
+		return fmt.Sprint("group:", n)
+	})
+	return whereText(r.matches) + out + defs.String()
 }
