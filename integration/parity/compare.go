@@ -35,6 +35,7 @@ type Report struct {
 	Equal       int            // flows that are the same on both sides
 	Ties        int            // of those, flows with a different but equally right cookie
 	OutOfScope  map[string]int // flows that only A has, by the verb that excuses it
+	InScope     map[string]int // equal flows that are there in spite of a verb that would excuse them, by the verb
 	Deviating   map[string]int // flows of either side that are not compared, by the deviation
 	Differences []Difference   // by table, then falling priority, then match
 	UnusedA     []string       // groups and meters that no flow of A uses
@@ -58,7 +59,7 @@ func (d Difference) flow() Flow {
 // Compare lists how b differs from a. A is the reference: only flows missing from b can be out of scope.
 func Compare(a, b Bridge, opts Options) Report {
 	r := Report{
-		OutOfScope: make(map[string]int), Deviating: make(map[string]int), UnusedA: a.Unused, UnusedB: b.Unused,
+		OutOfScope: make(map[string]int), InScope: make(map[string]int), Deviating: make(map[string]int), UnusedA: a.Unused, UnusedB: b.Unused,
 		opts: opts, lflows: make(map[string][]Lflow),
 	}
 	for _, l := range opts.Lflows {
@@ -135,6 +136,9 @@ func (r *Report) removeEqual(as, bs []Flow) (restA, restB []Flow) {
 			r.Ties++
 		}
 		r.Equal++
+		if verb := r.excuse(a); verb != "" {
+			r.InScope[verb]++
+		}
 		bs = slices.Delete(bs, i, i+1)
 	}
 	return restA, bs
