@@ -72,11 +72,16 @@ func (s claimState) next(f claimFacts) claimState {
 	return s
 }
 
+// A claimant is what a claim is about. When any of it changes the claim starts anew.
+type claimant struct {
+	port, datapath sb.UUID
+	iface          string // UUID
+	role           role
+}
+
 // A claim is a port with an interface that is bound here, or is being bound.
 type claim struct {
-	port  sb.UUID
-	iface string // UUID
-	role  role
+	claimant
 	state claimState
 	cond  uint64 // the turn of the conditions whose rows the port's flows need
 	turn  uint64 // from installFlows on: the turn whose flows must be in
@@ -111,11 +116,15 @@ func (st *step) advance(b binding, c *claim) *claim {
 		installed: isInstalled(b.iface),
 		up:        b.role == additional || b.port.Up || !b.port.UpSet,
 	}
-	if c == nil || c.port != b.port.UUID || c.iface != b.iface.UUID || c.role != b.role {
-		c = &claim{port: b.port.UUID, iface: b.iface.UUID, role: b.role, cond: st.condTurn}
+	who := claimant{port: b.port.UUID, datapath: b.port.Datapath, iface: b.iface.UUID, role: b.role}
+	if c == nil || c.claimant != who {
+		c = &claim{claimant: who, cond: st.condTurn}
 		if facts.here && facts.installed && facts.up {
 			c.state = settled // an earlier run has done it all
 		}
+	}
+	if !facts.here {
+		c.cond = st.condTurn
 	}
 	for {
 		facts.known = st.reflected > 0 && st.reflected >= c.cond
@@ -124,12 +133,8 @@ func (st *step) advance(b binding, c *claim) *claim {
 		if next == c.state {
 			break
 		}
-		switch next {
-		case claimed:
-			c.cond = st.condTurn
-		case installFlows:
+		if next == installFlows {
 			c.turn = st.in.Turn
-		case removeOld, markUp, settled:
 		}
 		c.state = next
 	}

@@ -32,6 +32,7 @@ type driver struct {
 
 	zones  map[string]uint16 // of the last step
 	bound  map[string]uint64 // since which turn the Southbound has said that a port is here
+	fed    map[string]uint64 // since which turn the logical flows of a datapath have been in view
 	local  *Local
 	output strings.Builder
 }
@@ -53,7 +54,7 @@ func (d *driver) restart() {
 	d.s = New(Options{Hostname: "machine", StartTime: d.boot, BridgeMAC: "02:00:00:00:00:01"})
 	d.turn, d.acked, d.inSync, d.condTurn, d.pending = 0, 0, false, 0, nil
 	d.zones, d.local = map[string]uint16{}, nil
-	d.bound = map[string]uint64{}
+	d.bound, d.fed = map[string]uint64{}, map[string]uint64{}
 }
 
 func (d *driver) inputs() Inputs {
@@ -204,6 +205,16 @@ func (d *driver) checkInstalled(in Inputs, plan Plan) error {
 		}
 	}
 	d.bound = here
+	fed := map[string]uint64{}
+	for u := range d.m.table(Southbound, sbdb.DatapathBindingTable) {
+		if d.m.visible(sbdb.LogicalFlowTable, &sbdb.LogicalFlow{LogicalDatapath: &u}) {
+			fed[u] = in.Turn
+			if since, ok := d.fed[u]; ok {
+				fed[u] = since
+			}
+		}
+	}
+	d.fed = fed
 	for _, op := range plan.OVSOps {
 		add, _ := op.Add["external_ids"].(map[string]string)
 		if op.Table != vswitchdb.InterfaceTable || add["ovn-installed"] != "true" {
@@ -213,6 +224,10 @@ func (d *driver) checkInstalled(in Inputs, plan Plan) error {
 		id := i.ExternalIDs["iface-id"]
 		if since, ok := here[id]; !ok || since > in.AckedTurn {
 			return fmt.Errorf("%s marked installed: here since turn %d, flows in up to turn %d", id, since, in.AckedTurn)
+		}
+		dp := d.m.store.PortByName(id).Datapath
+		if since, ok := fed[dp.String()]; !ok || since > in.AckedTurn {
+			return fmt.Errorf("%s marked installed: its logical flows in view since turn %d, flows in up to turn %d", id, since, in.AckedTurn)
 		}
 	}
 	for _, op := range plan.SBOps {
@@ -263,11 +278,63 @@ func (d *driver) print(plan Plan) {
 	}
 }
 
+// printLocal appends what the compiler is told.
+func (d *driver) printLocal() {
+	l := d.local
+	if l == nil {
+		fmt.Fprintln(&d.output, "nothing local is known")
+		return
+	}
+	var lines []string
+	add := func(format string, args ...any) { lines = append(lines, d.m.text(fmt.Sprintf(format, args...))) }
+	for uuid, dp := range l.Datapaths {
+		kind := "router"
+		if dp.IsSwitch {
+			kind = "switch"
+		}
+		line := fmt.Sprintf("datapath %s %s", uuid, kind)
+		for _, p := range dp.Peers {
+			line += fmt.Sprintf(" %s-%s", p.Local, p.Remote)
+		}
+		if !dp.Localnet.IsZero() {
+			line += fmt.Sprintf(" localnet=%s", dp.Localnet)
+		}
+		for _, p := range dp.Multichassis {
+			line += fmt.Sprintf(" multichassis=%s", p)
+		}
+		for _, p := range dp.External {
+			line += fmt.Sprintf(" external=%s", p)
+		}
+		add("%s", line)
+	}
+	for name, p := range l.Ports {
+		add("port %s %s ofport %d", name, p.Iface, p.OFPort)
+	}
+	related := []string{}
+	for u := range l.Related {
+		related = append(related, d.m.text(u.String()))
+	}
+	slices.Sort(related)
+	add("related %v", related)
+	for name, id := range l.Zones {
+		add("zone %s %d", name, id)
+	}
+	for _, t := range l.Tunnels {
+		_, active := l.ActiveTunnels[t.Chassis]
+		add("tunnel %s %s %s ofport %d v6=%v active=%v", t.Chassis, t.Type, t.RemoteIP, t.OFPort, t.IsIPv6, active)
+	}
+	for name, of := range l.Patch {
+		add("patch %s ofport %d", name, of)
+	}
+	slices.Sort(lines)
+	fmt.Fprintln(&d.output, strings.Join(lines, "\n"))
+}
+
 // do is command, and the commands that concern the driver itself:
 //
 //	step | settle | hold | release      of acknowledgements
 //	restart | leave | time MILLISECONDS | disconnect | connect
-//	quiet      forget what was printed
+//	quiet | local | conditions     forget what was printed; print what the last plan said
 func (d *driver) do(line string) error {
 	w := strings.Fields(line)
 	switch w[0] {
@@ -292,6 +359,15 @@ func (d *driver) do(line string) error {
 		d.synced = true
 	case "quiet":
 		d.output.Reset()
+	case "local":
+		d.printLocal()
+	case "conditions":
+		for _, table := range slices.Sorted(maps.Keys(d.s.conditions)) {
+			fmt.Fprintf(&d.output, "%s\n", table)
+			for _, c := range d.s.conditions[table] {
+				fmt.Fprintf(&d.output, "  %s\n", d.m.text(c.String()))
+			}
+		}
 	case "leave":
 		for range 5 {
 			d.m.publish()

@@ -166,7 +166,11 @@ func (st *step) run() {
 		st.me = st.register()
 	}
 	if st.me == nil || st.bridge == nil {
-		st.monitor(at.ids, nil)
+		want := st.conditions
+		if st.local == nil {
+			want = conditions(st.me, at.ids, nil)
+		}
+		st.monitor(want) // what was local will be again when the row or the bridge is back
 		return
 	}
 	st.connectChassis()
@@ -179,7 +183,7 @@ func (st *step) run() {
 		st.notice(LevelWarn, "datapaths nested too deep", "chassis", st.me.Name)
 	}
 	st.describe(local)
-	st.monitor(at.ids, local.Datapaths)
+	st.monitor(conditions(st.me, at.ids, local.Datapaths))
 
 	st.claimAll(bindings)
 	st.releaseAll(bindings, at)
@@ -227,10 +231,9 @@ func (st *step) describe(local *Local) {
 }
 
 // monitor sets the conditions, and with them whether all rows that concern this chassis are known.
-func (st *step) monitor(ifaces []string, local map[sb.UUID]*LocalDatapath) {
-	var want map[string][]Clause
-	if !st.cfg.MonitorAll {
-		want = conditions(st.me, ifaces, local)
+func (st *step) monitor(want map[string][]Clause) {
+	if st.cfg.MonitorAll {
+		want = nil
 	}
 	st.plan.Conditions = want
 	st.plan.ConditionsChanged = !st.stepped || !equalConditions(want, st.conditions)
