@@ -51,7 +51,7 @@ func parseInput(t *testing.T, text string) oracleFlow {
 	if ok {
 		f.match = match
 	}
-	for _, word := range strings.Fields(head) {
+	for word := range strings.FieldsSeq(head) {
 		switch word {
 		case "sw", "rt", "gw":
 			f.dp = word
@@ -122,8 +122,7 @@ func encodeText(f oracleFlow) string {
 		Collector: func(set uint32) bool { return set == 1 },
 		Meter:     func(string) uint32 { return 1 },
 	})
-	var un *Unsupported
-	if errors.As(err, &un) {
+	if _, ok := errors.AsType[*Unsupported](err); ok {
 		return "unsupported: " + err.Error()
 	}
 	matches, err := matchTexts(f.match, acts.Prereqs)

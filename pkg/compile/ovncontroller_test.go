@@ -89,7 +89,7 @@ var detach = []string{"--detach", "--no-chdir", "--pidfile", "--log-file", "-vco
 
 func newDaemons(t *testing.T) *daemons {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "oc") // short: socket paths have at most 107 bytes
+	dir, err := os.MkdirTemp("/tmp", "oc") //nolint:usetesting // t.TempDir is too long for a socket's path of 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,11 @@ func TestEncodeRandomAsOVNController(t *testing.T) {
 	c := startOVNController(t)
 	c.add(first, flows)
 	rules, groups := c.rules(first, n), c.groups()
+	texts := make([]string, n)
+	for i := range flows {
+		texts[i] = flows[i].actions
+	}
+	refusals := c.refusals(texts...)
 	installed := 0
 	for i, f := range flows {
 		want := "no packet"
@@ -38,7 +43,7 @@ func TestEncodeRandomAsOVNController(t *testing.T) {
 			want = r.text(groups)
 			installed++
 		}
-		if refusal := c.refusals(f.actions)[f.actions]; refusal != "" {
+		if refusal, ok := refusals[f.actions]; ok {
 			want = "error: " + refusal
 		}
 		got := encodeText(f)

@@ -1,6 +1,7 @@
 package logical
 
 import (
+	"cmp"
 	"math"
 	"net/netip"
 	"slices"
@@ -80,8 +81,7 @@ func (p *actionParser) action() Action {
 		p.SyntaxErrorf("")
 		return nil
 	}
-	switch p.Peek() {
-	case TokEquals, TokExchange, TokLSquare:
+	if k := p.Peek(); k == TokEquals || k == TokExchange || k == TokLSquare {
 		return p.assignment()
 	}
 
@@ -171,7 +171,7 @@ func (p *actionParser) action() Action {
 		return p.bindVPort()
 	case "handle_svc_check":
 		p.Expect(TokLParen)
-		port := p.operand(0, false)
+		port := p.operand(0)
 		p.Expect(TokRParen)
 		return HandleSvcCheck{port}
 	case "handle_dhcpv6_reply":
@@ -543,40 +543,40 @@ func (p *actionParser) selectMember(dst Operand) Action {
 
 func (p *actionParser) getMAC(v6 bool) Action {
 	p.Expect(TokLParen)
-	port := p.operand(0, false)
+	port := p.operand(0)
 	p.Expect(TokComma)
-	ip := p.operand(ipBits(v6), false)
+	ip := p.operand(ipBits(v6))
 	p.Expect(TokRParen)
 	return GetMAC{v6, port, ip}
 }
 
 func (p *actionParser) putMAC(v6 bool) Action {
 	p.Expect(TokLParen)
-	port := p.operand(0, false)
+	port := p.operand(0)
 	p.Expect(TokComma)
-	ip := p.operand(ipBits(v6), false)
+	ip := p.operand(ipBits(v6))
 	p.Expect(TokComma)
-	mac := p.operand(48, false)
+	mac := p.operand(48)
 	p.Expect(TokRParen)
 	return PutMAC{v6, port, ip, mac}
 }
 
 func (p *actionParser) lookupMAC(dst Operand, v6 bool) Action {
 	p.check(dst, 1, true)
-	port := p.operand(0, false)
+	port := p.operand(0)
 	p.Expect(TokComma)
-	ip := p.operand(ipBits(v6), false)
+	ip := p.operand(ipBits(v6))
 	p.Expect(TokComma)
-	mac := p.operand(48, false)
+	mac := p.operand(48)
 	p.Expect(TokRParen)
 	return LookupMAC{v6, dst, port, ip, mac}
 }
 
 func (p *actionParser) lookupMACIP(dst Operand, v6 bool) Action {
 	p.check(dst, 1, true)
-	port := p.operand(0, false)
+	port := p.operand(0)
 	p.Expect(TokComma)
-	ip := p.operand(ipBits(v6), false)
+	ip := p.operand(ipBits(v6))
 	p.Expect(TokRParen)
 	return LookupMACIP{v6, dst, port, ip}
 }
@@ -590,9 +590,9 @@ func ipBits(v6 bool) int {
 
 func (p *actionParser) putFDB() Action {
 	p.Expect(TokLParen)
-	port := p.operand(0, false)
+	port := p.operand(0)
 	p.Expect(TokComma)
-	mac := p.operand(48, false)
+	mac := p.operand(48)
 	p.Expect(TokRParen)
 	return PutFDB{port, mac}
 }
@@ -601,16 +601,16 @@ func (p *actionParser) getFDB(dst Operand) Action {
 	if dst.N != 0 {
 		p.check(dst, 32, true)
 	}
-	mac := p.operand(48, false)
+	mac := p.operand(48)
 	p.Expect(TokRParen)
 	return GetFDB{dst, mac}
 }
 
 func (p *actionParser) lookupFDB(dst Operand) Action {
 	p.check(dst, 1, true)
-	port := p.operand(0, false)
+	port := p.operand(0)
 	p.Expect(TokComma)
-	mac := p.operand(48, false)
+	mac := p.operand(48)
 	p.Expect(TokRParen)
 	return LookupFDB{dst, port, mac}
 }
@@ -720,7 +720,7 @@ func (p *actionParser) bindVPort() Action {
 	p.Expect(TokLParen)
 	vport := p.str("expecting port name string")
 	p.Expect(TokComma)
-	parent := p.operand(0, false)
+	parent := p.operand(0)
 	p.Expect(TokRParen)
 	return BindVPort{vport, parent}
 }
@@ -893,10 +893,10 @@ func (p *actionParser) field() Operand {
 	return o
 }
 
-// operand parses a field of n bits, a string field if n is 0.
-func (p *actionParser) operand(n int, write bool) Operand {
+// operand parses a field of n bits that is read, a string field if n is 0.
+func (p *actionParser) operand(n int) Operand {
 	o := p.field()
-	p.check(o, n, write)
+	p.check(o, n, false)
 	return o
 }
 
@@ -924,18 +924,16 @@ func (p *actionParser) check(o Operand, n int, write bool) {
 // constant parses a number or an address.
 func (p *actionParser) constant() Constant {
 	c := p.Tok.Constant
-	switch p.Tok.Kind { //exhaustive:ignore // the others are no constants
-	case TokInteger:
+	if p.Tok.Kind == TokInteger {
 		p.Next()
-	case TokTemplate:
-		p.Errorf("Unexpanded template.")
-	case TokMacro:
-		p.SyntaxErrorf("expecting address set name")
-	case TokGroup:
-		p.SyntaxErrorf("expecting port group name")
-	default:
-		p.SyntaxErrorf("expecting constant")
+		return c
 	}
+	if p.Tok.Kind == TokTemplate {
+		p.Errorf("Unexpanded template.")
+	}
+	// Actions have no sets: no name is one.
+	sets := map[Kind]string{TokMacro: "address set name", TokGroup: "port group name"}
+	p.SyntaxErrorf("expecting %s", cmp.Or(sets[p.Tok.Kind], "constant"))
 	return c
 }
 

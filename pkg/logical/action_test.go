@@ -62,7 +62,11 @@ func TestParseActions(t *testing.T) {
 		opts := testOptions(at)
 		acts, err := ParseActions(text, Symbols(), opts)
 		if err != nil {
-			return fmt.Sprintf("error at %d: %v", err.(*SyntaxError).Pos, err)
+			syntax, ok := errors.AsType[*SyntaxError](err)
+			if !ok {
+				t.Fatalf("%s: error %#v", in, err)
+			}
+			return fmt.Sprintf("error at %d: %v", syntax.Pos, err)
 		}
 		checkRoundTrip(t, acts, opts)
 		out := []string{acts.String()}
@@ -121,8 +125,7 @@ func FuzzParseActions(f *testing.F) {
 		opts := testOptions(at)
 		acts, err := ParseActions(text, Symbols(), opts)
 		if err != nil {
-			var syntax *SyntaxError
-			if !errors.As(err, &syntax) || syntax.Pos < 0 || syntax.Pos > len(text) {
+			if syntax, ok := errors.AsType[*SyntaxError](err); !ok || syntax.Pos < 0 || syntax.Pos > len(text) {
 				t.Errorf("%q: error %#v", text, err)
 			}
 			return
