@@ -45,8 +45,7 @@ type Input struct {
 type Engine struct {
 	view  view
 	units map[unitID]*unit
-	// readers is the inverse of unit.reads.
-	readers map[fact]map[unitID]struct{}
+	facts map[fact]*factNode
 
 	exprs   exprCache
 	actions actionCache
@@ -76,10 +75,17 @@ type unitID struct {
 }
 
 type unit struct {
-	reads []fact
+	id    unitID
+	reads []*factNode
 	// parts holds the tunnel key of each datapath that a logical flow has rules for; other units have one part.
 	parts map[sb.UUID]uint32
 	ruled bool // a unit without parts has rules
+}
+
+// A factNode is a fact and the units that have read it.
+type factNode struct {
+	fact    fact
+	readers map[*unit]struct{}
 }
 
 // dirt says how much of a unit must be compiled again.
@@ -97,7 +103,7 @@ func NewEngine() *Engine {
 
 func (e *Engine) forget() {
 	e.units = map[unitID]*unit{}
-	e.readers = map[fact]map[unitID]struct{}{}
+	e.facts = map[fact]*factNode{}
 	e.exprs = exprCache{}
 	e.actions = actionCache{}
 	e.conj = newConjIDs()
@@ -239,14 +245,14 @@ func (e *Engine) run(todo map[unitID]dirt) []Replacement {
 func (e *Engine) compile(out []Replacement, id unitID, d dirt) []Replacement {
 	u := e.units[id]
 	if u == nil {
-		u = &unit{}
+		u = &unit{id: id}
 		e.units[id] = u
 	}
 	clear(e.view.reads)
 	if !d.all {
 		// What the other parts have read stays read.
-		for _, f := range u.reads {
-			e.view.reads[f] = struct{}{}
+		for _, n := range u.reads {
+			e.view.reads[n.fact] = struct{}{}
 		}
 	}
 	exists := true
@@ -264,7 +270,7 @@ func (e *Engine) compile(out []Replacement, id unitID, d dirt) []Replacement {
 		}
 		u.ruled = len(s.rules) > 0
 	}
-	e.record(id, u)
+	e.record(u)
 	if !exists {
 		delete(e.units, id)
 		delete(e.skipped, id.row)
@@ -285,27 +291,26 @@ func tunnelOwner(name string) sb.UUID {
 }
 
 // record replaces what the unit has read by the view's reads.
-func (e *Engine) record(id unitID, u *unit) {
+func (e *Engine) record(u *unit) {
 	now := e.view.reads
-	for _, f := range u.reads {
-		if _, still := now[f]; still {
+	for _, n := range u.reads {
+		if _, still := now[n.fact]; still {
 			continue
 		}
-		readers := e.readers[f]
-		delete(readers, id)
-		if len(readers) == 0 {
-			delete(e.readers, f)
+		delete(n.readers, u)
+		if len(n.readers) == 0 {
+			delete(e.facts, n.fact)
 		}
 	}
-	u.reads = u.reads[:0]
+	u.reads = slices.Grow(u.reads[:0], len(now))
 	for f := range now {
-		u.reads = append(u.reads, f)
-		readers := e.readers[f]
-		if readers == nil {
-			readers = map[unitID]struct{}{}
-			e.readers[f] = readers
+		n := e.facts[f]
+		if n == nil {
+			n = &factNode{f, map[*unit]struct{}{}}
+			e.facts[f] = n
 		}
-		readers[id] = struct{}{}
+		n.readers[u] = struct{}{}
+		u.reads = append(u.reads, n)
 	}
 }
 
@@ -454,8 +459,10 @@ func (d *dirtying) part(flow, dp sb.UUID) {
 }
 
 func (d *dirtying) fact(f fact) {
-	for id := range d.e.readers[f] {
-		d.unit(id)
+	if n := d.e.facts[f]; n != nil {
+		for u := range n.readers {
+			d.unit(u.id)
+		}
 	}
 }
 
