@@ -45,9 +45,7 @@ type encodeContext struct {
 	TunnelTo  func(port string) (ofport uint32, ok bool)
 	Collector func(set uint32) bool
 
-	// Meter gives the identifier of a row of table Meter, ControllerMeter is that of the flow's controller_meter;
-	// 0: not limited.
-	Meter           func(name string) uint32
+	// ControllerMeter is the identifier of the flow's controller_meter; 0: not limited.
 	ControllerMeter uint32
 }
 
@@ -411,7 +409,8 @@ func (o *encoding) selectMember(a logical.Select) error {
 	return o.toGroup(a, g)
 }
 
-// fwdGroup does nothing if one of the ports is unknown, as ovn-controller does.
+// fwdGroup does nothing if one of the ports is unknown, as ovn-controller does. (Version 23.03 of it writes the decimal
+// digits of a port's key after "0x", so that it finds only ports with keys below ten.)
 func (o *encoding) fwdGroup(a logical.FwdGroup) error {
 	if len(a.ChildPorts) == 0 {
 		return nil

@@ -120,7 +120,6 @@ func encodeText(f oracleFlow) string {
 		RateMeter: func(uint64, uint64) uint32 { return 1 },
 		TunnelTo:  func(string) (uint32, bool) { return 0, false },
 		Collector: func(set uint32) bool { return set == 1 },
-		Meter:     func(string) uint32 { return 1 },
 	})
 	if _, ok := errors.AsType[*Unsupported](err); ok {
 		return "unsupported: " + err.Error()

@@ -263,7 +263,6 @@ func TestActionsOfNorthd(t *testing.T) {
 			Group:     func(ir.SelectGroup) uint32 { return 1 },
 			RateMeter: func(uint64, uint64) uint32 { return 1 },
 			Collector: func(uint32) bool { return true },
-			Meter:     func(string) uint32 { return 1 },
 		})
 		un, unsupported := errors.AsType[*Unsupported](err)
 		switch {
