@@ -23,7 +23,7 @@ type Options struct {
 	// OutOfScope lists the verbs whose flows side B need not have.
 	OutOfScope []Verb
 
-	// Deviations lists the matches whose flows are not compared.
+	// Deviations lists the matches whose flows may differ.
 	Deviations []Deviation
 
 	// Most is how many differences of one table Format prints; 0 means all.
@@ -36,7 +36,7 @@ type Report struct {
 	Ties        int            // of those, flows with a different but equally right cookie
 	OutOfScope  map[string]int // flows that only A has, by the verb that excuses it
 	InScope     map[string]int // equal flows that are there in spite of a verb that would excuse them, by the verb
-	Deviating   map[string]int // flows of either side that are not compared, by the deviation
+	Deviating   map[string]int // differences that are deliberate, by the deviation
 	Differences []Difference   // by table, then falling priority, then match
 	UnusedA     []string       // groups and meters that no flow of A uses
 	UnusedB     []string
@@ -67,14 +67,15 @@ func Compare(a, b Bridge, opts Options) Report {
 	}
 
 	left, right := index(a.Flows, opts.Tables), index(b.Flows, opts.Tables)
-	r.drop(left, r.Deviating, r.deviation)
-	r.drop(right, r.Deviating, r.deviation)
-	r.drop(left, r.OutOfScope, func(f Flow) string {
-		if len(right[keyOf(f)]) > 0 {
-			return ""
+	r.dropOutOfScope(left, right)
+	deviating := r.deviatingConjunctions(a.Flows, b.Flows)
+	add := func(d Difference) {
+		if name := r.deviation(d, deviating); name != "" {
+			r.Deviating[name]++
+			return
 		}
-		return r.excuse(f)
-	})
+		r.Differences = append(r.Differences, d)
+	}
 	for key, as := range left {
 		as, bs := r.removeEqual(as, right[key])
 		for i := range max(len(as), len(bs)) {
@@ -85,13 +86,13 @@ func Compare(a, b Bridge, opts Options) Report {
 			if i < len(bs) {
 				d.B = &bs[i]
 			}
-			r.Differences = append(r.Differences, d)
+			add(d)
 		}
 		delete(right, key)
 	}
 	for _, bs := range right {
 		for i := range bs {
-			r.Differences = append(r.Differences, Difference{B: &bs[i]})
+			add(Difference{B: &bs[i]})
 		}
 	}
 	slices.SortFunc(r.Differences, func(x, y Difference) int { return compareFlows(x.flow(), y.flow()) })
@@ -171,29 +172,22 @@ func (r *Report) excuse(f Flow) string {
 	return ""
 }
 
-// deviation returns the name of the deviation that f is a case of, or "".
-func (r *Report) deviation(f Flow) string {
-	for _, l := range r.owners(f) {
-		if name := deviationIn(l.Match, r.opts.Deviations); name != "" {
-			return name
+// dropOutOfScope takes the flows of a that b lacks and need not have out of a and counts them. With the flow that
+// matches a conj_id go the members of the conjunction, which carry no cookie and may serve other conjunctions as well.
+func (r *Report) dropOutOfScope(a, b map[flowKey][]Flow) {
+	gone := make(map[string]string) // verb by name of the conjunction
+	for key, list := range a {
+		if len(b[key]) > 0 {
+			continue
 		}
-	}
-	return ""
-}
-
-// drop takes the flows for which why gives a reason out of flows and counts them by it. With the flow that matches
-// a conj_id go the members of the conjunction, which carry no cookie and may serve other conjunctions as well.
-func (r *Report) drop(flows map[flowKey][]Flow, count map[string]int, why func(Flow) string) {
-	gone := make(map[string]string) // reason by name of the conjunction
-	for key, list := range flows {
-		flows[key] = slices.DeleteFunc(slices.Clone(list), func(f Flow) bool {
-			reason := why(f)
-			if reason == "" {
+		a[key] = slices.DeleteFunc(slices.Clone(list), func(f Flow) bool {
+			verb := r.excuse(f)
+			if verb == "" {
 				return false
 			}
-			count[reason]++
+			r.OutOfScope[verb]++
 			if m := reConjName.FindStringSubmatch(f.Match); m != nil {
-				gone[m[1]] = reason
+				gone[m[1]] = verb
 			}
 			return true
 		})
@@ -201,19 +195,65 @@ func (r *Report) drop(flows map[flowKey][]Flow, count map[string]int, why func(F
 	if len(gone) == 0 {
 		return
 	}
-	for key, list := range flows {
+	for key, list := range a {
 		var rest []Flow
 		for _, f := range list {
-			actions, reason := withoutConjunctions(f.Actions, gone)
+			actions, verb := withoutConjunctions(f.Actions, gone)
 			if actions == "" {
-				count[reason]++
+				r.OutOfScope[verb]++
 				continue
 			}
 			f.Actions = actions
 			rest = append(rest, f)
 		}
-		flows[key] = rest
+		a[key] = rest
 	}
+}
+
+// deviatingConjunctions returns the deviation that each conjunction is a case of, by the conjunction's name.
+func (r *Report) deviatingConjunctions(sides ...[]Flow) map[string]string {
+	names := make(map[string]string)
+	for _, flows := range sides {
+		for _, f := range flows {
+			if m := reConjName.FindStringSubmatch(f.Match); m != nil {
+				if name := r.deviationOf(f); name != "" {
+					names[m[1]] = name
+				}
+			}
+		}
+	}
+	return names
+}
+
+// deviation returns the name of the deviation that explains d, or "".
+func (r *Report) deviation(d Difference, conjunctions map[string]string) string {
+	var rest [2]string // what remains on each side without deviating conjunctions
+	found := ""
+	for i, f := range []*Flow{d.A, d.B} {
+		if f == nil {
+			continue
+		}
+		if name := r.deviationOf(*f); name != "" {
+			return name
+		}
+		var name string
+		rest[i], name = withoutConjunctions(f.Actions, conjunctions)
+		found = cmp.Or(found, name)
+	}
+	if rest[0] != rest[1] {
+		return ""
+	}
+	return found
+}
+
+// deviationOf returns the name of the deviation in the match of a logical flow behind f, or "".
+func (r *Report) deviationOf(f Flow) string {
+	for _, l := range r.owners(f) {
+		if name := deviationIn(l.Match, r.opts.Deviations); name != "" {
+			return name
+		}
+	}
+	return ""
 }
 
 // withoutConjunctions removes the conjunctions whose names are in gone. If it removes every action, the reason is

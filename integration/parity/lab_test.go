@@ -55,6 +55,9 @@ func TestParity(t *testing.T) {
 				t.Errorf("%s (%s): flows differ\n%s\n%s", c.Name, c.About, report, clip(c.NB+"\n"+c.SB+"\n"+c.VS))
 				return
 			}
+			if n := sum(report.Deviating); n > 0 && !c.Deviates {
+				t.Errorf("%s: %d differences pass for deviations %v, and none is due\n%s", c.Name, n, report.Deviating, report)
+			}
 			t.Logf("%d flows equal, %d out of scope, %d deviating, %d ties, %v", report.Equal,
 				sum(report.OutOfScope), sum(report.Deviating), report.Ties, time.Since(began).Round(time.Millisecond))
 		})

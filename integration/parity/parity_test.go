@@ -208,17 +208,22 @@ table 0: 1 only in A, 0 only in B, 0 with the same match
 - cookie=0xd, table=0, priority=5,icmp actions=drop
     # ls_in_acl ingress 8 5 (icmp) (sample(obs_point="reject {");)
 `},
-		{"a deviation, with its conjunction, on both sides", `
+		{"a deviation, with its conjunction", `
 cookie=0xe, priority=5,ip actions=drop
 cookie=0xe, priority=6,conj_id=1,ip actions=drop
 priority=6,ip,tp_dst=1 actions=conjunction(1,1/2),conjunction(2,1/2)
 priority=6,ip,tp_dst=2 actions=conjunction(1,1/2)
+priority=6,ip,tp_dst=3 actions=conjunction(2,1/2)
 cookie=0xa, priority=6,conj_id=2,ip actions=drop`, `
 cookie=0xe, priority=5,ip,nw_tos=4 actions=drop
 priority=6,ip,tp_dst=1 actions=conjunction(2,1/2)
 cookie=0xa, priority=6,conj_id=2,ip actions=drop`,
-			`2 flows equal
-deviation (ip.dscp): 4 flows
+			`1 flows equal
+deviation (ip.dscp): 5 flows
+--- A
++++ B
+table 0: 1 only in A, 0 only in B, 0 with the same match
+- table=0, priority=6,ip,tp_dst=3 actions=conjunction(<a9b38a90>,1/2)
 `},
 		{"same match", "cookie=0xa, priority=5,ip actions=drop\ncookie=0xa, priority=4,ip actions=drop", "cookie=0xa, priority=5,ip actions=resubmit(,1)\ncookie=0xb, priority=4,ip actions=drop",
 			`1 flows equal (1 of them attributed to another, interchangeable logical flow)

@@ -276,9 +276,7 @@ func acls() []Content {
 		`),
 		with("fields", "fields that are rarely used", `
 			acl-add sw0 from-lport 1012 "ip.ttl == 1" drop
-			acl-add sw0 from-lport 1011 "ip4 && ip.dscp == 46" drop
 			acl-add sw0 from-lport 1010 "ip.is_frag" drop
-			acl-add sw0 to-lport 1010 "!ip.is_frag" drop
 			acl-add sw0 from-lport 1009 "ip4 && ip.frag == 2 || ip.later_frag" drop
 			acl-add sw0 from-lport 1008 "arp && arp.op == 1 && arp.spa == 10.0.0.1 && arp.tha == 00:00:00:00:00:00" drop
 			acl-add sw0 from-lport 1007 "nd_ns && nd.target == fd00::1" drop
@@ -291,6 +289,15 @@ func acls() []Content {
 			acl-add sw0 from-lport 1000 "vlan.present" drop
 			acl-add sw0 from-lport 999 "tcp.flags == 2 && ip6.dst == fe80::/10" drop
 		`),
+		func() Content {
+			c := with("deviations", "matches that ovn-controller makes too wide", `
+				acl-add sw0 from-lport 1002 "ip4 && ip.dscp == 46" drop
+				acl-add sw0 from-lport 1001 "ip.dscp == {1, 2} && tcp.dst == {80, 443}" drop
+				acl-add sw0 to-lport 1000 "!ip.is_frag" drop
+			`)
+			c.Deviates = true
+			return c
+		}(),
 		with("negations", "negated sets and groups of terms", `
 			create address_set name=a4 addresses="10.0.0.1 10.0.0.2"
 			acl-add sw0 to-lport 1004 "ip4 && !(ip4.src == \$a4)" drop
