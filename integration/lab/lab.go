@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -271,5 +272,25 @@ func (l *Lab) Tails(n int) string {
 		b = fmt.Appendf(b, "--- %s (%s): %s\n%s", name, p.state(), p.log, tail(p.log, n))
 	}
 	l.mu.Unlock()
+	return string(b)
+}
+
+// State returns what Open vSwitch on each node says about its ports, its tunnels' neighbours and the packets
+// that it forwards, for a failed test's output.
+func (l *Lab) State(ctx context.Context) string {
+	var b []byte
+	for _, n := range l.Nodes {
+		for _, argv := range [][]string{
+			{"ovs-vsctl", "--timeout=5", "show"},
+			{"ovs-appctl", "tnl/neigh/show"},
+			{"ovs-appctl", "dpctl/dump-flows"},
+		} {
+			out, err := n.Exec(ctx, argv...)
+			if err != nil {
+				out += err.Error() + "\n"
+			}
+			b = fmt.Appendf(b, "--- %s: %s\n%s", n.Name, strings.Join(argv, " "), out)
+		}
+	}
 	return string(b)
 }

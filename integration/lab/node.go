@@ -73,8 +73,7 @@ type Node struct {
 
 	lab    *Lab
 	config NodeConfig
-	index  int    // from 1
-	mac    string // of br-phy
+	index  int // from 1
 	space  *space
 	agent  Agent // what runs now
 }
@@ -147,7 +146,7 @@ func (n *Node) startOVS(ctx context.Context) error {
 	// --no-wait, ovs-vsctl returns when ovs-vswitchd has done it all.
 	args := []string{
 		"init",
-		"--", "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev",
+		"--", "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "other_config:hwaddr=" + n.mac(),
 		"--", "add-port", "br-phy", "phy0",
 		"--", "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev", "fail_mode=secure",
 		"--", "set", "open", ".",
@@ -155,14 +154,9 @@ func (n *Node) startOVS(ctx context.Context) error {
 	for k, v := range ids {
 		args = append(args, "external_ids:"+k+"="+strconv.Quote(v))
 	}
-	_, err := n.VSctl(ctx, args...)
-	if err != nil {
+	if _, err := n.VSctl(ctx, args...); err != nil {
 		return err
 	}
-	if n.mac, err = n.VSctl(ctx, "get", "interface", "br-phy", "mac_in_use"); err != nil {
-		return err
-	}
-	n.mac = strings.Trim(n.mac, "\"\n")
 	return n.addressUnderlay()
 }
 
@@ -178,6 +172,9 @@ func (n *Node) addressUnderlay() error {
 	}
 	return n.space.links(func(h *netlink.Handle) error { return configure(h, "br-phy", addrs...) })
 }
+
+// mac is the Ethernet address of br-phy.
+func (n *Node) mac() string { return fmt.Sprintf("0a:00:ac:1f:00:%02x", n.index) }
 
 func (n *Node) underlayIPs() []netip.Addr {
 	ips := []netip.Addr{n.UnderlayIP, netip.MustParseAddr(fmt.Sprintf(underlay6, n.index))}
@@ -197,7 +194,7 @@ func (n *Node) resolveUnderlay(ctx context.Context) error {
 			continue
 		}
 		for _, ip := range other.underlayIPs() {
-			if _, err := n.AppCtl(ctx, "tnl/neigh/set", "br-phy", ip.String(), other.mac); err != nil {
+			if _, err := n.AppCtl(ctx, "tnl/neigh/set", "br-phy", ip.String(), other.mac()); err != nil {
 				return err
 			}
 		}

@@ -37,7 +37,7 @@ func Start(t testing.TB, opts lab.Options) *Lab {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("logs of lab %s:\n%s", l.Name, l.Tails(30))
+			t.Logf("logs of lab %s:\n%s\n%s", l.Name, l.Tails(30), l.State(context.Background())) // t's own context has ended
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
