@@ -28,7 +28,7 @@ func (c contents) apply(u *update) ([]Change, error) {
 	}
 	changes := make([]Change, 0, len(u.rows))
 	for _, r := range u.rows {
-		change := Change{Table: r.table.name, UUID: r.uuid.String(), Old: c[r.table][r.uuid]}
+		change := Change{Table: r.table.name, UUID: r.id, Old: c[r.table][r.uuid]}
 		switch r.kind {
 		case rowInsert:
 			change.New = r.row
@@ -107,7 +107,7 @@ func (c contents) replace(u *update) ([]Change, error) {
 			continue
 		}
 		next[r.table][r.uuid] = r.row
-		changes = append(changes, Change{Table: r.table.name, UUID: r.uuid.String(), Old: old, New: r.row})
+		changes = append(changes, Change{Table: r.table.name, UUID: r.id, Old: old, New: r.row})
 	}
 	for t, rows := range c {
 		gone := make([]UUID, 0)

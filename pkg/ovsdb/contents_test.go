@@ -234,7 +234,7 @@ func testUUID(n int) string { return fmt.Sprintf("%08x-0000-4000-8000-0000000000
 // notifications, interrupted by complete contents, and compares all along:
 // what the changes add up to, what the contents are, and what was sent.
 func TestContentsFollowsTable(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(100) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
 		plan := everythingPlan(t)
 		d := testDecoder(t, plan)
@@ -290,10 +290,10 @@ func TestContentsFollowsTable(t *testing.T) {
 			for _, c := range changes {
 				old, _ := c.Old.(*everything)
 				row, _ := c.New.(*everything)
-				if diff := cmp.Diff(seen[c.UUID], old); diff != "" {
-					t.Fatalf("seed %d step %d: row %s: Old is not what was seen (-seen +Old):\n%s", seed, step, c.UUID, diff)
+				if !reflect.DeepEqual(seen[c.UUID], old) {
+					t.Fatalf("seed %d step %d: row %s: Old is not what was seen (-seen +Old):\n%s", seed, step, c.UUID, cmp.Diff(seen[c.UUID], old))
 				}
-				if cmp.Equal(old, row) && complete {
+				if complete && reflect.DeepEqual(old, row) {
 					t.Fatalf("seed %d step %d: row %s: a change that changes nothing", seed, step, c.UUID)
 				}
 				if seen[c.UUID] = row; row == nil {
@@ -301,15 +301,15 @@ func TestContentsFollowsTable(t *testing.T) {
 				}
 			}
 			server = next
-			if diff := cmp.Diff(server, seen); diff != "" {
-				t.Fatalf("seed %d step %d: changes (-sent +seen):\n%s\n%s", seed, step, diff, text)
+			if !reflect.DeepEqual(server, seen) {
+				t.Fatalf("seed %d step %d: changes (-sent +seen):\n%s\n%s", seed, step, cmp.Diff(server, seen), text)
 			}
 			rowsNow := make(map[string]*everything)
 			for uuid, row := range got[plan] {
 				rowsNow[uuid.String()] = row.(*everything)
 			}
-			if diff := cmp.Diff(server, rowsNow); diff != "" {
-				t.Fatalf("seed %d step %d: contents (-sent +kept):\n%s", seed, step, diff)
+			if !reflect.DeepEqual(server, rowsNow) {
+				t.Fatalf("seed %d step %d: contents (-sent +kept):\n%s", seed, step, cmp.Diff(server, rowsNow))
 			}
 		}
 	}

@@ -36,6 +36,7 @@ type update struct {
 type rowUpdate struct {
 	table *tablePlan
 	uuid  UUID
+	id    string // uuid in text form
 	kind  rowUpdateKind
 	row   any    // insert: the row; modify: the differences
 	mask  uint64 // modify: the columns that differ
@@ -225,8 +226,8 @@ func (d *decoder) tableUpdates(u *update) error {
 			if !ok {
 				return fmt.Errorf("table %s: %q is not a uuid", plan.name, text)
 			}
-			r := rowUpdate{table: plan, uuid: uuid}
-			if err := d.rowUpdate(&r, uuid.String()); err != nil {
+			r := rowUpdate{table: plan, uuid: uuid, id: uuid.String()}
+			if err := d.rowUpdate(&r); err != nil {
 				return fmt.Errorf("table %s: row %s: %w", plan.name, uuid, err)
 			}
 			u.rows = append(u.rows, r)
@@ -236,7 +237,7 @@ func (d *decoder) tableUpdates(u *update) error {
 }
 
 // rowUpdate reads a <row-update2>, an object with exactly one member.
-func (d *decoder) rowUpdate(r *rowUpdate, uuid string) error {
+func (d *decoder) rowUpdate(r *rowUpdate) error {
 	n := 0
 	err := d.object(func(kind []byte) (err error) {
 		if n++; n > 1 {
@@ -245,10 +246,10 @@ func (d *decoder) rowUpdate(r *rowUpdate, uuid string) error {
 		switch string(kind) {
 		case "initial", "insert":
 			r.kind = rowInsert
-			r.row, _, err = r.table.decode(d, uuid)
+			r.row, _, err = r.table.decode(d, r.id)
 		case "modify":
 			r.kind = rowModify
-			r.row, r.mask, err = r.table.decode(d, uuid)
+			r.row, r.mask, err = r.table.decode(d, r.id)
 		case "delete":
 			r.kind = rowDelete
 			err = d.skip()
