@@ -28,15 +28,16 @@ func (c Clause) String() string {
 func equal(column string, v any) Clause    { return Clause{column, "==", v} }
 func includes(column string, v any) Clause { return Clause{column, "includes", v} }
 
-// conditions says which rows concern a chassis: me is its row, nil while unknown; ifaces are the iface-ids on the
-// integration bridge; local are the local datapaths.
+// conditions says which rows concern the chassis called name: me is its row, nil while unknown; ifaces are the
+// iface-ids on the integration bridge; local are the local datapaths.
 //
 // Patch ports are always wanted: they tell which datapaths a local port can reach before those are known.
 // Datapath groups are wanted whole, since a logical flow may arrive together with its group and the group's rows
 // are replaced, not changed, when a datapath joins.
-func conditions(me *sb.Chassis, ifaces []string, local map[sb.UUID]*LocalDatapath) map[string][]Clause {
+func conditions(name string, me *sb.Chassis, ifaces []string, local map[sb.UUID]*LocalDatapath) map[string][]Clause {
 	ports := []Clause{equal("type", sb.Patch), equal("type", sb.ChassisRedirect), equal("type", sb.External)}
 	cond := map[string][]Clause{
+		sbdb.ChassisPrivateTable: {equal("name", name)},
 		sbdb.LogicalFlowTable:    {},
 		sbdb.LogicalDPGroupTable: {{}},
 		sbdb.MACBindingTable:     {},
@@ -45,10 +46,8 @@ func conditions(me *sb.Chassis, ifaces []string, local map[sb.UUID]*LocalDatapat
 		sbdb.IPMulticastTable:    {},
 	}
 	if me == nil {
-		// Ports of gateways may turn out to be ours as soon as the own row is known, and all rows of
-		// Chassis_Private must be known lest a second one is made.
+		// Ports of gateways may turn out to be ours as soon as the own row is known.
 		ports = append(ports, equal("type", sb.L2Gateway), equal("type", sb.L3Gateway))
-		cond[sbdb.ChassisPrivateTable] = []Clause{{}}
 		cond[sbdb.ControllerEventTable] = []Clause{}
 		cond[sbdb.IGMPGroupTable] = []Clause{}
 		cond[sbdb.ChassisTemplateVarTable] = []Clause{}
@@ -57,15 +56,14 @@ func conditions(me *sb.Chassis, ifaces []string, local map[sb.UUID]*LocalDatapat
 		ports = append(ports,
 			equal("chassis", self),
 			equal("requested_chassis", self),
-			includes("options", map[string]string{"l2gateway-chassis": me.Name}),
-			includes("options", map[string]string{"l3gateway-chassis": me.Name}))
-		cond[sbdb.ChassisPrivateTable] = []Clause{equal("name", me.Name)}
+			includes("options", map[string]string{"l2gateway-chassis": name}),
+			includes("options", map[string]string{"l3gateway-chassis": name}))
 		cond[sbdb.ControllerEventTable] = []Clause{equal("chassis", self)}
 		cond[sbdb.IGMPGroupTable] = []Clause{equal("chassis", self)}
-		cond[sbdb.ChassisTemplateVarTable] = []Clause{equal("chassis", me.Name)}
+		cond[sbdb.ChassisTemplateVarTable] = []Clause{equal("chassis", name)}
 	}
-	for _, name := range ifaces {
-		ports = append(ports, equal("logical_port", name), equal("parent_port", name))
+	for _, id := range ifaces {
+		ports = append(ports, equal("logical_port", id), equal("parent_port", id))
 	}
 	for _, uuid := range sortedUUIDs(maps.Keys(local)) {
 		dp := Ref{UUID: uuid.String()}

@@ -29,6 +29,7 @@ type driver struct {
 	synced   bool       // the Southbound is connected
 	heldAcks bool       // flows are not installed
 	boot     int64
+	types    []string // that this chassis claims
 
 	zones  map[string]uint16 // of the last step
 	bound  map[string]uint64 // since which turn the Southbound has said that a port is here
@@ -51,7 +52,7 @@ func newDriver(m *model) *driver {
 
 func (d *driver) restart() {
 	d.boot++
-	d.s = New(Options{Hostname: "machine", StartTime: d.boot, BridgeMAC: "02:00:00:00:00:01"})
+	d.s = New(Options{Hostname: "machine", StartTime: d.boot, BridgeMAC: "02:00:00:00:00:01", Types: d.types})
 	d.turn, d.acked, d.inSync, d.condTurn, d.pending = 0, 0, false, 0, nil
 	d.zones, d.local = map[string]uint16{}, nil
 	d.bound, d.fed = map[string]uint64{}, map[string]uint64{}
@@ -60,7 +61,7 @@ func (d *driver) restart() {
 func (d *driver) inputs() Inputs {
 	return Inputs{
 		Turn: d.turn, AckedTurn: d.acked, Now: d.now, Switch: d.m.sw, SB: d.m.store,
-		SBSynced: d.synced, CondInSync: d.inSync, CondTurn: d.condTurn, SBIdle: d.synced, OVSIdle: true,
+		SBSynced: d.synced && d.turn > 1, CondInSync: d.inSync, CondTurn: d.condTurn, SBIdle: d.synced, OVSIdle: true,
 	}
 }
 
@@ -90,6 +91,11 @@ func (d *driver) step() (busy bool, err error) {
 	if plan.ConditionsChanged {
 		d.pending = append(d.pending, wanted{d.turn, plan.Conditions})
 	}
+	if d.turn == 1 { // the Southbound is connected with these
+		w := d.pending[0]
+		d.m.conditions, d.m.monitorAll, d.condTurn = w.conditions, w.conditions == nil, w.turn
+		d.pending = nil
+	}
 	d.inSync = len(d.pending) == 0
 	busy = busy || d.synced && !d.inSync
 	if !d.heldAcks && d.acked < d.turn {
@@ -100,7 +106,7 @@ func (d *driver) step() (busy bool, err error) {
 		d.now = plan.WakeAt
 		busy = true
 	}
-	return busy || plan.ConditionsChanged || len(plan.SBOps)+len(plan.OVSOps) > 0, nil
+	return busy || d.turn == 1 || plan.ConditionsChanged || len(plan.SBOps)+len(plan.OVSOps) > 0, nil
 }
 
 // settle steps until there is nothing left to do, and once more to see that there really is not.
@@ -235,8 +241,8 @@ func (d *driver) checkInstalled(in Inputs, plan Plan) error {
 			continue
 		}
 		p := d.m.table(Southbound, sbdb.PortBindingTable)[op.UUID].(*sbdb.PortBinding)
-		if p.ParentPort != nil {
-			continue
+		if p.ParentPort != nil || p.Type != "" {
+			continue // no flows of their own to wait for
 		}
 		if since, ok := here[p.LogicalPort]; !ok || since > in.AckedTurn {
 			return fmt.Errorf("%s up: here since turn %d, flows in up to turn %d", p.LogicalPort, since, in.AckedTurn)
@@ -333,6 +339,7 @@ func (d *driver) printLocal() {
 // do is command, and the commands that concern the driver itself:
 //
 //	step | settle | hold | release      of acknowledgements
+//	serve TYPE...      from now on, after a restart
 //	restart | leave | time MILLISECONDS | disconnect | connect
 //	quiet | local | conditions     forget what was printed; print what the last plan said
 func (d *driver) do(line string) error {
@@ -347,6 +354,9 @@ func (d *driver) do(line string) error {
 		d.heldAcks = true
 	case "release":
 		d.heldAcks = false
+	case "serve":
+		d.types = w[1:]
+		d.restart()
 	case "restart":
 		d.restart()
 	case "time":

@@ -39,6 +39,10 @@ type Local struct {
 
 	// CTZeroSNAT says that the OVS datapath supports SNAT to the address 0.0.0.0, for all-zero SNAT of ports.
 	CTZeroSNAT bool
+
+	// HashL4Sym says that the OVS datapath can hash the ports of a packet alike in both directions
+	// (OVS_HASH_ALG_SYM_L4), for select groups.
+	HashL4Sym bool
 }
 
 // LocalDatapath is a logical switch or router that some packet of this chassis can reach.
@@ -84,6 +88,7 @@ func (l *Local) equal(m *Local) bool {
 		return l == m
 	}
 	return l.Name == m.Name && l.Chassis == m.Chassis && l.Bridge == m.Bridge && l.CTZeroSNAT == m.CTZeroSNAT &&
+		l.HashL4Sym == m.HashL4Sym &&
 		maps.EqualFunc(l.Datapaths, m.Datapaths, (*LocalDatapath).equal) &&
 		maps.Equal(l.Ports, m.Ports) &&
 		maps.Equal(l.Related, m.Related) &&

@@ -513,12 +513,15 @@ func (m *model) visible(table string, row any) bool {
 //
 //	ovs KEY=VALUE... | ovs -KEY        Open_vSwitch external_ids
 //	bridge NAME | del-bridge NAME
-//	iface NAME [bridge=B] [KEY=VALUE...]   a port and its interface, with external_ids; the bridge too if need be
+//	iface NAME [bridge=B] [type=T] [port:KEY=VALUE...] [KEY=VALUE...]   a port and its interface, with external_ids;
+//	                                       the bridge too if need be
 //	del-iface NAME | ofport NAME N | unmark NAME
 //	switch NAME [KEY=VALUE...] | router NAME [KEY=VALUE...] | del-datapath NAME
 //	port NAME DATAPATH [type=T] [parent=P] [requested=CHASSIS] [KEY=VALUE...]   with options
 //	del-port NAME | bind NAME CHASSIS | up NAME BOOL
 //	chassis NAME TYPE:IP,... [zones=Z] | del-chassis NAME
+//	ha GROUP CHASSIS=PRIORITY,... [refs=CHASSIS,...]   an HA group; "port ... ha=GROUP" belongs to it
+//	bfd TUNNEL-PORT STATE
 //	nb_cfg N
 func (m *model) command(line string) error {
 	w := strings.Fields(line)
@@ -625,7 +628,12 @@ func (m *model) command(line string) error {
 				p.RequestedChassis = &c
 			}
 		}
-		for _, k := range []string{"type", "parent", "requested"} {
+		p.HaChassisGroup = nil
+		if v := options["ha"]; v != "" {
+			g, _ := find[sbdb.HAChassisGroup](m, Southbound, sbdb.HAChassisGroupTable, "name", v)
+			p.HaChassisGroup = &g
+		}
+		for _, k := range []string{"type", "parent", "requested", "ha"} {
 			delete(options, k)
 		}
 		p.Options = options
@@ -670,6 +678,31 @@ func (m *model) command(line string) error {
 	case "del-chassis":
 		u, _ := find[sbdb.Chassis](m, Southbound, sbdb.ChassisTable, "name", arg(1))
 		delete(m.table(Southbound, sbdb.ChassisTable), u)
+	case "ha":
+		g := &sbdb.HAChassisGroup{Name: arg(1)}
+		chassis := func(name string) string {
+			u, _ := find[sbdb.Chassis](m, Southbound, sbdb.ChassisTable, "name", name)
+			return u
+		}
+		for member := range strings.SplitSeq(arg(2), ",") {
+			name, priority, _ := strings.Cut(member, "=")
+			c := chassis(name)
+			n, _ := strconv.Atoi(priority)
+			g.HaChassis = append(g.HaChassis, m.insert(Southbound, sbdb.HAChassisTable, member, &sbdb.HAChassis{Chassis: &c, Priority: n}))
+		}
+		if refs := pairs(3)["refs"]; refs != "" {
+			for name := range strings.SplitSeq(refs, ",") {
+				g.RefChassis = append(g.RefChassis, chassis(name))
+			}
+		}
+		m.insert(Southbound, sbdb.HAChassisGroupTable, arg(1), g)
+	case "bfd":
+		u, i := find[vswitchdb.Interface](m, OpenvSwitch, vswitchdb.InterfaceTable, "name", arg(1))
+		if u == "" {
+			return fmt.Errorf("no interface %s", arg(1))
+		}
+		i.BFDStatus = map[string]string{"state": arg(2)}
+		m.put(OpenvSwitch, vswitchdb.InterfaceTable, u, i)
 	case "nb_cfg":
 		for u, r := range m.table(Southbound, sbdb.SBGlobalTable) {
 			g := *r.(*sbdb.SBGlobal)
@@ -706,8 +739,17 @@ func (m *model) addBridge(name string) {
 func (m *model) addIface(name, bridge string, ids map[string]string) {
 	m.addBridge(bridge)
 	u, b := find[vswitchdb.Bridge](m, OpenvSwitch, vswitchdb.BridgeTable, "name", bridge)
-	i := m.insert(OpenvSwitch, vswitchdb.InterfaceTable, name, &vswitchdb.Interface{Name: name, ExternalIDs: ids})
-	p := m.insert(OpenvSwitch, vswitchdb.PortTable, name, &vswitchdb.Port{Name: name, Interfaces: []string{i}})
+	kind := ids["type"]
+	delete(ids, "type")
+	portIDs := map[string]string{}
+	for k, v := range ids {
+		if key, ok := strings.CutPrefix(k, "port:"); ok {
+			portIDs[key] = v
+			delete(ids, k)
+		}
+	}
+	i := m.insert(OpenvSwitch, vswitchdb.InterfaceTable, name, &vswitchdb.Interface{Name: name, Type: kind, ExternalIDs: ids})
+	p := m.insert(OpenvSwitch, vswitchdb.PortTable, name, &vswitchdb.Port{Name: name, Interfaces: []string{i}, ExternalIDs: portIDs})
 	b.Ports = append(slices.Clone(b.Ports), p)
 	m.put(OpenvSwitch, vswitchdb.BridgeTable, u, b)
 }

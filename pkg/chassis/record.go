@@ -37,6 +37,8 @@ func (st *step) register() *sb.Chassis {
 
 	private := st.privateRow()
 	switch {
+	case private == nil && (st.condName != st.cfg.Name || !st.in.CondInSync):
+		// There may be one that has not come into view.
 	case private == nil:
 		st.sb.add(Op{Kind: Insert, Table: sbdb.ChassisPrivateTable, Name: st.sb.name(), Set: map[string]any{
 			"name": st.cfg.Name, "chassis": self,

@@ -80,6 +80,7 @@ type State struct {
 	conditions map[string][]Clause
 	stepped    bool
 	condTurn   uint64 // when conditions last changed
+	condName   string // the chassis they are for
 	// everKnown says that all rows that concern this chassis have been known at some time.
 	everKnown bool
 	local     *Local
@@ -167,8 +168,8 @@ func (st *step) run() {
 	}
 	if st.me == nil || st.bridge == nil {
 		want := st.conditions
-		if st.local == nil {
-			want = conditions(st.me, at.ids, nil)
+		if st.local == nil || st.condName != st.cfg.Name {
+			want = conditions(st.cfg.Name, st.me, at.ids, nil)
 		}
 		st.monitor(want) // what was local will be again when the row or the bridge is back
 		return
@@ -183,7 +184,7 @@ func (st *step) run() {
 		st.notice(LevelWarn, "datapaths nested too deep", "chassis", st.me.Name)
 	}
 	st.describe(local)
-	st.monitor(conditions(st.me, at.ids, local.Datapaths))
+	st.monitor(conditions(st.cfg.Name, st.me, at.ids, local.Datapaths))
 
 	st.claimAll(bindings)
 	st.releaseAll(bindings, at)
@@ -194,11 +195,16 @@ func (st *step) run() {
 	}
 }
 
+// hashL4Sym is OVS_HASH_ALG_SYM_L4 as Datapath.capabilities:max_hash_alg gives it.
+const hashL4Sym = "1"
+
 // describe fills in what the ports of local datapaths and of the bridge say.
 func (st *step) describe(local *Local) {
 	st.readPorts(local)
 	local.ActiveTunnels = st.active
-	local.CTZeroSNAT = st.in.Switch.Capabilities(st.bridge.DatapathType)["ct_zero_snat"] == "true"
+	capabilities := st.in.Switch.Capabilities(st.bridge.DatapathType)
+	local.CTZeroSNAT = capabilities["ct_zero_snat"] == "true"
+	local.HashL4Sym = capabilities["max_hash_alg"] == hashL4Sym
 	for uuid, dp := range local.Datapaths {
 		localnet := ""
 		for _, port := range st.in.SB.PortsOf(uuid) {
@@ -248,7 +254,7 @@ func (st *step) monitor(want map[string][]Clause) {
 	if st.plan.ConditionsChanged {
 		st.condTurn = st.in.Turn
 	}
-	st.conditions, st.stepped = want, true
+	st.conditions, st.condName, st.stepped = want, st.cfg.Name, true
 	st.known = st.reflected > 0 && st.reflected == st.condTurn
 	st.everKnown = st.everKnown || st.known && st.me != nil
 }

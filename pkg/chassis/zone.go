@@ -130,9 +130,6 @@ func (st *step) allocate(bindings []binding, at sites, local *Local) {
 	for name := range at.byID {
 		users[name] = struct{}{}
 	}
-	for name := range local.Ports {
-		users[name] = struct{}{}
-	}
 	for uuid := range local.Datapaths {
 		dnat, snat := natZones(uuid)
 		users[dnat], users[snat] = struct{}{}, struct{}{}
