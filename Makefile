@@ -2,9 +2,12 @@
 # On a fresh Debian 12, as root, these two install what they miss (tools/prepare says what).
 
 MAKEFLAGS += --no-print-directory
+# tools/prepare puts a Go here if the machine's own is missing or too old.
+export PATH := $(CURDIR)/bin/toolchain/bin:$(PATH)
 FUZZTIME ?= 60s
 TESTFLAGS ?=
-GOLDEN = $$(go list -f '{{$$p := .}}{{range .TestImports}}{{if eq . "github.com/offloadd/offloadd/internal/golden"}}{{$$p.ImportPath}}{{end}}{{end}}' ./...)
+GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
+	sed -n 's|^\([^ ]*\) github.com/offloadd/offloadd/internal/golden$$|\1|p' | sort -u)
 
 .PHONY: help
 help: ## print this list
