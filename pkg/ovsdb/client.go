@@ -263,7 +263,7 @@ type loop struct {
 	log     *slog.Logger
 	decoder *decoder
 
-	remotes  []Remote // in the order in which they are tried
+	order    []Remote // the remotes as they are tried
 	nextTry  int
 	backoff  *backoff
 	interval time.Duration // of probes
@@ -334,7 +334,7 @@ func (l *loop) current() bool { return l.session != nil && l.session.state == mo
 // refresh takes over what other goroutines have set.
 func (l *loop) refresh() {
 	l.mu.Lock()
-	remotes, probe := l.Client.remotes, l.Client.probe
+	remotes, probe := l.remotes, l.probe
 	l.replica.want(l.wanted, l.sequence)
 	l.mu.Unlock()
 	if l.session != nil {
@@ -346,12 +346,12 @@ func (l *loop) refresh() {
 			l.armProbe()
 		}
 	}
-	if sameRemotes(remotes, l.remotes) {
+	if sameRemotes(remotes, l.order) {
 		return
 	}
-	l.remotes = make([]Remote, len(remotes))
+	l.order = make([]Remote, len(remotes))
 	for i, j := range rand.Perm(len(remotes)) {
-		l.remotes[i] = remotes[j]
+		l.order[i] = remotes[j]
 	}
 	l.nextTry, l.backoff = 0, newBackoff(remotes)
 	l.replica.staleLimit = len(remotes)
@@ -381,7 +381,7 @@ func sameRemotes(a, b []Remote) bool {
 
 // connect tries the next remote.
 func (l *loop) connect(ctx context.Context) {
-	remote := l.remotes[l.nextTry%len(l.remotes)]
+	remote := l.order[l.nextTry%len(l.order)]
 	l.nextTry++
 	l.conn = connect(ctx, remote, l.config.TLS, l.decoder)
 }

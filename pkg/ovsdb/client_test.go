@@ -116,6 +116,7 @@ func (f *follower) disconnected() {
 	f.t.Helper()
 	f.until("disconnection", func() bool { return !f.last.Connected })
 }
+
 func (f *follower) isConnected() bool {
 	return f.last.Connected
 }
@@ -123,8 +124,7 @@ func (f *follower) isConnected() bool {
 // Transact counts the server's answers.
 func (f *follower) Transact(ctx context.Context, ops ...ovsdb.Operation) ([]ovsdb.OperationResult, error) {
 	results, err := f.Client.Transact(ctx, ops...)
-	var refused *ovsdb.TransactError
-	if err == nil || errors.As(err, &refused) {
+	if _, refused := errors.AsType[*ovsdb.TransactError](err); err == nil || refused {
 		f.answered++
 	}
 	return results, err
@@ -269,8 +269,7 @@ func TestTransactRefused(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), test.want) {
 			t.Errorf("%v, want %s", err, test.want)
 		}
-		var refused *ovsdb.TransactError
-		if !errors.As(err, &refused) {
+		if _, ok := errors.AsType[*ovsdb.TransactError](err); !ok {
 			t.Errorf("%v is not a TransactError", err)
 		}
 	}

@@ -3,6 +3,7 @@ package ovsdb
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -122,8 +123,6 @@ func (c contents) replace(u *update) ([]Change, error) {
 		}
 	}
 	clear(c)
-	for t, rows := range next {
-		c[t] = rows
-	}
+	maps.Copy(c, next)
 	return changes, nil
 }

@@ -285,7 +285,7 @@ func plain(row any) map[string]any {
 			continue
 		}
 		var value any
-		switch f.Kind() {
+		switch f.Kind() { //nolint:exhaustive // the kinds of columns
 		case reflect.Pointer:
 			value = plainAtom(f.Elem())
 		case reflect.Slice:

@@ -3,6 +3,7 @@ package ovsdb
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -99,7 +100,7 @@ func TestMessages(t *testing.T) {
 			if diff := cmp.Diff(test.want, m.summary()); diff != "" {
 				t.Errorf("order %d: %s (-want +got):\n%s", i, text, diff)
 			}
-			if _, err := d.message(); err != io.EOF {
+			if _, err := d.message(); !errors.Is(err, io.EOF) {
 				t.Errorf("after %s: %v, want %v", text, err, io.EOF)
 			}
 		}
@@ -182,10 +183,10 @@ func TestMessagesCut(t *testing.T) {
 			case err == nil && cut >= end:
 				continue
 			case cut == end-len(conversation[i]):
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					t.Errorf("cut at %d, between messages: %v, want %v", cut, err, io.EOF)
 				}
-			case err == nil || err == io.EOF:
+			case err == nil || errors.Is(err, io.EOF):
 				t.Errorf("cut at %d, in message %d: %v, want another error", cut, i, err)
 			}
 			break

@@ -416,8 +416,8 @@ func (s *session) changeConditions() {
 }
 
 // want sets the conditions that changeConditions is to reach.
-func (s *replica) want(clauses map[string]clauseList, seq uint64) {
-	s.conditions.wanted, s.conditions.wantedSeq = maps.Clone(clauses), seq
+func (r *replica) want(clauses map[string]clauseList, seq uint64) {
+	r.conditions.wanted, r.conditions.wantedSeq = maps.Clone(clauses), seq
 }
 
 // transact sends a transaction under the given request number.

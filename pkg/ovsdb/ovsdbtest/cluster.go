@@ -2,7 +2,6 @@ package ovsdbtest
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -82,10 +81,15 @@ func (s *Server) status() string {
 
 func (c *Cluster) wait(what string, done func() bool) {
 	c.t.Helper()
-	for end := time.Now().Add(deadline); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
+	timeout := time.After(deadline)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-timeout:
 			for _, s := range c.Servers {
-				c.t.Logf("%s:\n%s", filepath.Base(s.file()), s.status())
+				c.t.Logf("%s:\n%s", s.name, s.status())
 			}
 			c.t.Fatalf("no %s", what)
 		}

@@ -33,7 +33,6 @@ type Server struct {
 	dir      string
 	name     string // of its files in dir
 	database string // name of the database
-	remotes  []string
 	options  []string
 
 	process *os.Process
@@ -61,7 +60,7 @@ func newServer(t testing.TB, dir, name, database string, options []string) *Serv
 // than 108 bytes; those of t.TempDir may not.
 func directory(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "ovsdb")
+	dir, err := os.MkdirTemp("/tmp", "ovsdb") //nolint:usetesting // t.TempDir is too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,19 +127,29 @@ func (s *Server) Restart() {
 		s.t.Fatalf("ovsdb-server: %v (on Debian: apt-get install openvswitch-switch ovn-common)", err)
 	}
 	s.process = cmd.Process
-	for end := time.Now().Add(deadline); ; time.Sleep(2 * time.Millisecond) {
+	s.wait("to listen", func() bool {
 		conn, err := net.Dial("unix", s.socket())
-		if err == nil {
-			_ = conn.Close()
-			return
+		if err != nil {
+			return false
 		}
+		_ = conn.Close()
+		return true
+	})
+}
+
+// wait fails the test if the server exits or takes too long.
+func (s *Server) wait(what string, done func() bool) {
+	s.t.Helper()
+	timeout := time.After(deadline)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
 		select {
+		case <-tick.C:
 		case <-s.exited:
 			s.t.Fatalf("ovsdb-server exited:\n%s", s.log())
-		default:
-		}
-		if time.Now().After(end) {
-			s.t.Fatalf("ovsdb-server does not listen: %v\n%s", err, s.log())
+		case <-timeout:
+			s.t.Fatalf("ovsdb-server takes too long %s:\n%s", what, s.log())
 		}
 	}
 }
@@ -160,14 +169,12 @@ func (s *Server) Kill() {
 func (s *Server) Port() string {
 	s.t.Helper()
 	listening := regexp.MustCompile(`listening on port (\d+)`)
-	for end := time.Now().Add(deadline); ; time.Sleep(2 * time.Millisecond) {
-		if match := listening.FindStringSubmatch(s.log()); match != nil {
-			return match[1]
-		}
-		if time.Now().After(end) {
-			s.t.Fatalf("ovsdb-server listens on no port:\n%s", s.log())
-		}
-	}
+	var match []string
+	s.wait("to listen on a port", func() bool {
+		match = listening.FindStringSubmatch(s.log())
+		return match != nil
+	})
+	return match[1]
 }
 
 // Pause stops the process with SIGSTOP: it holds its connections and says
