@@ -125,9 +125,9 @@ func (a *Agent) run(ctx context.Context) error {
 		case u := <-a.south.updates():
 			a.southUpdate(u)
 		case r := <-a.ovs.results:
-			a.result(ctx, a.ovs, r)
+			a.result(a.ovs, r)
 		case r := <-a.south.results:
-			a.result(ctx, a.south, r)
+			a.result(a.south, r)
 		case <-a.flows.Changed():
 		case <-wake:
 		case c := <-a.commands:
@@ -179,8 +179,8 @@ func (a *Agent) southUpdate(u ovsdb.Update) {
 	a.delta.Changes = append(a.delta.Changes, d.Changes...)
 }
 
-func (a *Agent) result(ctx context.Context, db *database, err error) {
-	db.done(ctx)
+func (a *Agent) result(db *database, err error) {
+	db.done(err, time.Now())
 	if err != nil {
 		a.log.Warn("transaction not done", "db", db.name, "err", err)
 	}
@@ -227,8 +227,8 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	if a.plan.Waiting && a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent {
 		return time.Nanosecond // this turn had nothing for the bridge, so the next finds it installed
 	}
-	next := a.ovs.settles(now)
-	if s := a.south.settles(now); s > 0 && (next == 0 || s < next) {
+	next := a.ovs.waits(now)
+	if s := a.south.waits(now); s > 0 && (next == 0 || s < next) {
 		next = s
 	}
 	if a.plan.WakeAt > 0 {
@@ -354,8 +354,10 @@ func (a *Agent) program(status apply.Status) {
 	batch.Replacements = make([]apply.Replacement, len(replaced))
 	for i, r := range replaced {
 		batch.Replacements[i] = apply.Replacement{
-			Owner: apply.Owner{Row: r.Owner.Row, Part: r.Owner.Datapath},
-			Rules: r.Rules,
+			Owner:  apply.Owner{Row: r.Owner.Row, Part: r.Owner.Datapath},
+			Rules:  r.Rules,
+			Groups: r.Groups,
+			Meters: r.Meters,
 		}
 	}
 	a.put(batch)
@@ -442,6 +444,7 @@ func (s Summary) String() string {
 		s.Chassis, s.Southbound, s.OVS, s.Bridge.Connected)
 	out += fmt.Sprintf("flows desired: %d\nflows refused: %d\nflow modifications sent: %d\nturn: %d\nacknowledged turn: %d\n",
 		s.Bridge.Desired, s.Bridge.Refused, s.Bridge.Sent, s.Turn, s.Acked)
+	out += fmt.Sprintf("groups desired: %d\nmeters desired: %d\n", s.Bridge.Groups, s.Bridge.Meters)
 	out += fmt.Sprintf("local datapaths: %d\nlocal ports: %d\ntunnels: %d\nsouthbound rows refused: %d\n",
 		s.Datapaths, s.Ports, s.Tunnels, s.Refused)
 	for _, action := range sortedKeys(s.Skipped) {

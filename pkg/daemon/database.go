@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/offloadd/offloadd/pkg/ovsdb"
@@ -22,10 +23,12 @@ type database struct {
 	connected, synced bool
 	conditions        uint64 // those the contents reflect
 
-	busy bool
-	// settled is when the contents show what the last transaction did, if no update shows it before.
-	settled time.Time
-	results chan error
+	busy     bool
+	answered uint64 // transactions that the server has answered
+	shown    uint64 // those among them whose changes have been seen
+	backoff  time.Duration
+	retryAt  time.Time // after a transaction that was refused
+	results  chan error
 }
 
 func newDatabase(name string, client *ovsdb.Client) *database {
@@ -60,23 +63,21 @@ func (d *database) updates() <-chan ovsdb.Update {
 
 func (d *database) seen(u ovsdb.Update) {
 	d.connected, d.synced, d.conditions = u.Connected, u.Synced, u.Conditions
-	d.settled = time.Time{}
+	d.shown = u.Transactions
 }
 
-// settle is how long after a transaction's result its update may take: both are on their way already.
-const settle = 5 * time.Millisecond
-
-// idle reports whether a transaction may start: none is under way, and its outcome is visible.
+// idle reports whether a transaction may start: none is under way, what the last one did has been seen, and if it was
+// refused some time has passed.
 func (d *database) idle(now time.Time) bool {
-	return d.client != nil && d.connected && d.synced && !d.busy && !now.Before(d.settled)
+	return d.client != nil && d.connected && d.synced && !d.busy && d.shown >= d.answered && !now.Before(d.retryAt)
 }
 
-// settles returns how long it is until idle may be true for no other reason than time; 0 is never.
-func (d *database) settles(now time.Time) time.Duration {
-	if d.busy || d.settled.IsZero() || !now.Before(d.settled) {
+// waits returns how long it is until idle may be true for no other reason than time; 0 is never.
+func (d *database) waits(now time.Time) time.Duration {
+	if d.busy || !now.Before(d.retryAt) {
 		return 0
 	}
-	return d.settled.Sub(now)
+	return d.retryAt.Sub(now)
 }
 
 // transact starts a transaction; its end arrives in results.
@@ -92,9 +93,26 @@ func (d *database) transact(ctx context.Context, ops []ovsdb.Operation) {
 	}()
 }
 
-func (d *database) done(_ context.Context) {
+// A refused transaction is tried again after a pause that doubles from the first to the last of these: what it asks for
+// may be allowed by then, or not be asked for any more.
+const (
+	minRetry = 50 * time.Millisecond
+	maxRetry = 5 * time.Second
+)
+
+// done takes the end of the transaction.
+func (d *database) done(err error, now time.Time) {
 	d.busy = false
-	d.settled = time.Now().Add(settle)
+	var refused *ovsdb.TransactError
+	switch {
+	case err == nil:
+		d.answered++
+		d.backoff = 0
+	case errors.As(err, &refused):
+		d.answered++
+		d.backoff = min(max(2*d.backoff, minRetry), maxRetry)
+		d.retryAt = now.Add(d.backoff)
+	}
 }
 
 // setSSL takes over the row of the table SSL, which may be nil.
