@@ -20,6 +20,7 @@ var (
 	agentFlag = flag.String("parity.agent", string(lab.Offloadd), "the agent that is compared with ovn-controller")
 	firstSeed = flag.Uint64("parity.seed", 1, "first seed of the random contents")
 	seeds     = flag.Int("parity.seeds", 6, "number of seeds of the random contents")
+	beyond    = flag.Bool("parity.beyond", false, "only the contents of content.Beyond, which offloadd is not held to")
 	strict    = flag.Bool("parity.strict", false, "let flows count whose actions are out of scope")
 )
 
@@ -33,7 +34,11 @@ func TestParity(t *testing.T) {
 	}
 	b := newBench(t, agent)
 	missing, present := make(map[string]int), make(map[string]int) // flows by verb of parity.OutOfScope
-	for i, c := range content.All(*firstSeed, *seeds) {
+	contents := content.All(*firstSeed, *seeds)
+	if *beyond {
+		contents = content.Beyond()
+	}
+	for i, c := range contents {
 		t.Run(c.Name, func(t *testing.T) {
 			began := time.Now()
 			b := b.in(t)
@@ -146,6 +151,9 @@ func (b *bench) apply(c content.Content) {
 		--all destroy port_group
 		--all destroy address_set
 		--all destroy static_mac_binding
+		--all destroy load_balancer
+		--all destroy dhcp_options
+		--all destroy dns
 		remove nb_global . options default_acl_drop
 	`)
 	b.northd()
@@ -155,7 +163,7 @@ func (b *bench) apply(c content.Content) {
 		--all destroy fdb
 		--all destroy mac_binding
 	`)
-	clean := []string{"clear", "bridge", "br-int", "external_ids", "--", "clear", "open", ".", "external_ids", "--", "set", "open", ".", "external_ids=" + b.ids}
+	clean := []string{"--if-exists", "del-br", "br-ex", "--", "clear", "bridge", "br-int", "external_ids", "--", "clear", "open", ".", "external_ids", "--", "set", "open", ".", "external_ids=" + b.ids}
 	for port := range strings.FieldsSeq(b.vsctl("list-ports", "br-int")) {
 		clean = append(clean, "--", "del-port", "br-int", port)
 	}

@@ -29,7 +29,8 @@ type Content struct {
 	AnyTunnel bool
 }
 
-// All returns the hand-written contents and then the random ones: for each kind, seeds from first up.
+// All returns the contents that agents must agree on: the hand-written ones and then, for each kind of random one,
+// seeds from first up.
 func All(first uint64, seeds int) []Content {
 	list := Fixed()
 	for i := range uint64(seeds) {
