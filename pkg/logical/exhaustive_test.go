@@ -317,7 +317,7 @@ func simpleTerms() []term {
 		{`s == {"a", "b"}`, func(p int) bool { return s(p) == 1 || s(p) == 2 }},
 		{`s == {"b", "lost"}`, func(p int) bool { return s(p) == 2 }},
 		{`t == {"a", "b"}`, func(p int) bool { return t(p) == 1 || t(p) == 2 }},
-		{`t == "lost"`, func(p int) bool { return false }},
+		{`t == "lost"`, func(int) bool { return false }},
 		{"odd", func(p int) bool { return x(p)&1 != 0 && (y(p) == 1 || k(p) == 1) }},
 		{"!odd", func(p int) bool { return x(p)&1 == 0 || y(p) != 1 && k(p) != 1 }},
 		{`is_chassis_resident("here")`, func(int) bool { return true }},
@@ -487,7 +487,7 @@ func FuzzParseMatch(f *testing.F) {
 		var flows []FlowMatch
 		n := m.ForDatapath(fixture{}.port, func(f FlowMatch) { flows = append(flows, f) })
 		seen := map[string]bool{}
-		for _, line := range strings.Split(formatFlows(t, flows, n), "\n") {
+		for line := range strings.SplitSeq(formatFlows(t, flows, n), "\n") {
 			match, _, _ := strings.Cut(line, ": ")
 			if seen[match] {
 				t.Errorf("%s: two flows match %s", text, match)

@@ -179,21 +179,19 @@ func (p *matchParser) operand() *node {
 // primary parses an expression without && and || outside of parentheses. It reports whether ! can precede it.
 func (p *matchParser) primary() (n *node, atomic bool) {
 	lx := p.lx
-	switch lx.Tok.Kind { //exhaustive:ignore // the others begin a constant or are errors
-	case TokLParen:
+	switch {
+	case lx.Tok.Kind == TokLParen:
 		return p.parenthesized(), true
-	case TokID:
-		if lx.Peek() != TokLParen {
-			return p.fieldFirst()
-		}
-		if !lx.MatchID("is_chassis_resident") {
-			lx.Errorf("parsing function name")
-			return falseNode, true
-		}
+	case lx.Tok.Kind != TokID:
+		return p.constantFirst()
+	case lx.Peek() != TokLParen:
+		return p.fieldFirst()
+	case lx.MatchID("is_chassis_resident"):
 		lx.Next()
 		return p.resident(), true
 	default:
-		return p.constantFirst()
+		lx.Errorf("parsing function name")
+		return falseNode, true
 	}
 }
 
@@ -272,9 +270,9 @@ func (p *matchParser) constantFirst() (n *node, atomic bool) {
 	}
 	lx.Next()
 	high := p.constants()
-	up := func(r relop) bool { return r == lt || r == le }
-	down := func(r relop) bool { return r == gt || r == ge }
-	if !(up(r1) && up(r2) || down(r1) && down(r2)) {
+	ordered := func(r relop) bool { return r != eq && r != ne }
+	less := func(r relop) bool { return r == lt || r == le }
+	if !ordered(r1) || !ordered(r2) || less(r1) != less(r2) {
 		lx.Errorf("Range expressions must have the form `x < field < y' or `x > field > y', " +
 			"with each `<' optionally replaced by `<=' or `>' by `>=').")
 		return falseNode, true
@@ -286,22 +284,11 @@ func (p *matchParser) constantFirst() (n *node, atomic bool) {
 	return join(andNode, a, b), false
 }
 
+var relops = map[Kind]relop{TokEQ: eq, TokNE: ne, TokLT: lt, TokLE: le, TokGT: gt, TokGE: ge}
+
 func relopOf(k Kind) (relop, bool) {
-	switch k { //exhaustive:ignore // the others are no relational operators
-	case TokEQ:
-		return eq, true
-	case TokNE:
-		return ne, true
-	case TokLT:
-		return lt, true
-	case TokLE:
-		return le, true
-	case TokGT:
-		return gt, true
-	case TokGE:
-		return ge, true
-	}
-	return 0, false
+	r, ok := relops[k]
+	return r, ok
 }
 
 // constants is a constant or a set of them: strings or values, never both.
@@ -333,7 +320,8 @@ func (p *matchParser) constants() constants {
 
 // constant parses one constant, or a name of several, and adds it to c.
 func (p *matchParser) constant(c *constants) {
-	switch t := p.lx.Tok; t.Kind { //exhaustive:ignore // the others are errors
+	//exhaustive:ignore
+	switch t := p.lx.Tok; t.Kind {
 	case TokTemplate:
 		p.lx.Errorf("Unexpanded template.")
 	case TokString:

@@ -60,6 +60,7 @@ func TestLex(t *testing.T) {
 	golden.Run(t, "testdata/lex.txt", func(in string) string {
 		var out []string
 		for _, tok := range Lex(in) {
+			//exhaustive:ignore
 			switch tok.Kind {
 			case TokEnd:
 			case TokError:
@@ -150,6 +151,15 @@ func formatFlows(t *testing.T, flows []FlowMatch, nConj int) string {
 	return strings.Join(out, "\n")
 }
 
+// formats are the notations of values; a field that is not here has decimal ones if it is narrow.
+var formats = map[ir.Field]Format{
+	ir.EthSrc: FormatEthernet, ir.EthDst: FormatEthernet, ir.ARPSHA: FormatEthernet, ir.ARPTHA: FormatEthernet,
+	ir.NDSLL: FormatEthernet, ir.NDTLL: FormatEthernet,
+	ir.IPSrc: FormatIPv4, ir.IPDst: FormatIPv4, ir.ARPSPA: FormatIPv4, ir.ARPTPA: FormatIPv4,
+	ir.IPv6Src: FormatIPv6, ir.IPv6Dst: FormatIPv6, ir.NDTarget: FormatIPv6,
+	ir.EthType: FormatHex, ir.VLANTCI: FormatHex, ir.TCPFlags: FormatHex, ir.IPFrag: FormatHex,
+}
+
 // formatMatch returns m as in ovs-fields(7).
 func formatMatch(m ir.Match) string {
 	if len(m) == 0 {
@@ -158,21 +168,8 @@ func formatMatch(m ir.Match) string {
 	var out []string
 	for _, t := range m {
 		c := Constant{Value: t.Value, Mask: t.Mask, Masked: t.Mask != t.Field.Ones()}
-		switch t.Field {
-		case ir.EthSrc, ir.EthDst, ir.ARPSHA, ir.ARPTHA, ir.NDSLL, ir.NDTLL:
-			c.Format = FormatEthernet
-		case ir.IPSrc, ir.IPDst, ir.ARPSPA, ir.ARPTPA:
-			c.Format = FormatIPv4
-		case ir.IPv6Src, ir.IPv6Dst, ir.NDTarget:
-			c.Format = FormatIPv6
-		case ir.IPProto, ir.TCPSrc, ir.TCPDst, ir.UDPSrc, ir.UDPDst, ir.SCTPSrc, ir.SCTPDst, ir.IPTTL, ir.ConjID,
-			ir.ICMPType, ir.ICMPCode, ir.ICMPv6Type, ir.ICMPv6Code, ir.ARPOp:
-			if !c.Masked {
-				c.Format = FormatDecimal
-				break
-			}
-			c.Format = FormatHex
-		default:
+		c.Format = formats[t.Field]
+		if c.Format == FormatDecimal && (c.Masked || t.Field.Bits() > 16 && t.Field != ir.ConjID) {
 			c.Format = FormatHex
 		}
 		out = append(out, fmt.Sprintf("%s=%s", t.Field, c))

@@ -189,7 +189,8 @@ type Token struct {
 
 // String returns t in a form that lexes to an equal token, unless it is a TokEnd or TokError.
 func (t Token) String() string {
-	switch t.Kind { //exhaustive:ignore // the others are their kind's text
+	//exhaustive:ignore
+	switch t.Kind {
 	case TokID:
 		return t.Text
 	case TokString:

@@ -185,23 +185,15 @@ func (z *normalizer) crush(n *node) []alt {
 // appendAlt appends the value of the comparison n, unless no packet has it.
 func (z *normalizer) appendAlt(alts []alt, n *node) []alt {
 	z.work.spend(1)
-	if !n.value.And(unused(n.sym.Field)).IsZero() {
+	if !n.value.And(unused[n.sym.Field]).IsZero() {
 		return alts
 	}
 	return append(alts, alt{n.value, n.mask, n.text})
 }
 
-// unused returns the bits of f that are 0 in all packets. Open vSwitch refuses flows that want them to be 1
+// unused are the bits of fields that are 0 in all packets. Open vSwitch refuses flows that want them to be 1
 // (lib/meta-flow.c, mf_is_value_valid).
-func unused(f ir.Field) ir.U128 {
-	switch f { //exhaustive:ignore // the others have none
-	case ir.ARPOp:
-		return ir.U64(0xff00)
-	case ir.CTState:
-		return ir.U64(0xffffff00)
-	}
-	return ir.U128{}
-}
+var unused = map[ir.Field]ir.U128{ir.ARPOp: ir.U64(0xff00), ir.CTState: ir.U64(0xffffff00)}
 
 // sortAlts sorts alts and removes duplicates.
 func sortAlts(alts []alt) []alt {

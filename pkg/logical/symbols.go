@@ -2,6 +2,7 @@ package logical
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/offloadd/offloadd/pkg/ir"
 )
@@ -89,29 +90,28 @@ func (t *SymbolTable) add(s *Symbol) *Symbol {
 	return s
 }
 
+// The fields that OpenFlow matches as a whole only, and those that it does not write, as in ovs-fields(7).
+var (
+	exactFields = []ir.Field{
+		ir.EthType, ir.IPProto, ir.IPDSCP, ir.IPECN, ir.IPTTL, ir.ICMPType, ir.ICMPCode, ir.ICMPv6Type, ir.ICMPv6Code,
+		ir.ARPOp,
+	}
+	readOnlyFields = []ir.Field{ir.CTState, ir.EthType, ir.IPProto, ir.IPFrag, ir.TCPFlags}
+)
+
 // field adds a field of OpenFlow.
 func (t *SymbolTable) field(name string, f ir.Field, prereqs string) *Symbol {
 	s := &Symbol{Name: name, Width: f.Bits(), Field: f, Prereqs: prereqs, Level: Ordinal, Writable: WriteAnywhere}
-	if !maskable(f) {
+	if slices.Contains(exactFields, f) {
 		s.Level = Nominal
 	}
-	switch f { //exhaustive:ignore // the others can be written
-	case ir.CTState, ir.EthType, ir.IPProto, ir.IPFrag, ir.TCPFlags:
+	switch {
+	case slices.Contains(readOnlyFields, f):
 		s.Writable = 0
-	case ir.CTMark, ir.CTLabel:
+	case f == ir.CTMark || f == ir.CTLabel:
 		s.Writable = WriteCTCommit
 	}
 	return t.add(s)
-}
-
-// maskable reports whether OpenFlow can match some bits of f, as in ovs-fields(7), "Masking".
-func maskable(f ir.Field) bool {
-	switch f { //exhaustive:ignore // the others are bitwise maskable
-	case ir.EthType, ir.IPProto, ir.IPDSCP, ir.IPECN, ir.IPTTL, ir.ICMPType, ir.ICMPCode, ir.ICMPv6Type,
-		ir.ICMPv6Code, ir.ARPOp, ir.ConjID, ir.InPort:
-		return false
-	}
-	return true
 }
 
 // crossField adds a field that never becomes a dimension of a conjunctive match.
