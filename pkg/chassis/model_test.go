@@ -518,7 +518,7 @@ func (m *model) visible(table string, row any) bool {
 //	del-iface NAME | ofport NAME N | unmark NAME
 //	switch NAME [KEY=VALUE...] | router NAME [KEY=VALUE...] | del-datapath NAME
 //	port NAME DATAPATH [type=T] [parent=P] [requested=CHASSIS] [KEY=VALUE...]   with options
-//	del-port NAME | bind NAME CHASSIS | up NAME BOOL
+//	del-port NAME | bind NAME CHASSIS | up NAME true|false|unset
 //	chassis NAME TYPE:IP,... [zones=Z] | del-chassis NAME
 //	ha GROUP CHASSIS=PRIORITY,... [refs=CHASSIS,...]   an HA group; "port ... ha=GROUP" belongs to it
 //	bfd TUNNEL-PORT STATE
@@ -647,8 +647,10 @@ func (m *model) command(line string) error {
 			break
 		}
 		if w[0] == "up" {
-			v := arg(2) == "true"
-			p.Up = &v
+			p.Up = nil
+			if v := arg(2) == "true"; arg(2) != "unset" {
+				p.Up = &v
+			}
 		} else {
 			c, _ := find[sbdb.Chassis](m, Southbound, sbdb.ChassisTable, "name", arg(2))
 			if c == "" {
