@@ -28,7 +28,7 @@ type Config struct {
 
 	TLS    *TLSFiles // for ssl remotes
 	Tables []Table
-	Log    *slog.Logger // nil means silence
+	Log    *slog.Logger // should say which database this is; nil means silence
 }
 
 // Errors that Transact returns without or before an answer of the server.
@@ -58,6 +58,7 @@ type Client struct {
 	started  bool
 	remotes  []Remote
 	probe    time.Duration
+	tls      *TLSFiles
 	wanted   map[string]clauseList
 	sequence uint64
 	schema   schema
@@ -92,6 +93,7 @@ func New(config Config) (*Client, error) {
 		done:     make(chan struct{}),
 		remotes:  remotes,
 		probe:    config.ProbeInterval,
+		tls:      config.TLS,
 		wanted:   make(map[string]clauseList),
 	}
 	for _, t := range config.Tables {
@@ -170,6 +172,13 @@ func (c *Client) SetProbeInterval(d time.Duration) {
 	c.notify()
 }
 
+// SetTLS replaces [Config.TLS], for the connections from now on.
+func (c *Client) SetTLS(files *TLSFiles) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tls = files
+}
+
 // notify wakes the loop, which then looks at what mu guards.
 func (c *Client) notify() {
 	select {
@@ -243,7 +252,7 @@ func (c *Client) Run(ctx context.Context) error {
 	defer close(c.done)
 	l := &loop{
 		Client: c,
-		log:    c.config.Log.With("db", c.config.Database),
+		log:    c.config.Log,
 		decoder: &decoder{
 			interner: &interner{},
 			replies:  c.replica.replies(),
@@ -383,7 +392,10 @@ func sameRemotes(a, b []Remote) bool {
 func (l *loop) connect(ctx context.Context) {
 	remote := l.order[l.nextTry%len(l.order)]
 	l.nextTry++
-	l.conn = connect(ctx, remote, l.config.TLS, l.decoder)
+	l.mu.Lock()
+	files := l.tls
+	l.mu.Unlock()
+	l.conn = connect(ctx, remote, files, l.decoder)
 }
 
 // event takes what the connection reports.

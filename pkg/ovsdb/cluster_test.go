@@ -15,6 +15,7 @@ import (
 func TestCluster(t *testing.T) {
 	for _, leaderOnly := range []bool{true, false} {
 		t.Run(fmt.Sprintf("leaderOnly=%v", leaderOnly), func(t *testing.T) {
+			t.Parallel()
 			c := ovsdbtest.StartCluster(t, ovsdbtest.Southbound, 3)
 			config := southbound(c.Remotes()...)
 			config.LeaderOnly = leaderOnly
@@ -69,6 +70,7 @@ func retry(f *follower, ops ...ovsdb.Operation) {
 // TestClusterLeaderMoves lets a leader sleep until there is another. The client
 // leaves it when it wakes up and learns that.
 func TestClusterLeaderMoves(t *testing.T) {
+	t.Parallel()
 	c := ovsdbtest.StartCluster(t, ovsdbtest.Southbound, 3)
 	config := southbound(c.Remotes()...)
 	config.LeaderOnly = true
@@ -89,6 +91,7 @@ func TestClusterLeaderMoves(t *testing.T) {
 
 // TestClusterMinority leaves a server without its cluster.
 func TestClusterMinority(t *testing.T) {
+	t.Parallel()
 	c := ovsdbtest.StartCluster(t, ovsdbtest.Southbound, 3)
 	f := follow(t, southbound(c.Servers[0].Remote()))
 	f.connected()

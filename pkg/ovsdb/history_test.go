@@ -30,6 +30,7 @@ func TestRandomHistories(t *testing.T) {
 
 // TestRandomHistoriesOfCluster is the same where the client can resume.
 func TestRandomHistoriesOfCluster(t *testing.T) {
+	t.Parallel()
 	c := ovsdbtest.StartCluster(t, ovsdbtest.Southbound, 1)
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {

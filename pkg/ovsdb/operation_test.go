@@ -214,3 +214,25 @@ func TestUUID(t *testing.T) {
 		}
 	}
 }
+
+// FuzzReplies has the texts that a server sends and encoding/json reads.
+func FuzzReplies(f *testing.F) {
+	for _, seed := range []string{
+		`[{"uuid":["uuid","` + testRow + `"]},{"count":1}]`, `[null,{"error":"x","details":"y"}]`, `{"error":"x","details":"y"}`, `"x"`,
+		`{"tables":{"T":{"columns":{"c":{"type":{"key":{"type":"string"},"value":"uuid","min":0,"max":"unlimited"}}}}}}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	ops := []Operation{Comment("a"), Comment("b")}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if results, err := decodeResults(&message{value: text}, ops); err == nil && len(results) != len(ops) {
+			t.Errorf("%d results for %d operations", len(results), len(ops))
+		}
+		if _, err := decodeResults(&message{fault: text}, ops); err == nil && text != nil {
+			t.Error("an error is none")
+		}
+		if s, err := parseSchema(text); err == nil && len(s) == 0 {
+			t.Error("a schema without tables")
+		}
+	})
+}

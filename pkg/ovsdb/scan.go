@@ -14,7 +14,7 @@ import (
 // is some hundreds of megabytes in one message, hence the size.
 const (
 	maxMessageSize = 4 << 30
-	maxCapture     = 64 << 20 // of a value that is kept as text
+	maxText        = 64 << 20 // of a string, and of a value that is kept as text
 	maxDepth       = 64
 	windowSize     = 64 << 10
 )
@@ -56,8 +56,8 @@ func (s *scanner) fill() error {
 	if s.capturing {
 		s.captured = append(s.captured, s.buf[s.mark:s.pos]...)
 		s.mark = 0
-		if len(s.captured) > maxCapture {
-			return fmt.Errorf("value exceeds %d bytes", maxCapture)
+		if len(s.captured) > maxText {
+			return fmt.Errorf("value exceeds %d bytes", maxText)
 		}
 	}
 	s.pos, s.end = 0, 0
@@ -185,6 +185,9 @@ func (s *scanner) longText() ([]byte, error) {
 		}
 		b = append(b, s.buf[start:i]...)
 		s.pos = i
+		if len(b) > maxText {
+			return nil, fmt.Errorf("string exceeds %d bytes", maxText)
+		}
 		if i == s.end {
 			if err := s.fill(); err != nil {
 				return nil, err

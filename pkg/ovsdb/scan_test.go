@@ -73,6 +73,11 @@ func TestScannerLimits(t *testing.T) {
 	if _, err := s.capture(); err == nil || !strings.Contains(err.Error(), "exceeds") {
 		t.Errorf("an endless captured value: %v", err)
 	}
+	s = newScanner(io.MultiReader(strings.NewReader(`"`), endless{}))
+	s.left = maxMessageSize
+	if _, err := s.text(); err == nil || !strings.Contains(err.Error(), "exceeds") {
+		t.Errorf("an endless string: %v", err)
+	}
 	s = scannerOn(stuck{})
 	if err := s.skip(); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("a reader that returns nothing: %v, want %v", err, io.ErrNoProgress)

@@ -196,7 +196,7 @@ func (s *session) reply(n uint64, m *message) ([]Change, error) {
 	case n == requestMonitorSince && s.state == askingMonitor:
 		if m.fault != nil || m.update == nil {
 			// A server from before monitor_cond_since (OVS 2.12).
-			s.log.Debug("monitor_cond_since refused", "db", s.database, "err", faultText(m.fault))
+			s.log.Debug("monitor_cond_since refused", "err", faultText(m.fault))
 			s.conditions.reload()
 			s.txn = UUID{}
 			s.request(requestMonitor, "monitor_cond", s.database, s.database, s.monitorRequests())
@@ -331,7 +331,7 @@ func (s *session) logOnce(reason, table, column string) {
 	key := [3]string{reason, table, column}
 	if !s.skewLogged[key] {
 		s.skewLogged[key] = true
-		s.log.Info("server schema differs", "db", s.database, "table", table, "column", column, "reason", reason)
+		s.log.Info("server schema differs", "table", table, "column", column, "reason", reason)
 	}
 }
 

@@ -84,6 +84,8 @@ func TestTLSRoles(t *testing.T) {
 		config.TLS = nil
 		f := follow(t, config)
 		wait(t, "refusal without files", func() bool { return f.log.count("no private key, certificate and CA certificate given") > 0 })
+		f.SetTLS(&ovsdb.TLSFiles{PrivateKey: key, Certificate: cert, CACertificate: pki.CA})
+		f.connected()
 	})
 
 	t.Run("renewed files", func(t *testing.T) {
@@ -106,6 +108,7 @@ func TestTLSRoles(t *testing.T) {
 // TestTLSWithOVSPKI uses certificates made by ovs-pki(8), whose form has not
 // changed in a decade.
 func TestTLSWithOVSPKI(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	pki := func(args ...string) {
 		t.Helper()
