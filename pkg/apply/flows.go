@@ -34,14 +34,16 @@ type Status struct {
 	AckedTurn uint64
 	// Desired and Refused count flows: those that are wanted, and those among them that the bridge does not accept.
 	Desired, Refused int
+	// Groups and Meters count those that are wanted.
+	Groups, Meters int
 	// Sent counts the flow modifications since the start.
 	Sent uint64
 	Err  error // why the last connection ended or could not be made; nil while connected
 }
 
-// RefusedFlow is a flow that the bridge did not accept.
+// RefusedFlow is a flow, group or meter that the bridge did not accept.
 type RefusedFlow struct {
-	Flow string     // as ovs-ofctl prints it
+	Flow string     // as ovs-ofctl prints it; begins with "group_id=" or "meter=" if it is no flow
 	Rows [][16]byte // who wants it
 	Err  error
 }
@@ -300,6 +302,24 @@ func (f *Flows) geneveField(ctx context.Context, conn *openflow.Conn) (ir.Field,
 func (f *Flows) adopt(ctx context.Context, conn *openflow.Conn) error {
 	f.table.Reset()
 	clear(f.bad)
+	err := conn.DumpGroups(ctx, func(g *openflow.GroupDesc) error {
+		body := g.Body
+		if !g.Select {
+			body = nil
+		}
+		f.table.InstalledGroup(g.ID, body)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = conn.DumpMeters(ctx, func(m openflow.Meter) error {
+		f.table.InstalledMeter(m.ID, rateMeter(m))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	return conn.DumpFlows(ctx, func(s *openflow.FlowStats) error {
 		if f.learned[s.Table] {
 			return nil
@@ -323,9 +343,20 @@ func (f *Flows) install(ctx context.Context, conn *openflow.Conn) error {
 		}
 	}
 	f.zones = nil
+	meters, unwanted := f.table.MeterMods()
+	for _, m := range meters {
+		if err := f.meter(ctx, conn, m); err != nil {
+			return err
+		}
+	}
 	mods := f.table.Mods()
 	if err := f.commit(ctx, conn, mods); err != nil {
 		return err
+	}
+	for _, id := range unwanted {
+		if err := conn.DeleteMeter(ctx, id); err != nil && !errors.As(err, new(*openflow.Error)) {
+			return err
+		}
 	}
 	if err := conn.Barrier(ctx); err != nil {
 		return err
@@ -333,9 +364,25 @@ func (f *Flows) install(ctx context.Context, conn *openflow.Conn) error {
 	f.update(func(s *Status) {
 		s.Installed, s.AckedTurn = true, turn
 		s.Desired, s.Refused = f.table.Len(), len(f.bad)
+		s.Groups, s.Meters = f.table.groups.len(), f.table.meters.len()
 		s.Sent += uint64(len(mods))
 	})
 	return nil
+}
+
+// meter adds or changes a meter.
+func (f *Flows) meter(ctx context.Context, conn *openflow.Conn, m MeterMod) error {
+	do := conn.AddMeter
+	if m.Modify {
+		do = conn.ModifyMeter
+	}
+	err := do(ctx, switchMeter(m))
+	if errors.As(err, new(*openflow.Error)) {
+		f.table.RefusedMeter(m)
+		f.report(RefusedFlow{Flow: formatMeter(m), Rows: f.table.OwnersOfMeter(m.ID), Err: err})
+		return nil
+	}
+	return err
 }
 
 // retries is how often a bundle is tried again without the mods that were refused before it is cut in halves: a bundle
@@ -345,6 +392,7 @@ const retries = 8
 // commit sends mods in one bundle and isolates those that the bridge refuses.
 func (f *Flows) commit(ctx context.Context, conn *openflow.Conn, mods []openflow.Mod) error {
 	for range retries {
+		mods = f.possible(mods)
 		errs, err := conn.Commit(ctx, mods)
 		if err != nil {
 			var refused *openflow.Error
@@ -356,7 +404,9 @@ func (f *Flows) commit(ctx context.Context, conn *openflow.Conn, mods []openflow
 		}
 		if len(errs) == 0 {
 			for _, m := range mods {
-				delete(f.bad, Key{m.Table, m.Priority, m.Match})
+				if isFlow(m) {
+					delete(f.bad, Key{m.Table, m.Priority, m.Match})
+				}
 			}
 			return nil
 		}
@@ -381,10 +431,35 @@ func (f *Flows) commit(ctx context.Context, conn *openflow.Conn, mods []openflow
 	return f.commit(ctx, conn, mods[len(mods)/2:])
 }
 
+// possible returns mods without those for which a group or meter is missing, which it refuses.
+func (f *Flows) possible(mods []openflow.Mod) []openflow.Mod {
+	if len(f.table.groups.refused)+len(f.table.meters.refused) == 0 {
+		return mods
+	}
+	rest := make([]openflow.Mod, 0, len(mods))
+	for _, m := range mods {
+		if err := f.table.Missing(m); err != nil {
+			f.refuse(m, err)
+			continue
+		}
+		rest = append(rest, m)
+	}
+	return rest
+}
+
 func (f *Flows) refuse(m openflow.Mod, err error) {
 	f.table.Refused(m)
-	f.bad[Key{m.Table, m.Priority, m.Match}] = struct{}{}
-	r := RefusedFlow{Flow: modText(m), Rows: f.table.OwnersOf(m), Err: err}
+	if isFlow(m) {
+		f.bad[Key{m.Table, m.Priority, m.Match}] = struct{}{}
+	}
+	f.report(RefusedFlow{Flow: modText(m), Rows: f.table.OwnersOf(m), Err: err})
+}
+
+func isFlow(m openflow.Mod) bool {
+	return m.Kind != openflow.GroupAdd && m.Kind != openflow.GroupModify && m.Kind != openflow.GroupDelete
+}
+
+func (f *Flows) report(r RefusedFlow) {
 	f.mu.Lock()
 	if len(f.refused) < maxRefused {
 		f.refused = append(f.refused, r)
@@ -396,8 +471,15 @@ func (f *Flows) refuse(m openflow.Mod, err error) {
 // maxRefused bounds the refused flows that wait to be told.
 const maxRefused = 1000
 
-// modText returns the flow of a mod as ovs-ofctl prints it.
+// modText returns the flow or group of a mod as ovs-ofctl prints it.
 func modText(m openflow.Mod) string {
+	if !isFlow(m) {
+		g, err := openflow.DecodeGroup([]byte(m.Body))
+		if err != nil {
+			return err.Error()
+		}
+		return openflow.FormatGroup(m.Group, g)
+	}
 	match, err := openflow.DecodeMatch([]byte(m.Match))
 	if err != nil {
 		return err.Error()

@@ -20,6 +20,10 @@ type Owner struct {
 type Replacement struct {
 	Owner Owner
 	Rules []ir.Rule
+	// Groups and Meters are those that Rules use, by identifier. Owners that use the same identifier name the same
+	// contents.
+	Groups map[uint32]ir.SelectGroup
+	Meters map[uint32]ir.RateMeter
 }
 
 // Key is what OpenFlow identifies a flow by. Match is in its canonical encoding, openflow.AppendMatch.
@@ -37,7 +41,8 @@ type Flow struct {
 
 // FlowTable holds, for every key, who wants what, and what the switch has. Several owners may want the same key:
 // the one that does something wins over the one that drops, and that over members of conjunctions, which are united;
-// among equals the smallest cookie wins, so that the result does not depend on the order of arrival.
+// among equals the smallest cookie wins, so that the result does not depend on the order of arrival. Groups and meters
+// are desired as long as somebody's flows use them.
 //
 // A FlowTable is not safe for concurrent use.
 type FlowTable struct {
@@ -46,6 +51,8 @@ type FlowTable struct {
 	dirty   map[*entry]struct{} // may differ from the switch
 	unseen  map[Owner]struct{}  // between Begin and End: who has not been heard of
 	desired int
+	groups  idTable[string] // openflow.AppendGroup
+	meters  idTable[ir.RateMeter]
 
 	interned map[string]string
 	scratch  []byte
@@ -71,6 +78,8 @@ func NewFlowTable() *FlowTable {
 		entries:  map[Key]*entry{},
 		owned:    map[Owner][]*entry{},
 		dirty:    map[*entry]struct{}{},
+		groups:   newIDTable[string](),
+		meters:   newIDTable[ir.RateMeter](),
 		interned: map[string]string{},
 	}
 }
@@ -91,8 +100,12 @@ func (t *FlowTable) Replace(r Replacement) {
 	}
 	if len(r.Rules) == 0 {
 		delete(t.owned, r.Owner)
+		t.groups.replace(r.Owner, nil)
+		t.meters.replace(r.Owner, nil)
 		return
 	}
+	t.groups.replace(r.Owner, groupBodies(r.Groups))
+	t.meters.replace(r.Owner, r.Meters)
 	entries := make([]*entry, 0, len(r.Rules))
 	for i := range r.Rules {
 		rule := &r.Rules[i]
@@ -112,6 +125,17 @@ func (t *FlowTable) Replace(r Replacement) {
 		entries = append(entries, e)
 	}
 	t.owned[r.Owner] = entries
+}
+
+func groupBodies(groups map[uint32]ir.SelectGroup) map[uint32]string {
+	if len(groups) == 0 {
+		return nil
+	}
+	bodies := make(map[uint32]string, len(groups))
+	for id, g := range groups {
+		bodies[id] = string(openflow.AppendGroup(nil, &g))
+	}
+	return bodies
 }
 
 // Begin starts a complete account: owners that Replace is not called for before End want nothing.
@@ -206,8 +230,11 @@ func preferred(a, b Flow) bool {
 	return cmp.Or(cmp.Compare(a.Cookie, b.Cookie), cmp.Compare(a.Actions, b.Actions)) < 0
 }
 
-// Reset forgets what is installed: nothing is. A following sequence of Installed calls tells what is.
+// Reset forgets what is installed: nothing is. Following calls of Installed, InstalledGroup and InstalledMeter tell
+// what is.
 func (t *FlowTable) Reset() {
+	t.groups.reset()
+	t.meters.reset()
 	for k, e := range t.entries {
 		e.present, e.installed, e.refused = false, Flow{}, nil
 		if len(e.claims) == 0 {
@@ -230,10 +257,37 @@ func (t *FlowTable) Installed(table uint8, priority uint16, match, actions []byt
 	t.dirty[e] = struct{}{}
 }
 
-// Mods returns the changes that turn what is installed into what is desired, ordered by table, priority and match,
-// and takes them as done: a caller that could not carry them out calls Reset, and one whose switch refused some calls
-// Refused for each of them.
+// InstalledGroup tells that the switch has a group. body is what openflow.AppendGroup makes of one of type select; nil
+// stands for anything else.
+func (t *FlowTable) InstalledGroup(id uint32, body []byte) { t.groups.has(id, string(body)) }
+
+// InstalledMeter tells that the switch has a meter. The zero RateMeter stands for one that is none.
+func (t *FlowTable) InstalledMeter(id uint32, m ir.RateMeter) { t.meters.has(id, m) }
+
+// Mods returns the changes that turn what is installed into what is desired: first groups that are new, then flows,
+// ordered by table, priority and match, then groups that are of no use any more, since with a group go the flows that
+// use it. It takes them as done: a caller that could not carry them out calls Reset, and one whose switch refused some
+// calls Refused for each of them.
 func (t *FlowTable) Mods() []openflow.Mod {
+	wanted, unwanted := t.groups.changes()
+	flows := t.flowMods()
+	mods := make([]openflow.Mod, 0, len(wanted)+len(flows)+len(unwanted))
+	for _, c := range wanted {
+		kind := openflow.GroupAdd
+		if c.modify {
+			kind = openflow.GroupModify
+		}
+		mods = append(mods, openflow.Mod{Kind: kind, Group: c.id, Body: c.want})
+	}
+	mods = append(mods, flows...)
+	for _, id := range unwanted {
+		mods = append(mods, openflow.Mod{Kind: openflow.GroupDelete, Group: id})
+	}
+	return mods
+}
+
+// flowMods returns those of the changes that concern flows.
+func (t *FlowTable) flowMods() []openflow.Mod {
 	var mods []openflow.Mod
 	for e := range t.dirty {
 		if m, ok := t.mod(e); ok {
@@ -277,9 +331,17 @@ func (t *FlowTable) mod(e *entry) (openflow.Mod, bool) {
 	return m, true
 }
 
-// Refused tells that the switch did not accept m. Nothing is tried again at its key until somebody wants something
-// else there.
+// Refused tells that the switch did not accept m. Nothing is tried again at its key, or under its number, until
+// somebody wants something else there.
 func (t *FlowTable) Refused(m openflow.Mod) {
+	switch m.Kind {
+	case openflow.GroupAdd, openflow.GroupModify:
+		t.groups.refuse(idChange[string]{m.Group, m.Body, m.Kind == openflow.GroupModify})
+		return
+	case openflow.GroupDelete:
+		return
+	case openflow.FlowAdd, openflow.FlowModifyStrict, openflow.FlowDeleteStrict, openflow.FlowDelete:
+	}
 	e := t.entries[Key{m.Table, m.Priority, m.Match}]
 	if e == nil {
 		return
@@ -302,13 +364,24 @@ func (t *FlowTable) Desired(f func(Key, Flow)) {
 	}
 }
 
-// OwnersOf returns the rows that want a flow at the key of m, in the order of their UUIDs.
+// OwnersOf returns the rows that want a flow at the key of m, or a group under its number, in the order of their UUIDs.
 func (t *FlowTable) OwnersOf(m openflow.Mod) [][16]byte {
-	var rows [][16]byte
+	if m.Kind == openflow.GroupAdd || m.Kind == openflow.GroupModify {
+		return rowsOf(t.groups.ownersOf(m.Group))
+	}
+	var owners []Owner
 	if e := t.entries[Key{m.Table, m.Priority, m.Match}]; e != nil {
 		for _, c := range e.claims {
-			rows = append(rows, c.owner.Row)
+			owners = append(owners, c.owner)
 		}
+	}
+	return rowsOf(owners)
+}
+
+func rowsOf(owners []Owner) [][16]byte {
+	var rows [][16]byte
+	for _, o := range owners {
+		rows = append(rows, o.Row)
 	}
 	slices.SortFunc(rows, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(rows)

@@ -11,7 +11,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/openflow"
 )
 
-func owner(n int) Owner { return Owner{Row: [16]byte{byte(n)}} }
+func owner(n int) Owner { return Owner{Row: [16]byte{byte(n), byte(n >> 8)}} }
 
 func rule(priority uint16, cookie uint64, acts ...ir.Action) ir.Rule {
 	return ir.Rule{Table: 8, Priority: priority, Cookie: cookie, Match: ir.Match{}.Eq(ir.Metadata, 1), Actions: acts}
@@ -64,19 +64,19 @@ func TestWhoWins(t *testing.T) {
 		want []string
 	}{
 		{"nobody", nil, nil},
-		{"one", []Replacement{{owner(1), []ir.Rule{rule(1, 7, next)}}},
+		{"one", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, next)}}},
 			[]string{"cookie=0x7, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"}},
-		{"allow over drop", []Replacement{{owner(1), []ir.Rule{rule(1, 1, drop...)}}, {owner(2), []ir.Rule{rule(1, 2, next)}}},
+		{"allow over drop", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 1, drop...)}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 2, next)}}},
 			[]string{"cookie=0x2, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"}},
-		{"drop over conjunction", []Replacement{{owner(1), []ir.Rule{rule(1, 0, member(5, 0))}}, {owner(2), []ir.Rule{rule(1, 2, drop...)}}},
+		{"drop over conjunction", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 0, member(5, 0))}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 2, drop...)}}},
 			[]string{"cookie=0x2, table=8, priority=1,metadata=0x1 actions=drop"}},
-		{"conjunctions united", []Replacement{{owner(1), []ir.Rule{rule(1, 0, member(6, 1))}}, {owner(2), []ir.Rule{rule(1, 0, member(5, 0))}}},
+		{"conjunctions united", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 0, member(6, 1))}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 0, member(5, 0))}}},
 			[]string{"table=8, priority=1,metadata=0x1 actions=conjunction(5,1/2),conjunction(6,2/2)"}},
-		{"smaller cookie among equals", []Replacement{{owner(1), []ir.Rule{rule(1, 9, next)}}, {owner(2), []ir.Rule{rule(1, 3, next)}}},
+		{"smaller cookie among equals", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 9, next)}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 3, next)}}},
 			[]string{"cookie=0x3, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"}},
-		{"an owner that wants the same flow twice", []Replacement{{owner(1), []ir.Rule{rule(1, 7, next), rule(1, 7, next)}}},
+		{"an owner that wants the same flow twice", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, next), rule(1, 7, next)}}},
 			[]string{"cookie=0x7, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"}},
-		{"replaced by nothing", []Replacement{{owner(1), []ir.Rule{rule(1, 7, next)}}, {Owner: owner(1)}}, nil},
+		{"replaced by nothing", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, next)}}, {Owner: owner(1)}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			table := NewFlowTable()
@@ -134,7 +134,7 @@ func TestPathIndependence(t *testing.T) {
 						delete(wanted, o)
 						continue
 					}
-					table.Replace(Replacement{o, rules})
+					table.Replace(Replacement{Owner: o, Rules: rules})
 				}
 				table.End()
 			case 1: // the connection broke: read back, and find foreign flows and others gone
@@ -150,7 +150,7 @@ func TestPathIndependence(t *testing.T) {
 			default:
 				o := owner(rnd.IntN(5))
 				rules := randomRules(rnd)
-				table.Replace(Replacement{o, rules})
+				table.Replace(Replacement{Owner: o, Rules: rules})
 				wanted[o] = rules
 			}
 			if rnd.IntN(3) == 0 {
@@ -169,7 +169,7 @@ func TestPathIndependence(t *testing.T) {
 			}
 			fresh := NewFlowTable()
 			for _, o := range slices.SortedFunc(maps.Keys(wanted), func(a, b Owner) int { return int(b.Row[0]) - int(a.Row[0]) }) {
-				fresh.Replace(Replacement{o, wanted[o]})
+				fresh.Replace(Replacement{Owner: o, Rules: wanted[o]})
 			}
 			want := map[Key]Flow{}
 			if err := bridge(want, fresh.Mods()); err != nil {
@@ -190,7 +190,7 @@ func TestPathIndependence(t *testing.T) {
 
 func TestRefusedFlowWaitsForAnother(t *testing.T) {
 	table := NewFlowTable()
-	bad := Replacement{owner(1), []ir.Rule{rule(1, 7, ir.Output{Port: 1})}}
+	bad := Replacement{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, ir.Output{Port: 1})}}
 	table.Replace(bad)
 	mods := table.Mods()
 	if len(mods) != 1 {
@@ -204,7 +204,7 @@ func TestRefusedFlowWaitsForAnother(t *testing.T) {
 	if again := table.Mods(); len(again) != 0 {
 		t.Errorf("the refused flow is sent again: %v", again)
 	}
-	table.Replace(Replacement{owner(1), []ir.Rule{rule(1, 7, ir.Output{Port: 2})}})
+	table.Replace(Replacement{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, ir.Output{Port: 2})}})
 	if mods = table.Mods(); len(mods) != 1 || mods[0].Kind != openflow.FlowAdd {
 		t.Errorf("another flow at its place gives %v, want one add", mods)
 	}
@@ -229,7 +229,7 @@ func BenchmarkReplace(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		table := NewFlowTable()
-		table.Replace(Replacement{owner(1), rules})
+		table.Replace(Replacement{Owner: owner(1), Rules: rules})
 		table.Mods()
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/flow")

@@ -58,17 +58,23 @@ func (c *actionCache) parse(f *sb.LogicalFlow) (*parsedActions, error) {
 	return p, err
 }
 
-// encode returns the OpenFlow actions of a logical flow in a datapath. The result is shared.
-func (c *actionCache) encode(v *view, f *sb.LogicalFlow, p *parsedActions, dp *sb.Datapath) ([]ir.Action, error) {
+// encode returns the OpenFlow actions of a logical flow in a datapath. The result is shared. s gets the groups and
+// meters that it uses.
+func (e *Engine) encode(s *sink, f *sb.LogicalFlow, p *parsedActions, dp *sb.Datapath) ([]ir.Action, error) {
+	v, c := &e.view, &e.actions
 	ctx := encodeContext{
 		IsSwitch:          dp.IsSwitch,
 		DatapathKey:       dp.Key,
 		Cookie:            uint32(f.UUID.Cookie()),
 		SNATZoneRequested: dp.CommonNATZoneIsSNAT,
 		CTZeroSNAT:        v.local.CTZeroSNAT,
+		HashL4Sym:         v.local.HashL4Sym,
 		Port:              func(name string) (uint32, bool) { return v.key(dp, name) },
 	}
 	if p.own {
+		ctx.Group = func(g ir.SelectGroup) uint32 { return e.group(s, g) }
+		ctx.RateMeter = func(rate, burst uint64) uint32 { return e.meter(s, f.UUID, rate, burst) }
+		ctx.TunnelTo = func(port string) (uint32, bool) { return v.tunnelToPort(dp, port) }
 		return encode(p.Actions, ctx)
 	}
 	k := encodedKey{keyOf(f), dp.IsSwitch, dp.CommonNATZoneIsSNAT, v.local.CTZeroSNAT}
@@ -84,4 +90,14 @@ func (c *actionCache) encode(v *view, f *sb.LogicalFlow, p *parsedActions, dp *s
 	}
 	c.encoded[k] = acts
 	return acts, nil
+}
+
+// tunnelToPort returns the OpenFlow port of the tunnel to the chassis that has a port of dp.
+func (v *view) tunnelToPort(dp *sb.Datapath, name string) (uint32, bool) {
+	p := v.portByName(name)
+	if p == nil || p.Datapath != dp.UUID {
+		return 0, false
+	}
+	t, ok := v.tunnel(p.Chassis, sb.UUID{})
+	return uint32(t.OFPort), ok
 }

@@ -24,6 +24,9 @@ type Owner struct {
 type Replacement struct {
 	Owner Owner
 	Rules []ir.Rule
+	// Groups and Meters are those that Rules use, by identifier. Owners share a group; they name the same contents.
+	Groups map[uint32]ir.SelectGroup
+	Meters map[uint32]ir.RateMeter
 }
 
 // Skip is a row, or one rule of it, that makes no rules although it should.
@@ -50,6 +53,8 @@ type Engine struct {
 	exprs   exprCache
 	actions actionCache
 	conj    conjIDs
+	groups  identifiers
+	meters  identifiers
 
 	skipped map[sb.UUID]Skip
 	fresh   []Skip // skipped since the last call of Skips
@@ -77,8 +82,8 @@ type unitID struct {
 type unit struct {
 	id    unitID
 	reads []*factNode
-	// parts holds the tunnel key of each datapath that a logical flow has rules for; other units have one part.
-	parts map[sb.UUID]uint32
+	// parts holds each datapath that a logical flow has rules for; other units have no parts.
+	parts map[sb.UUID]part
 	ruled bool // a unit without parts has rules
 }
 
@@ -107,6 +112,8 @@ func (e *Engine) forget() {
 	e.exprs = exprCache{}
 	e.actions = actionCache{}
 	e.conj = newConjIDs()
+	e.groups = newIdentifiers(maxGroupID)
+	e.meters = newIdentifiers(maxMeterID)
 	e.skipped = map[sb.UUID]Skip{}
 	e.fresh = nil
 }
@@ -266,7 +273,7 @@ func (e *Engine) compile(out []Replacement, id unitID, d dirt) []Replacement {
 			if id.kind == unitTunnel {
 				owner.Row = tunnelOwner(id.name)
 			}
-			out = append(out, Replacement{owner, s.rules})
+			out = append(out, Replacement{Owner: owner, Rules: s.rules})
 		}
 		u.ruled = len(s.rules) > 0
 	}
@@ -571,7 +578,7 @@ func (d *dirtying) local(old *view, now *chassis.Local) {
 			}
 		}
 	}
-	if was.CTZeroSNAT != now.CTZeroSNAT {
+	if was.CTZeroSNAT != now.CTZeroSNAT || was.HashL4Sym != now.HashL4Sym {
 		for id := range d.e.units {
 			if id.kind == unitLogicalFlow {
 				d.unit(id)

@@ -16,8 +16,9 @@ import (
 func (e *Engine) compileFlow(out []Replacement, u *unit, id sb.UUID, d dirt) ([]Replacement, bool) {
 	f := e.view.sb.LogicalFlows[id]
 	drop := func(dp sb.UUID) {
-		if key, ok := u.parts[dp]; ok {
-			out = append(out, Replacement{Owner: Owner{id, key}})
+		if p, ok := u.parts[dp]; ok {
+			out = append(out, Replacement{Owner: Owner{id, p.key}})
+			e.release(p)
 			delete(u.parts, dp)
 			e.conj.free(id, dp)
 		}
@@ -52,17 +53,23 @@ func (e *Engine) compileFlow(out []Replacement, u *unit, id sb.UUID, d dirt) ([]
 			s.rules = nil
 			e.skip(skipOf(f, err))
 		}
-		if old, had := u.parts[id]; had && (len(s.rules) == 0 || old != dp.Key) {
-			drop(id)
-		}
+		now := newPart(dp.Key, &s)
 		if len(s.rules) == 0 {
+			e.release(now)
+			drop(id)
 			continue
 		}
-		if u.parts == nil {
-			u.parts = map[sb.UUID]uint32{}
+		if old, had := u.parts[id]; had {
+			if old.key != dp.Key {
+				out = append(out, Replacement{Owner: Owner{f.UUID, old.key}})
+			}
+			e.release(old) // only now, so that what is still in use keeps its identifier
 		}
-		u.parts[id] = dp.Key
-		out = append(out, Replacement{Owner{f.UUID, dp.Key}, s.rules})
+		if u.parts == nil {
+			u.parts = map[sb.UUID]part{}
+		}
+		u.parts[id] = now
+		out = append(out, Replacement{Owner{f.UUID, dp.Key}, s.rules, s.groups, s.meters})
 	}
 	return out, true
 }
@@ -104,7 +111,7 @@ func (e *Engine) logicalFlow(s *sink, f *sb.LogicalFlow, dp *sb.Datapath) error 
 	if err != nil {
 		return fmt.Errorf("match %q: %w", f.Match, err)
 	}
-	encoded, err := e.actions.encode(v, f, acts, dp)
+	encoded, err := e.encode(s, f, acts, dp)
 	if err != nil {
 		return err
 	}
@@ -361,13 +368,4 @@ func (c *conjIDs) free(flow, dp sb.UUID) {
 	delete(c.blocks, owner)
 }
 
-// hash is FNV-1a.
-func (o conjOwner) hash() uint32 {
-	h := uint32(2166136261)
-	for _, u := range []sb.UUID{o.flow, o.dp} {
-		for _, b := range u {
-			h = (h ^ uint32(b)) * 16777619
-		}
-	}
-	return h
-}
+func (o conjOwner) hash() uint32 { return fnv1a(append(o.flow[:], o.dp[:]...)) }

@@ -190,3 +190,7 @@ type SelectGroup struct {
 	Fields  []Field
 	Buckets []Bucket
 }
+
+// RateMeter is an OpenFlow meter with one band: it drops the packets that exceed Rate, in kbit/s, by more than Burst,
+// in kbit. Burst 0 leaves the size of bursts to the switch.
+type RateMeter struct{ Rate, Burst uint32 }

@@ -626,6 +626,11 @@ func (c *Conn) DumpGroups(ctx context.Context, f func(*GroupDesc) error) error {
 	return c.multipart(ctx, "dump groups", groupDescRequest(), func(b []byte) error { return parseGroups(b, f) })
 }
 
+// DumpMeters calls f with each meter of the bridge, as DumpFlows does with flows.
+func (c *Conn) DumpMeters(ctx context.Context, f func(Meter) error) error {
+	return c.multipart(ctx, "dump meters", meterConfigRequest(), func(b []byte) error { return parseMeters(b, f) })
+}
+
 // Commit makes all of mods at once, in their order: no packet sees some of them only.
 //
 // If the bridge refuses some of them, it makes none, and Commit returns those of them that it named, sorted by

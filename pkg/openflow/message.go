@@ -53,8 +53,9 @@ const (
 
 // Multipart types (OFPMP_*).
 const (
-	mpFlowDesc  = 1
-	mpGroupDesc = 7
+	mpFlowDesc    = 1
+	mpGroupDesc   = 7
+	mpMeterConfig = 10
 )
 
 const multipartMore = 1 // OFPMPF_REPLY_MORE
@@ -310,6 +311,9 @@ const (
 
 	meterBandDrop = 1
 	meterBandSize = 16
+
+	meterConfigSize = 8          // struct ofp13_meter_config without the bands
+	allMeters       = 0xffffffff // OFPM13_ALL
 )
 
 func appendMeterMod(b []byte, xid uint32, command uint16, m *Meter) ([]byte, bool) {
@@ -336,6 +340,45 @@ func appendMeterMod(b []byte, xid uint32, command uint16, m *Meter) ([]byte, boo
 		b = append(b, 0, 0, 0, 0)
 	}
 	return endMessage(b, start)
+}
+
+// parseMeters reads the meters of an OFPMP_METER_CONFIG reply's body.
+func parseMeters(b []byte, f func(Meter) error) error {
+	for len(b) > 0 {
+		if len(b) < meterConfigSize {
+			return fmt.Errorf("openflow meter configuration: %d bytes left over", len(b))
+		}
+		n := int(be.Uint16(b))
+		if n < meterConfigSize || n > len(b) || (n-meterConfigSize)%meterBandSize != 0 {
+			return fmt.Errorf("openflow meter configuration: length %d of %d bytes", n, len(b))
+		}
+		flags := be.Uint16(b[2:])
+		m := Meter{
+			ID:      be.Uint32(b[4:]),
+			Packets: flags&meterPktps != 0,
+			Burst:   flags&meterBurst != 0,
+			Stats:   flags&meterStats != 0,
+		}
+		for p := b[meterConfigSize:n]; len(p) > 0; p = p[meterBandSize:] {
+			if typ, size := be.Uint16(p), be.Uint16(p[2:]); typ != meterBandDrop || size != meterBandSize {
+				return fmt.Errorf("openflow meter %d: band of type %d and %d bytes: not supported", m.ID, typ, size)
+			}
+			m.Bands = append(m.Bands, Band{Rate: be.Uint32(p[4:]), Burst: be.Uint32(p[8:])})
+		}
+		if err := f(m); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// meterConfigRequest is the body of an OFPMP_METER_CONFIG request for all meters.
+func meterConfigRequest() []byte {
+	b := be.AppendUint16(nil, mpMeterConfig)
+	b = append(b, 0, 0, 0, 0, 0, 0)
+	b = be.AppendUint32(b, allMeters)
+	return append(b, 0, 0, 0, 0)
 }
 
 // TLV maps a Geneve option to a tun_metadata field (struct nx_tlv_map).

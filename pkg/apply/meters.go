@@ -1,0 +1,93 @@
+package apply
+
+import (
+	"fmt"
+
+	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/openflow"
+)
+
+// MeterMod is a change of a meter. Meters cannot be part of a bundle.
+type MeterMod struct {
+	ID     uint32
+	Meter  ir.RateMeter
+	Modify bool // there is a meter with this number already
+}
+
+// MeterMods returns the meters to be made or changed before the flows that use them, and the numbers of those to be
+// deleted after the flows that used them. Both are sorted by number and taken as done, as those of Mods.
+func (t *FlowTable) MeterMods() (wanted []MeterMod, unwanted []uint32) {
+	changes, unwanted := t.meters.changes()
+	for _, c := range changes {
+		wanted = append(wanted, MeterMod{c.id, c.want, c.modify})
+	}
+	return wanted, unwanted
+}
+
+// RefusedMeter tells that the switch did not accept m.
+func (t *FlowTable) RefusedMeter(m MeterMod) {
+	t.meters.refuse(idChange[ir.RateMeter]{m.ID, m.Meter, m.Modify})
+}
+
+// OwnersOfMeter returns the rows that want a meter, in the order of their UUIDs.
+func (t *FlowTable) OwnersOfMeter(id uint32) [][16]byte { return rowsOf(t.meters.ownersOf(id)) }
+
+// Missing tells why the switch will refuse m: which of the groups and meters that its actions use has been refused.
+// It returns nil if there is none.
+func (t *FlowTable) Missing(m openflow.Mod) error {
+	if len(t.groups.refused)+len(t.meters.refused) == 0 ||
+		m.Kind != openflow.FlowAdd && m.Kind != openflow.FlowModifyStrict {
+		return nil
+	}
+	acts, err := openflow.DecodeActions([]byte(m.Body))
+	if err != nil {
+		return err
+	}
+	return t.missing(acts)
+}
+
+func (t *FlowTable) missing(acts []ir.Action) error {
+	for _, a := range acts {
+		switch a := a.(type) {
+		case ir.Group:
+			if t.groups.lacks(a.ID) {
+				return fmt.Errorf("group %d was refused", a.ID)
+			}
+		case ir.Meter:
+			if t.meters.lacks(a.ID) {
+				return fmt.Errorf("meter %d was refused", a.ID)
+			}
+		case ir.Clone:
+			if err := t.missing(a.Actions); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// switchMeter returns m as the switch has it: with statistics, as those of ovn-controller.
+func switchMeter(m MeterMod) openflow.Meter {
+	return openflow.Meter{
+		ID:    m.ID,
+		Burst: m.Meter.Burst != 0,
+		Stats: true,
+		Bands: []openflow.Band{{Rate: m.Meter.Rate, Burst: m.Meter.Burst}},
+	}
+}
+
+// rateMeter is the inverse of switchMeter. It returns the zero RateMeter for a meter that switchMeter does not make.
+func rateMeter(m openflow.Meter) ir.RateMeter {
+	if m.Packets || !m.Stats || len(m.Bands) != 1 || m.Burst != (m.Bands[0].Burst != 0) {
+		return ir.RateMeter{}
+	}
+	return ir.RateMeter{Rate: m.Bands[0].Rate, Burst: m.Bands[0].Burst}
+}
+
+// formatMeter returns the meter as ovs-ofctl(8) takes it.
+func formatMeter(m MeterMod) string {
+	if m.Meter.Burst == 0 {
+		return fmt.Sprintf("meter=%d kbps stats bands=type=drop rate=%d", m.ID, m.Meter.Rate)
+	}
+	return fmt.Sprintf("meter=%d kbps burst stats bands=type=drop rate=%d burst_size=%d", m.ID, m.Meter.Rate, m.Meter.Burst)
+}
