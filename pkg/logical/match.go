@@ -92,9 +92,6 @@ func (m *Matches) ForDatapath(port func(name string) (key uint32, ok bool), emit
 	return n
 }
 
-// UsesPorts reports whether the matches differ between datapaths.
-func (m *Matches) UsesPorts() bool { return m.products != nil }
-
 // builder makes the flows of products.
 type builder struct {
 	port  func(name string) (key uint32, ok bool)
