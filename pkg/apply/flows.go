@@ -69,7 +69,7 @@ type Flows struct {
 	complete bool // a complete batch has arrived
 	turn     uint64
 	zones    []uint16
-	bad      map[Key]struct{}
+	geneve   ir.Field // where OVN's Geneve option was mapped last; 0: nowhere
 }
 
 // NewFlows returns a Flows without a bridge: SetPath gives it one.
@@ -80,7 +80,6 @@ func NewFlows(log *slog.Logger, learnedTables ...uint8) *Flows {
 		work:    make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
 		table:   NewFlowTable(),
-		bad:     map[Key]struct{}{},
 	}
 	for _, t := range learnedTables {
 		f.learned[t] = true
@@ -160,9 +159,7 @@ const (
 func (f *Flows) Run(ctx context.Context) error {
 	backoff := minBackoff
 	for ctx.Err() == nil {
-		f.mu.Lock()
-		path := f.path
-		f.mu.Unlock()
+		path := f.take()
 		if path == "" {
 			select {
 			case <-ctx.Done():
@@ -180,15 +177,26 @@ func (f *Flows) Run(ctx context.Context) error {
 			f.log.Warn("bridge connection ended", "path", path, "err", err)
 			backoff = minBackoff
 		}
-		pause := time.NewTimer(backoff)
-		select {
-		case <-ctx.Done():
-		case <-pause.C:
-		}
-		pause.Stop()
+		f.pause(ctx, path, backoff)
 		backoff = min(2*backoff, maxBackoff)
 	}
 	return nil
+}
+
+// pause waits before the next try, and meanwhile takes in what is desired, so that it does not pile up. It ends early
+// if the bridge is elsewhere.
+func (f *Flows) pause(ctx context.Context, path string, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for f.take() == path {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-f.work:
+		}
+	}
 }
 
 // errMoved ends a connection whose bridge is not the one we want any more.
@@ -218,7 +226,7 @@ func (f *Flows) serve(ctx context.Context, path string) error {
 			return conn.Err()
 		case <-f.work:
 		}
-		if f.take(path) {
+		if f.take() != path {
 			return errMoved
 		}
 		if !f.complete {
@@ -236,12 +244,12 @@ func (f *Flows) serve(ctx context.Context, path string) error {
 	}
 }
 
-// take applies what is pending to the table. It reports whether the bridge is no longer at path.
-func (f *Flows) take(path string) (moved bool) {
+// take applies what is pending to the table, and returns where the bridge is.
+func (f *Flows) take() (path string) {
 	f.mu.Lock()
 	b := f.pending
 	f.pending = Batch{}
-	moved = f.path != path
+	path = f.path
 	f.mu.Unlock()
 	if b.Complete {
 		f.table.Begin()
@@ -255,7 +263,9 @@ func (f *Flows) take(path string) (moved bool) {
 	}
 	f.turn = max(f.turn, b.Turn)
 	f.zones = append(f.zones, b.FlushZones...)
-	return moved
+	slices.Sort(f.zones)
+	f.zones = slices.Compact(f.zones)
+	return path
 }
 
 // OVN's Geneve option: class, type with the critical bit, and length in bytes (ovn-architecture(7)).
@@ -265,7 +275,8 @@ const (
 	geneveLen   = 4
 )
 
-// geneveField returns the field that OVN's Geneve option is mapped to, mapping it if it is not.
+// geneveField returns the field that OVN's Geneve option is mapped to, mapping it if it is not: to the same as before
+// if it can be, since the flows in memory use that.
 func (f *Flows) geneveField(ctx context.Context, conn *openflow.Conn) (ir.Field, error) {
 	for range 3 { // another controller may map one at the same time
 		table, err := conn.TLVTable(ctx)
@@ -278,13 +289,19 @@ func (f *Flows) geneveField(ctx context.Context, conn *openflow.Conn) (ir.Field,
 				if t.Len != geneveLen || t.Index >= 64 {
 					return 0, fmt.Errorf("apply flows: OVN's Geneve option is mapped with length %d to tun_metadata%d", t.Len, t.Index)
 				}
-				return ir.TunMetadata0 + ir.Field(t.Index), nil
+				f.geneve = ir.TunMetadata0 + ir.Field(t.Index)
+				return f.geneve, nil
 			}
 			used[t.Index] = true
 		}
 		var free uint16
-		for used[free] {
-			free++
+		if f.geneve != 0 {
+			free = uint16(f.geneve - ir.TunMetadata0)
+		}
+		if used[free] {
+			for free = 0; used[free]; {
+				free++
+			}
 		}
 		if free >= 64 || free >= table.MaxFields {
 			return 0, errors.New("apply flows: no tun_metadata field is free for OVN's Geneve option")
@@ -301,7 +318,6 @@ func (f *Flows) geneveField(ctx context.Context, conn *openflow.Conn) (ir.Field,
 // adopt learns what is installed.
 func (f *Flows) adopt(ctx context.Context, conn *openflow.Conn) error {
 	f.table.Reset()
-	clear(f.bad)
 	err := conn.DumpGroups(ctx, func(g *openflow.GroupDesc) error {
 		body := g.Body
 		if !g.Select {
@@ -336,8 +352,7 @@ func (f *Flows) adopt(ctx context.Context, conn *openflow.Conn) error {
 // install brings the bridge up to the newest turn and tells that it has arrived.
 func (f *Flows) install(ctx context.Context, conn *openflow.Conn) error {
 	turn := f.turn
-	slices.Sort(f.zones)
-	for _, zone := range slices.Compact(f.zones) {
+	for _, zone := range f.zones {
 		if err := conn.FlushZone(ctx, zone); err != nil {
 			return err
 		}
@@ -363,7 +378,7 @@ func (f *Flows) install(ctx context.Context, conn *openflow.Conn) error {
 	}
 	f.update(func(s *Status) {
 		s.Installed, s.AckedTurn = true, turn
-		s.Desired, s.Refused = f.table.Len(), len(f.bad)
+		s.Desired, s.Refused = f.table.Len(), f.table.LenRefused()
 		s.Groups, s.Meters = f.table.groups.len(), f.table.meters.len()
 		s.Sent += uint64(len(mods))
 	})
@@ -403,11 +418,6 @@ func (f *Flows) commit(ctx context.Context, conn *openflow.Conn, mods []openflow
 			return err
 		}
 		if len(errs) == 0 {
-			for _, m := range mods {
-				if isFlow(m) {
-					delete(f.bad, Key{m.Table, m.Priority, m.Match})
-				}
-			}
 			return nil
 		}
 		bad := map[int]bool{}
@@ -449,9 +459,6 @@ func (f *Flows) possible(mods []openflow.Mod) []openflow.Mod {
 
 func (f *Flows) refuse(m openflow.Mod, err error) {
 	f.table.Refused(m)
-	if isFlow(m) {
-		f.bad[Key{m.Table, m.Priority, m.Match}] = struct{}{}
-	}
 	f.report(RefusedFlow{Flow: modText(m), Rows: f.table.OwnersOf(m), Err: err})
 }
 

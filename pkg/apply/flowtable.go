@@ -51,6 +51,7 @@ type FlowTable struct {
 	dirty   map[*entry]struct{} // may differ from the switch
 	unseen  map[Owner]struct{}  // between Begin and End: who has not been heard of
 	desired int
+	refused int             // entries whose refused is not nil
 	groups  idTable[string] // openflow.AppendGroup
 	meters  idTable[ir.RateMeter]
 
@@ -62,6 +63,7 @@ type entry struct {
 	key       Key
 	claims    []claim
 	present   bool // on the switch
+	before    bool // on the switch before the last mod
 	installed Flow
 	refused   *Flow // the switch would not have it
 }
@@ -86,6 +88,9 @@ func NewFlowTable() *FlowTable {
 
 // Len returns the number of flows that are desired.
 func (t *FlowTable) Len() int { return t.desired }
+
+// LenRefused returns how many flows are desired that the switch refused.
+func (t *FlowTable) LenRefused() int { return t.refused }
 
 // Replace makes r.Rules all that r.Owner wants.
 func (t *FlowTable) Replace(r Replacement) {
@@ -236,7 +241,8 @@ func (t *FlowTable) Reset() {
 	t.groups.reset()
 	t.meters.reset()
 	for k, e := range t.entries {
-		e.present, e.installed, e.refused = false, Flow{}, nil
+		e.present, e.installed = false, Flow{}
+		t.setRefused(e, nil)
 		if len(e.claims) == 0 {
 			delete(t.entries, k)
 			delete(t.dirty, e)
@@ -308,7 +314,8 @@ func (t *FlowTable) mod(e *entry) (openflow.Mod, bool) {
 	if wanted && e.refused != nil && *e.refused == flow {
 		return m, false
 	}
-	e.refused = nil
+	t.setRefused(e, nil)
+	e.before = e.present
 	switch {
 	case !wanted && !e.present:
 		delete(t.entries, e.key)
@@ -347,9 +354,20 @@ func (t *FlowTable) Refused(m openflow.Mod) {
 		return
 	}
 	flow := e.installed
-	e.refused = &flow
-	// An older flow may still be there: whatever comes next replaces or deletes it.
-	e.installed = unknown
+	t.setRefused(e, &flow)
+	// An older flow is still there: whatever comes next replaces or deletes it.
+	e.present, e.installed = e.before, unknown
+}
+
+func (t *FlowTable) setRefused(e *entry, flow *Flow) {
+	if (e.refused == nil) != (flow == nil) {
+		if flow != nil {
+			t.refused++
+		} else {
+			t.refused--
+		}
+	}
+	e.refused = flow
 }
 
 // unknown is a flow that no row asks for: cookies of rows have 32 bits.
