@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, b.lab.Tails(8))
 	}
-	fmt.Fprintf(out, "%v, %d logical flows, monitor-all %t\n", size, lflows, *monitorAll) //nolint:errcheck // to a terminal
+	fmt.Fprintf(out, "%v, %d logical flows, monitor-all %t\n", size, lflows, *monitorAll)
 	results := make(map[lab.Agent][]result)
 	for i := range *runs {
 		for _, agent := range agents {
@@ -69,7 +69,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			if err != nil {
 				return fmt.Errorf("run %d of %s: %w\n%s", i+1, agent, err, b.lab.Tails(8))
 			}
-			fmt.Fprintf(out, "run %d %-14s %v\n", i+1, agent, r) //nolint:errcheck // to a terminal
+			fmt.Fprintf(out, "run %d %-14s %v\n", i+1, agent, r)
 			results[agent] = append(results[agent], r)
 		}
 	}

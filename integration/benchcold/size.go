@@ -10,26 +10,26 @@ type size struct {
 	switches, ports, routers, acls, local, chassis int
 }
 
-func (s size) String() string {
+func (z size) String() string {
 	return fmt.Sprintf("%d switches x %d ports, %d routers, %d ACLs, %d local ports, %d other chassis",
-		s.switches, s.ports, s.routers, s.acls, s.local, s.chassis)
+		z.switches, z.ports, z.routers, z.acls, z.local, z.chassis)
 }
 
 // check refuses what addresses and names have no room for.
-func (s size) check() error {
+func (z size) check() error {
 	switch {
-	case s.switches < 1 || s.switches > 250:
-		return fmt.Errorf("%d switches: want 1 to 250", s.switches)
-	case s.ports < 1 || s.ports > 250:
-		return fmt.Errorf("%d ports: want 1 to 250", s.ports)
-	case s.routers < 0 || s.routers > 50:
-		return fmt.Errorf("%d routers: want 0 to 50", s.routers)
-	case s.acls < 0 || s.acls > 20000:
-		return fmt.Errorf("%d ACLs: want 0 to 20000", s.acls)
-	case s.local < 0 || s.local > s.switches*s.ports:
-		return fmt.Errorf("%d local ports of %d", s.local, s.switches*s.ports)
-	case s.chassis < 1 || s.chassis > 150:
-		return fmt.Errorf("%d chassis: want 1 to 150", s.chassis)
+	case z.switches < 1 || z.switches > 250:
+		return fmt.Errorf("%d switches: want 1 to 250", z.switches)
+	case z.ports < 1 || z.ports > 250:
+		return fmt.Errorf("%d ports: want 1 to 250", z.ports)
+	case z.routers < 0 || z.routers > 50:
+		return fmt.Errorf("%d routers: want 0 to 50", z.routers)
+	case z.acls < 0 || z.acls > 20000:
+		return fmt.Errorf("%d ACLs: want 0 to 20000", z.acls)
+	case z.local < 0 || z.local > z.switches*z.ports:
+		return fmt.Errorf("%d local ports of %d", z.local, z.switches*z.ports)
+	case z.chassis < 1 || z.chassis > 150:
+		return fmt.Errorf("%d chassis: want 1 to 150", z.chassis)
 	}
 	return nil
 }

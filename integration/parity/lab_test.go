@@ -131,7 +131,7 @@ func newBench(t *testing.T, agent lab.Agent) *bench {
 
 func (b *bench) in(t *testing.T) *bench {
 	c := *b
-	c.Lab = b.Lab.In(t)
+	c.Lab = b.In(t)
 	return &c
 }
 

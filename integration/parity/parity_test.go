@@ -143,12 +143,18 @@ func TestParseFlow(t *testing.T) {
 		want Flow
 	}{
 		{" priority=0 actions=drop", Flow{Actions: "drop"}},
-		{"table=99, idle_timeout=100, send_flow_rem importance=3, actions=drop",
-			Flow{Table: 99, Priority: 32768, Extra: "idle_timeout=100, send_flow_rem, importance=3", Actions: "drop"}},
-		{"cookie=0x10, table=99, send_flow_rem ip actions=clone(set_field:0x1->reg0,output:1)",
-			Flow{Cookie: 16, Table: 99, Priority: 32768, Extra: "send_flow_rem", Match: "ip", Actions: "clone(set_field:0x1->reg0,output:1)"}},
-		{"table=8, priority=100,metadata=0x1,vlan_tci=0x1000/0x1000 actions=learn(table=69,idle_timeout=3),drop",
-			Flow{Table: 8, Priority: 100, Match: "metadata=0x1,vlan_tci=0x1000/0x1000", Actions: "learn(table=69,idle_timeout=3),drop"}},
+		{
+			"table=99, idle_timeout=100, send_flow_rem importance=3, actions=drop",
+			Flow{Table: 99, Priority: 32768, Extra: "idle_timeout=100, send_flow_rem, importance=3", Actions: "drop"},
+		},
+		{
+			"cookie=0x10, table=99, send_flow_rem ip actions=clone(set_field:0x1->reg0,output:1)",
+			Flow{Cookie: 16, Table: 99, Priority: 32768, Extra: "send_flow_rem", Match: "ip", Actions: "clone(set_field:0x1->reg0,output:1)"},
+		},
+		{
+			"table=8, priority=100,metadata=0x1,vlan_tci=0x1000/0x1000 actions=learn(table=69,idle_timeout=3),drop",
+			Flow{Table: 8, Priority: 100, Match: "metadata=0x1,vlan_tci=0x1000/0x1000", Actions: "learn(table=69,idle_timeout=3),drop"},
+		},
 	}
 	for _, tt := range tests {
 		got, err := ParseFlow(tt.line)
@@ -185,30 +191,37 @@ cookie=0xa, table=16, priority=5,conj_id=2,udp actions=drop
 	tests := []struct {
 		name, a, b, want string
 	}{
-		{"a tie and a reject that is out of scope", reference, `
+		{
+			"a tie and a reject that is out of scope", reference, `
 cookie=0xb, table=16, priority=5,tcp actions=resubmit(,17)
 table=16, priority=5,udp,tp_dst=2 actions=conjunction(7,1/2)
 cookie=0xa, table=16, priority=5,conj_id=7,udp actions=drop`,
 			`3 flows equal (1 of them attributed to another, interchangeable logical flow)
 out of scope (reject): 3 flows
-`},
-		{"out of scope excuses only what is missing", reference, reference + "cookie=0xc, table=17, priority=1 actions=drop",
+`,
+		},
+		{
+			"out of scope excuses only what is missing", reference, reference + "cookie=0xc, table=17, priority=1 actions=drop",
 			`6 flows equal
 --- A
 +++ B
 table 17: 0 only in A, 1 only in B, 0 with the same match
 + cookie=0xc, table=17, priority=1 actions=drop
     # ls_in_acl ingress 8 5 (udp) (reg0 = 0; reject { outport <-> inport; };)
-`},
-		{"a verb in a string is none", "cookie=0xd, priority=5,icmp actions=drop", "",
+`,
+		},
+		{
+			"a verb in a string is none", "cookie=0xd, priority=5,icmp actions=drop", "",
 			`0 flows equal
 --- A
 +++ B
 table 0: 1 only in A, 0 only in B, 0 with the same match
 - cookie=0xd, table=0, priority=5,icmp actions=drop
     # ls_in_acl ingress 8 5 (icmp) (sample(obs_point="reject {");)
-`},
-		{"a deviation, with its conjunction", `
+`,
+		},
+		{
+			"a deviation, with its conjunction", `
 cookie=0xe, priority=5,ip actions=drop
 cookie=0xe, priority=6,conj_id=1,ip actions=drop
 priority=6,ip,tp_dst=1 actions=conjunction(1,1/2),conjunction(2,1/2)
@@ -224,8 +237,10 @@ deviation (ip.dscp): 5 flows
 +++ B
 table 0: 1 only in A, 0 only in B, 0 with the same match
 - table=0, priority=6,ip,tp_dst=3 actions=conjunction(<a9b38a90>,1/2)
-`},
-		{"same match", "cookie=0xa, priority=5,ip actions=drop\ncookie=0xa, priority=4,ip actions=drop", "cookie=0xa, priority=5,ip actions=resubmit(,1)\ncookie=0xb, priority=4,ip actions=drop",
+`,
+		},
+		{
+			"same match", "cookie=0xa, priority=5,ip actions=drop\ncookie=0xa, priority=4,ip actions=drop", "cookie=0xa, priority=5,ip actions=resubmit(,1)\ncookie=0xb, priority=4,ip actions=drop",
 			`1 flows equal (1 of them attributed to another, interchangeable logical flow)
 --- A
 +++ B
@@ -233,7 +248,8 @@ table 0: 0 only in A, 0 only in B, 1 with the same match
 - cookie=0xa, table=0, priority=5,ip actions=drop
     # ls_in_acl ingress 8 5 (tcp) (next;)
 + cookie=0xa, table=0, priority=5,ip actions=resubmit(,1)
-`},
+`,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

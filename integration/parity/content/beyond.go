@@ -1,7 +1,7 @@
 package content
 
 // Beyond returns contents that an agent which agrees on those of All may still differ on: physical networks,
-// containers, gateways, address translation, load balancers and services. They show how far there is to go.
+// containers, gateways, address translation and load balancers. They show how far there is to go.
 func Beyond() []Content {
 	const mapped = `
 		--may-exist add-br br-ex
@@ -20,8 +20,10 @@ func Beyond() []Content {
 		{Name: "localnet", About: "a switch on a physical network", NB: localnet(""), VS: mapped, Local: bothPorts},
 		{Name: "localnet-tag", About: "a switch on a VLAN of a physical network", NB: localnet("set logical_switch_port ln0 tag_request=77"), VS: mapped, Local: bothPorts},
 		{Name: "localnet-unmapped", About: "a physical network that is not here", NB: localnet(""), Local: bothPorts},
-		{Name: "localnet-remote", About: "remote ports of a switch on a physical network are reached through it", NB: script(localnet(""), "lsp-add sw0 r1\nlsp-set-addresses r1 \"0a:00:00:00:00:11 10.0.0.17\""),
-			VS: mapped, Local: bothPorts, SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2")},
+		{
+			Name: "localnet-remote", About: "remote ports of a switch on a physical network are reached through it", NB: script(localnet(""), "lsp-add sw0 r1\nlsp-set-addresses r1 \"0a:00:00:00:00:11 10.0.0.17\""),
+			VS: mapped, Local: bothPorts, SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2"),
+		},
 		{Name: "nested", About: "containers: ports with a parent and a tag", Local: bothPorts, NB: script(twoPorts, `
 			ls-add sw1
 			lsp-add sw1 c1 p1 11
@@ -69,12 +71,6 @@ func Beyond() []Content {
 			ls-lb-add sw0 lb0
 			ls-lb-add sw0 lb1
 			lr-lb-add lr0 lb2
-		`)},
-		{Name: "dhcp", About: "DHCPv4 and DHCPv6 options of a port, and names", Local: bothPorts, NB: script(twoPorts, `
-			--id=@d4 create dhcp_options cidr=10.0.0.0/24 options:server_id=10.0.0.254 options:server_mac=\"0a:00:00:00:00:fe\" options:lease_time=3600 options:router=10.0.0.254
-			set logical_switch_port p1 dhcpv4_options=@d4
-			--id=@dns create dns records:www.example=10.0.0.1
-			add logical_switch sw0 dns_records @dns
 		`)},
 	}
 }

@@ -8,7 +8,7 @@ import (
 // Fixed returns the hand-written contents, the simple ones first.
 func Fixed() []Content {
 	var list []Content
-	for _, group := range [][]Content{switches(), portSecurity(), remotes(), acls(), routers()} {
+	for _, group := range [][]Content{switches(), portSecurity(), remotes(), acls(), routers(), services()} {
 		list = append(list, group...)
 	}
 	return list
@@ -90,8 +90,10 @@ func switches() []Content {
 			lsp-set-addresses "\$as1" "0a:00:00:00:00:04 10.0.0.4"
 			acl-add "sw, zero; (drop)" from-lport 5 "inport == \"p 1/x,y\" && ip4" allow-related
 		`},
-		{Name: "two-interfaces", About: "an interface without a logical port, and a logical port that does not exist",
-			NB: twoPorts, Local: []string{"p1", "p2", "not-there"}},
+		{
+			Name: "two-interfaces", About: "an interface without a logical port, and a logical port that does not exist",
+			NB: twoPorts, Local: []string{"p1", "p2", "not-there"},
+		},
 		{Name: "multicast-off", About: "a switch that does not relay unregistered multicast", Local: bothPorts, NB: script(twoPorts, `
 			set logical_switch sw0 other_config:mcast_snoop=false other_config:mcast_flood_unregistered=false
 			lsp-set-addresses p2 "0a:00:00:00:00:02" unknown
@@ -111,8 +113,10 @@ func portSecurity() []Content {
 		for i, a := range addresses {
 			quoted[i] = `"` + a + `"`
 		}
-		return Content{Name: "security-" + name, About: "port security: " + about, Local: bothPorts,
-			NB: script(twoPorts, "lsp-set-port-security p1 "+strings.Join(quoted, " "))}
+		return Content{
+			Name: "security-" + name, About: "port security: " + about, Local: bothPorts,
+			NB: script(twoPorts, "lsp-set-port-security p1 "+strings.Join(quoted, " ")),
+		}
 	}
 	return []Content{
 		secured("mac", "a MAC address", "0a:00:00:00:00:01"),
@@ -133,10 +137,13 @@ func remotes() []Content {
 		lsp-set-addresses r2 "0a:00:00:00:00:12 10.0.0.18" unknown
 	`)
 	return []Content{
-		{Name: "remote", About: "ports on two other chassis", NB: fourPorts, Local: bothPorts,
-			SB: script(chassis("hv2", "geneve", "172.31.0.102"), chassis("hv3", "geneve", "172.31.0.103"), "lsp-bind r1 hv2", "lsp-bind r2 hv3")},
+		{
+			Name: "remote", About: "ports on two other chassis", NB: fourPorts, Local: bothPorts,
+			SB: script(chassis("hv2", "geneve", "172.31.0.102"), chassis("hv3", "geneve", "172.31.0.103"), "lsp-bind r1 hv2", "lsp-bind r2 hv3"),
+		},
 		{Name: "remote-idle", About: "a chassis that has no port", NB: fourPorts, Local: bothPorts, SB: chassis("hv2", "geneve", "172.31.0.102")},
-		{Name: "remote-many", About: "broadcast to five chassis", NB: fourPorts + func() string { s, _ := ports("sw0", "x", 3, 5); return s }(), Local: bothPorts,
+		{
+			Name: "remote-many", About: "broadcast to five chassis", NB: fourPorts + func() string { s, _ := ports("sw0", "x", 3, 5); return s }(), Local: bothPorts,
 			SB: func() string {
 				var b strings.Builder
 				for i := 1; i <= 5; i++ {
@@ -144,43 +151,60 @@ func remotes() []Content {
 					fmt.Fprintf(&b, "lsp-bind x%d hv%d\n", i, i+1)
 				}
 				return b.String()
-			}()},
-		{Name: "remote-only-one-here", About: "a multicast group of local and remote unknown ports", NB: script(fourPorts, "lsp-set-addresses p1 unknown"), Local: []string{"p1"},
-			SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind r2 hv2")},
+			}(),
+		},
+		{
+			Name: "remote-only-one-here", About: "a multicast group of local and remote unknown ports", NB: script(fourPorts, "lsp-set-addresses p1 unknown"), Local: []string{"p1"},
+			SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind r2 hv2"),
+		},
 		{Name: "remote-requested", About: "ports that ask for a chassis: this one by name, another one, none", NB: script(fourPorts, `
 			set logical_switch_port p1 options:requested-chassis=n1
 			set logical_switch_port p2 options:requested-chassis=hv2
 			set logical_switch_port r1 options:requested-chassis=hv2
 		`), Local: []string{"p1", "p2", "r2"}, SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2")},
-		{Name: "remote-vxlan", About: "a chassis that has only VXLAN", NB: fourPorts, Local: bothPorts,
+		{
+			Name: "remote-vxlan", About: "a chassis that has only VXLAN", NB: fourPorts, Local: bothPorts,
 			VS: "set open . external_ids:ovn-encap-type=geneve,vxlan",
-			SB: script(chassis("hv2", "vxlan", "172.31.0.102"), chassis("hv3", "geneve", "172.31.0.103"), "lsp-bind r1 hv2", "lsp-bind r2 hv3")},
-		{Name: "remote-both-encaps", About: "a chassis that prefers Geneve to VXLAN", NB: fourPorts, Local: bothPorts,
+			SB: script(chassis("hv2", "vxlan", "172.31.0.102"), chassis("hv3", "geneve", "172.31.0.103"), "lsp-bind r1 hv2", "lsp-bind r2 hv3"),
+		},
+		{
+			Name: "remote-both-encaps", About: "a chassis that prefers Geneve to VXLAN", NB: fourPorts, Local: bothPorts,
 			VS: "set open . external_ids:ovn-encap-type=vxlan,geneve",
-			SB: script(chassis("hv2", "vxlan,geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind r2 hv2")},
-		{Name: "remote-no-common-encap", About: "a chassis that cannot be reached", NB: fourPorts, Local: bothPorts,
-			SB: script(chassis("hv2", "stt", "172.31.0.102"), "lsp-bind r1 hv2")},
-		{Name: "remote-two-ips", About: "a chassis with two encapsulation addresses, a port bound to the second", NB: fourPorts, Local: bothPorts, AnyTunnel: true,
+			SB: script(chassis("hv2", "vxlan,geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind r2 hv2"),
+		},
+		{
+			Name: "remote-no-common-encap", About: "a chassis that cannot be reached", NB: fourPorts, Local: bothPorts,
+			SB: script(chassis("hv2", "stt", "172.31.0.102"), "lsp-bind r1 hv2"),
+		},
+		{
+			Name: "remote-two-ips", About: "a chassis with two encapsulation addresses, a port bound to the second", NB: fourPorts, Local: bothPorts, AnyTunnel: true,
 			SB: script(chassis("hv2", "geneve", "172.31.0.102"), `
 				--id=@e create encap chassis_name=hv2 type=geneve ip=172.31.0.112 options:csum=false
 				add chassis hv2 encaps @e
 				lsp-bind r1 hv2
 				lsp-bind r2 hv2
 				set port_binding r2 encap=@e
-			`)},
-		{Name: "remote-ipv6-underlay", About: "a tunnel over IPv6", NB: fourPorts, Local: bothPorts,
-			SB: script(chassis("hv2", "geneve", "fd31::102"), "lsp-bind r1 hv2")},
-		{Name: "transport-zones", About: "only one of three chassis shares a transport zone", NB: fourPorts, Local: bothPorts,
+			`),
+		},
+		{
+			Name: "remote-ipv6-underlay", About: "a tunnel over IPv6", NB: fourPorts, Local: bothPorts,
+			SB: script(chassis("hv2", "geneve", "fd31::102"), "lsp-bind r1 hv2"),
+		},
+		{
+			Name: "transport-zones", About: "only one of three chassis shares a transport zone", NB: fourPorts, Local: bothPorts,
 			VS: "set open . external_ids:ovn-transport-zones=tz1,tz2",
 			SB: script(chassis("hv2", "geneve", "172.31.0.102"), chassis("hv3", "geneve", "172.31.0.103"), chassis("hv4", "geneve", "172.31.0.104"), `
 				set chassis hv2 transport_zones=tz2,tz3
 				set chassis hv3 transport_zones=tz4
 				lsp-bind r1 hv2
 				lsp-bind r2 hv3
-			`)},
-		{Name: "monitor-all", About: "the whole Southbound database is read", NB: script(fourPorts, "ls-add sw1\nlsp-add sw1 far\nlsp-set-addresses far \"0a:00:00:00:00:21 10.1.0.1\""), Local: bothPorts,
+			`),
+		},
+		{
+			Name: "monitor-all", About: "the whole Southbound database is read", NB: script(fourPorts, "ls-add sw1\nlsp-add sw1 far\nlsp-set-addresses far \"0a:00:00:00:00:21 10.1.0.1\""), Local: bothPorts,
 			VS: "set open . external_ids:ovn-monitor-all=true",
-			SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind far hv2")},
+			SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind far hv2"),
+		},
 		{Name: "older-chassis", About: "a chassis without feature flags: ovn-northd writes logical flows for older agents", NB: script(fourPorts, `
 			acl-add sw0 to-lport 1001 "ip4 && tcp.dst == 80" allow-related
 			acl-add sw0 to-lport 1000 ip drop
@@ -359,8 +383,10 @@ func routers() []Content {
 	}
 	return []Content{
 		with("two-switches", "a distributed router between two local switches"),
-		{Name: "router-one-port-here", About: "a router's far switch is local because a port of the near one is", NB: routed, Local: []string{"p1"},
-			SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind p2 hv2")},
+		{
+			Name: "router-one-port-here", About: "a router's far switch is local because a port of the near one is", NB: routed, Local: []string{"p1"},
+			SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind p2 hv2"),
+		},
 		{Name: "router-not-here", About: "a router none of whose switches has a port here", NB: script(routed, twoSwitchesAway), Local: []string{"lone"}},
 		with("ipv6-only", "a third switch that has IPv6 only", `
 			ls-add sw2
@@ -473,4 +499,22 @@ const twoSwitchesAway = `
 func (c Content) bind(sb string) Content {
 	c.SB = sb
 	return c
+}
+
+// services are what a switch does for its ports.
+func services() []Content {
+	return []Content{
+		{Name: "forwarding-group", About: "a virtual address in front of a group of ports", NB: script(twoPorts, "fwd-group-add fg0 sw0 10.0.0.100 0a:00:00:00:00:64 p1 p2"), Local: bothPorts},
+		{Name: "qos", About: "rate limits and marks of a switch", Local: bothPorts, NB: script(twoPorts, `
+			qos-add sw0 from-lport 100 "inport == \"p1\" && ip4" rate=1000 burst=100
+			qos-add sw0 to-lport 100 "outport == \"p1\" && ip4" dscp=46
+			qos-add sw0 to-lport 99 "outport == \"p2\" && ip4" rate=1000
+		`)},
+		{Name: "dhcp", About: "DHCPv4 and DHCPv6 options of a port, and names", Local: bothPorts, NB: script(twoPorts, `
+			--id=@d4 create dhcp_options cidr=10.0.0.0/24 options:server_id=10.0.0.254 options:server_mac=\"0a:00:00:00:00:fe\" options:lease_time=3600 options:router=10.0.0.254
+			set logical_switch_port p1 dhcpv4_options=@d4
+			--id=@dns create dns records:www.example=10.0.0.1
+			add logical_switch sw0 dns_records @dns
+		`)},
+	}
 }
