@@ -72,15 +72,15 @@ func (st *step) createBridge(root *vswitchdb.OpenvSwitch, datapathType string) {
 	if st.ovs.add(Op{Kind: Mutate, Table: vswitchdb.OpenvSwitchTable, UUID: root.UUID, Add: map[string]any{
 		"bridges": []Ref{{Name: bridge}},
 	}}) {
-		st.tell(LevelInfo, "bridge created", "bridge", st.cfg.Bridge)
+		st.tell("bridge created", "bridge", st.cfg.Bridge)
 	}
 }
 
 // index returns this agent's character for tunnel names, which is none for the first agent of a host; ok says
-// whether it has been agreed on.
+// whether there is one that can be used.
 func (st *step) index() (index string, ok bool) {
 	index, ok = st.in.Switch.Root().OtherConfig[indexPrefix+st.cfg.Name]
-	return index, ok
+	return index, ok && len(index) <= 1
 }
 
 // storeIndex takes the first index that no other agent of the host has.

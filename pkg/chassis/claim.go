@@ -146,7 +146,7 @@ func (st *step) advance(b binding, c *claim) *claim {
 		if st.ovs.setKeys(vswitchdb.InterfaceTable, b.iface.UUID, "external_ids", b.iface.ExternalIDs, map[string]string{
 			keyInstalled: "true", keyInstalledTS: strconv.FormatInt(st.in.Now, 10),
 		}) {
-			st.tell(LevelInfo, "lport installed", "lport", b.port.Name, "iface", b.iface.Name)
+			st.tell("lport installed", "lport", b.port.Name, "iface", b.iface.Name)
 		}
 	case !working && facts.installed:
 		st.unmark(b.iface)
@@ -229,10 +229,10 @@ func (st *step) writeBinding(b binding, up bool) {
 		if other := st.in.SB.Chassis[b.port.Chassis]; other != nil {
 			from = other.Name
 		}
-		st.tell(LevelInfo, "lport claimed", "lport", b.port.Name, "from", from)
+		st.tell("lport claimed", "lport", b.port.Name, "from", from)
 	}
 	if v, ok := set["up"]; ok {
-		st.tell(LevelInfo, "lport up changed", "lport", b.port.Name, "up", strconv.FormatBool(v == true))
+		st.tell("lport up changed", "lport", b.port.Name, "up", strconv.FormatBool(v == true))
 	}
 }
 
@@ -268,7 +268,7 @@ func (st *step) releaseAll(bindings []binding, at sites) {
 	slices.SortFunc(leaving, func(a, b *sb.Port) int { return compareUUIDs(a.UUID, b.UUID) })
 	for _, port := range leaving {
 		if st.release(port) {
-			st.tell(LevelInfo, "lport released", "lport", port.Name)
+			st.tell("lport released", "lport", port.Name)
 		}
 	}
 	for _, i := range at.installed {

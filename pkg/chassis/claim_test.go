@@ -140,6 +140,24 @@ func TestAcknowledgement(t *testing.T) {
 	}
 }
 
+func TestTunnelID(t *testing.T) {
+	for _, tt := range []struct {
+		id, chassis, ip string
+		ok              bool
+	}{
+		{"hv1@10.0.0.1", "hv1", "10.0.0.1", true},
+		{"a@b@fd00::1", "a@b", "fd00::1", true},
+		{"hv1", "", "", false},
+		{"hv1@", "", "", false},
+		{"@10.0.0.1", "", "", false},
+		{"", "", "", false},
+	} {
+		if chassis, ip, ok := tunnelID(tt.id); chassis != tt.chassis || ip != tt.ip || ok != tt.ok {
+			t.Errorf("tunnelID(%q) = %q, %q, %v, want %q, %q, %v", tt.id, chassis, ip, ok, tt.chassis, tt.ip, tt.ok)
+		}
+	}
+}
+
 func TestTunnelName(t *testing.T) {
 	for _, tt := range []struct {
 		index, chassis string
@@ -149,6 +167,7 @@ func TestTunnelName(t *testing.T) {
 		{"", "hv2", nil, "ovn-hv2-0"},
 		{"", "compute-17", nil, "ovn-comput-0"},
 		{"3", "compute-17", nil, "ovn3-compu-0"},
+		{"", "büroéé1", nil, "ovn-büro-0"},
 		{"", "compute-17", []string{"ovn-comput-0", "ovn-comput-1"}, "ovn-comput-2"},
 	} {
 		taken := map[string]bool{}

@@ -1,5 +1,7 @@
 package chassis
 
+import "strings"
+
 // Level is how loud an event is. The values are those of log/slog.
 type Level int
 
@@ -32,9 +34,10 @@ func event(level Level, message string, attrs ...string) Event {
 
 // String returns the event on one line: the message, then key=value for each fact.
 func (e Event) String() string {
-	out := e.Message
+	var b strings.Builder
+	b.WriteString(e.Message)
 	for _, a := range e.Attrs {
-		out += " " + a.Key + "=" + quote(a.Value)
+		b.WriteString(" " + a.Key + "=" + quote(a.Value))
 	}
-	return out
+	return b.String()
 }

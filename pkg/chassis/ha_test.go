@@ -31,7 +31,7 @@ func haStore(candidates, refs string) (*sb.Store, sb.UUID, map[string]*sb.Chassi
 		store.HAChassis[m.UUID] = m
 		g.HAChassis = append(g.HAChassis, m.UUID)
 	}
-	for _, name := range strings.Fields(refs) {
+	for name := range strings.FieldsSeq(refs) {
 		g.RefChassis = append(g.RefChassis, chassis[name].UUID)
 	}
 	store.HAChassisGroups[g.UUID] = g

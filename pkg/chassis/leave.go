@@ -49,7 +49,7 @@ func (st *step) leaveSouthbound() bool {
 			st.release(port)
 		}
 		if st.sb.add(Op{Kind: Delete, Table: sbdb.ChassisTable, UUID: st.me.UUID.String()}) {
-			st.tell(LevelInfo, "chassis unregistered", "chassis", st.cfg.Name)
+			st.tell("chassis unregistered", "chassis", st.cfg.Name)
 		}
 	}
 	if private != nil {
@@ -61,7 +61,7 @@ func (st *step) leaveSouthbound() bool {
 // leaveSwitch reports whether the switch has no tunnel port of ours.
 func (st *step) leaveSwitch() bool {
 	root := st.in.Switch.Root()
-	_, indexed := st.index()
+	_, indexed := root.OtherConfig[indexPrefix+st.cfg.Name]
 	st.ovs.dropKeys(vswitchdb.OpenvSwitchTable, root.UUID, "other_config", root.OtherConfig, indexPrefix+st.cfg.Name)
 	st.bridge = st.in.Switch.Bridge(st.cfg.Bridge)
 	if st.bridge == nil {

@@ -512,6 +512,7 @@ func (m *model) visible(table string, row any) bool {
 // command changes the databases as somebody else would. A first word it does not know is an error.
 //
 //	ovs KEY=VALUE... | ovs -KEY        Open_vSwitch external_ids
+//	other-config KEY=VALUE...          Open_vSwitch other_config
 //	bridge NAME | del-bridge NAME
 //	iface NAME [bridge=B] [type=T] [port:KEY=VALUE...] [KEY=VALUE...]   a port and its interface, with external_ids;
 //	                                       the bridge too if need be
@@ -551,6 +552,11 @@ func (m *model) command(line string) error {
 			k, v, _ := strings.Cut(p, "=")
 			root.ExternalIDs[k] = v
 		}
+		m.put(OpenvSwitch, vswitchdb.OpenvSwitchTable, rootUUID, &root)
+	case "other-config":
+		root := *m.table(OpenvSwitch, vswitchdb.OpenvSwitchTable)[rootUUID].(*vswitchdb.OpenvSwitch)
+		root.OtherConfig = maps.Clone(root.OtherConfig)
+		maps.Copy(root.OtherConfig, pairs(1))
 		m.put(OpenvSwitch, vswitchdb.OpenvSwitchTable, rootUUID, &root)
 	case "bridge":
 		m.addBridge(arg(1))
@@ -610,10 +616,7 @@ func (m *model) command(line string) error {
 		}
 		u, p := find[sbdb.PortBinding](m, Southbound, sbdb.PortBindingTable, "logical_port", arg(1))
 		if u == "" {
-			down := false
-			m.serial++
-			p = &sbdb.PortBinding{LogicalPort: arg(1), TunnelKey: m.serial % 32767, Up: &down}
-			u = m.insert(Southbound, sbdb.PortBindingTable, arg(1), p)
+			u, p = m.addPort(arg(1), dp)
 		}
 		options := pairs(3)
 		p.Datapath, p.Type = dp, options["type"]
@@ -717,6 +720,13 @@ func (m *model) command(line string) error {
 	m.collect()
 	m.vswitchd()
 	return m.unique()
+}
+
+func (m *model) addPort(name, dp string) (string, *sbdb.PortBinding) {
+	down := false
+	m.serial++
+	p := &sbdb.PortBinding{LogicalPort: name, Datapath: dp, TunnelKey: 1 + m.serial%sb.MaxPortKey, Up: &down}
+	return m.insert(Southbound, sbdb.PortBindingTable, name, p), p
 }
 
 func (m *model) datapath(name string) (string, *sbdb.DatapathBinding) {

@@ -228,7 +228,7 @@ func (t *transaction) setKeys(table, uuid, column string, have, want map[string]
 }
 
 // dropKeys removes those of keys that a map column has.
-func (t *transaction) dropKeys(table, uuid, column string, have map[string]string, keys ...string) bool {
+func (t *transaction) dropKeys(table, uuid, column string, have map[string]string, keys ...string) {
 	var present []string
 	for _, k := range keys {
 		if _, ok := have[k]; ok {
@@ -236,10 +236,10 @@ func (t *transaction) dropKeys(table, uuid, column string, have map[string]strin
 		}
 	}
 	if len(present) == 0 {
-		return false
+		return
 	}
 	slices.Sort(present)
-	return t.add(Op{Kind: Mutate, Table: table, UUID: uuid, Remove: map[string]any{column: present}})
+	t.add(Op{Kind: Mutate, Table: table, UUID: uuid, Remove: map[string]any{column: present}})
 }
 
 func compareRefs(a, b Ref) int {

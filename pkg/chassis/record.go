@@ -84,7 +84,7 @@ func (st *step) insertChassis() (name string, ok bool) {
 		set["transport_zones"] = st.cfg.TransportZones
 	}
 	if st.sb.add(Op{Kind: Insert, Table: sbdb.ChassisTable, Name: name, Set: set}) {
-		st.tell(LevelInfo, "chassis registered", "chassis", st.cfg.Name)
+		st.tell("chassis registered", "chassis", st.cfg.Name)
 	}
 	return name, true
 }

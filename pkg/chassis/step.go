@@ -260,8 +260,8 @@ func (st *step) monitor(want map[string][]Clause) {
 }
 
 // tell reports what this step does.
-func (st *step) tell(level Level, message string, attrs ...string) {
-	st.plan.Events = append(st.plan.Events, event(level, message, attrs...))
+func (st *step) tell(message string, attrs ...string) {
+	st.plan.Events = append(st.plan.Events, event(LevelInfo, message, attrs...))
 }
 
 // notice reports how things are, once for as long as they stay so.

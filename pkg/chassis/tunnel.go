@@ -24,8 +24,11 @@ const (
 
 // tunnelID splits the value of keyTunnel; ok is false if it is not of that form.
 func tunnelID(id string) (chassis, ip string, ok bool) {
-	chassis, ip, ok = strings.Cut(id, "@")
-	return chassis, ip, ok && chassis != "" && ip != ""
+	at := strings.LastIndexByte(id, '@')
+	if at <= 0 || at == len(id)-1 {
+		return "", "", false
+	}
+	return id[:at], id[at+1:], true
 }
 
 // A tunnelSpec is a tunnel port as it should be.
@@ -82,7 +85,7 @@ func (st *step) connectChassis() {
 		if st.ovs.add(Op{Kind: Insert, Table: vswitchdb.PortTable, Name: port, Set: map[string]any{
 			"name": name, "interfaces": []Ref{{Name: iface}}, "external_ids": map[string]string{keyTunnel: spec.id},
 		}}) {
-			st.tell(LevelInfo, "tunnel added", "chassis", spec.chassis, "port", name, "type", spec.kind,
+			st.tell("tunnel added", "chassis", spec.chassis, "port", name, "type", spec.kind,
 				"ip", spec.options["remote_ip"])
 		}
 		added = append(added, Ref{Name: port})
@@ -90,7 +93,7 @@ func (st *step) connectChassis() {
 	for _, id := range slices.Sorted(maps.Keys(have)) {
 		gone = append(gone, Ref{UUID: have[id].UUID})
 		if st.ovs.open {
-			st.tell(LevelInfo, "tunnel removed", "port", have[id].Name, "id", id)
+			st.tell("tunnel removed", "port", have[id].Name, "id", id)
 		}
 	}
 	st.changePorts(st.bridge, added, gone)
@@ -275,7 +278,7 @@ func shareZone(a, b []string) bool {
 // tunnelName returns the first free name for a tunnel port to a chassis, short enough for a network device. It is
 // empty if there is none.
 func tunnelName(index, chassis string, names map[string]bool) string {
-	prefix := chassis[:min(len(chassis), 6-len(index))]
+	prefix := strings.ToValidUTF8(chassis[:min(len(chassis), 6-len(index))], "")
 	for n := range 1 << 16 {
 		if name := fmt.Sprintf("ovn%s-%s-%x", index, prefix, n); !names[name] {
 			return name

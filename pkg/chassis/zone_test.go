@@ -123,7 +123,7 @@ func TestZoneLaws(t *testing.T) {
 			for name, z := range next {
 				_, user := users[name]
 				_, asks := requested[name]
-				if other, ok := holder[z.id]; ok && !(asks && requested[other] == z.id) {
+				if other, ok := holder[z.id]; ok && (!asks || requested[other] != z.id) {
 					t.Fatalf("seed %d turn %d: %s and %s share zone %d: %v", seed, turn, name, other, z.id, next)
 				}
 				holder[z.id] = name
