@@ -177,26 +177,15 @@ func (f *Flows) Run(ctx context.Context) error {
 			f.log.Warn("bridge connection ended", "path", path, "err", err)
 			backoff = minBackoff
 		}
-		f.pause(ctx, path, backoff)
+		pause := time.NewTimer(backoff)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
 		backoff = min(2*backoff, maxBackoff)
 	}
 	return nil
-}
-
-// pause waits before the next try, and meanwhile takes in what is desired, so that it does not pile up. It ends early
-// if the bridge is elsewhere.
-func (f *Flows) pause(ctx context.Context, path string, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	for f.take() == path {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-			return
-		case <-f.work:
-		}
-	}
 }
 
 // errMoved ends a connection whose bridge is not the one we want any more.
@@ -254,8 +243,9 @@ func (f *Flows) take() (path string) {
 	if b.Complete {
 		f.table.Begin()
 	}
-	for _, r := range b.Replacements {
+	for i, r := range b.Replacements {
 		f.table.Replace(r)
+		b.Replacements[i] = Replacement{} // the table has it encoded
 	}
 	if b.Complete {
 		f.table.End()

@@ -49,8 +49,16 @@ type bench struct {
 	log  strings.Builder
 }
 
-// newBench returns a bench whose Flows runs until stop. At its end no goroutine is left.
+// newBench returns a bench whose Flows runs until stop.
 func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := newBridge(t)
+	b.start()
+	return b
+}
+
+// newBridge returns a bench without a Flows. At the end of the test no goroutine is left.
+func newBridge(t *testing.T) *bench {
 	t.Helper()
 	shared.Do(func() { shared.Switch, shared.err = openflowtest.Open() })
 	if shared.err != nil {
@@ -62,7 +70,6 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { goleak.VerifyNone(t) })
-	b.start()
 	return b
 }
 
@@ -211,8 +218,10 @@ func TestAdoption(t *testing.T) {
 	b := newBench(t)
 	rules := some(50)
 	rules = append(rules,
-		ir.Rule{Table: 8, Priority: 60, Cookie: 7, Match: ir.Match{}.Eq(ir.EthType, 0x800).Eq(ir.IPProto, 6).Eq(ir.TCPDst, 80).Masked(ir.IPSrc, 0x0a000000, 0xff000000),
-			Actions: []ir.Action{ir.CT{Commit: true, Table: ir.NoTable, Zone: 9, Exec: []ir.Action{ir.SetWhole(ir.CTMark, 1)}}}},
+		ir.Rule{
+			Table: 8, Priority: 60, Cookie: 7, Match: ir.Match{}.Eq(ir.EthType, 0x800).Eq(ir.IPProto, 6).Eq(ir.TCPDst, 80).Masked(ir.IPSrc, 0x0a000000, 0xff000000),
+			Actions: []ir.Action{ir.CT{Commit: true, Table: ir.NoTable, Zone: 9, Exec: []ir.Action{ir.SetWhole(ir.CTMark, 1)}}},
+		},
 		ir.Rule{Table: 8, Priority: 61, Match: ir.Match{}.Eq(ir.Reg0, 1), Actions: []ir.Action{member(5, 0), member(6, 1)}})
 	b.Put(whole(1, rules))
 	b.installed(1)
@@ -347,9 +356,10 @@ func TestRefusedFlowsAreIsolated(t *testing.T) {
 			}
 			// One that changes is tried again, and one that nobody wants is forgotten.
 			fixed := some(14)[13]
+			sent = b.Status().Sent
 			b.Put(Batch{Turn: 3, Replacements: []Replacement{{Owner: owner(3), Rules: nil}, {Owner: owner(13), Rules: []ir.Rule{fixed}}}})
-			if s := b.installed(3); s.Refused != len(bad)-2 {
-				t.Errorf("one refused flow changed and one gone: %d refused, want %d", s.Refused, len(bad)-2)
+			if s := b.installed(3); s.Refused != len(bad)-2 || s.Sent != sent+1 {
+				t.Errorf("one refused flow changed and one gone: %d sent and %d refused, want 1 and %d", s.Sent-sent, s.Refused, len(bad)-2)
 			}
 			b.wantFlows(append(ruleTexts(good), openflow.FormatFlow(&fixed), "cookie=0x1, table=8, priority=5000,metadata=0x1 actions=drop"))
 		})
@@ -383,14 +393,13 @@ func rowNumber(row [16]byte) int { return int(row[0]) | int(row[1])<<8 }
 // ovs-vswitchd dies and comes back with empty bridges: they are filled from memory, and nobody is told that flows are
 // installed while they are not.
 func TestSwitchRestart(t *testing.T) {
-	b := newBench(t)
+	b := newBridge(t)
 	rules := some(200)
 	rules = append(rules, ir.Rule{
 		Table: 0, Priority: 100, Cookie: 3, Match: ir.Match{}.Eq(ir.InPort, 1), Actions: []ir.Action{
 			ir.Move{Src: ir.Sub{Field: ir.TunMetadata0 + 1, N: 16}, Dst: ir.Sub{Field: ir.Reg15, N: 16}}, ir.Resubmit{Table: 8},
 		},
 	})
-	b.stop()
 	b.sw.OFctl(t, "add-tlv-map", b.bridge, "{class=0x103,type=1,len=4}->tun_metadata0") // somebody else's
 	b.start()
 	geneve := b.until("a connection", func(s Status) bool { return s.Connected }).Geneve

@@ -23,7 +23,7 @@ type relaying struct {
 // relay listens until the test ends and passes one connection at a time on to a socket.
 func relay(t *testing.T, to string) *relaying {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "relay")
+	dir, err := os.MkdirTemp("/tmp", "relay") //nolint:usetesting // its paths are too long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
