@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/offloadd/offloadd/pkg/chassis"
@@ -77,6 +80,10 @@ var (
 		"next;", "drop;", "output;", `outport = "p1"; output;`, `outport = "_MC_flood"; output;`, "ct_next;",
 		"ct_commit { ct_mark.blocked = 0; }; next;", "eth.dst <-> eth.src; next;", "reg0 = 3; next;", "no_such_action;",
 		"log(name=\"x\"); next;", `outport = get_fdb(eth.dst); next;`, "ct_snat;",
+		"reg8[16..31] = select(1, 2=20);", "reg8[16..31] = select(1, 2=30);", "ct_lb(backends=10.0.0.1:80,10.0.0.2:80);",
+		`ct_lb_mark(backends=10.0.0.1,[fd00::1]:80; hash_fields="eth_src,ip_dst"; skip_snat);`, "set_meter(100); next;",
+		"set_meter(200, 10); set_meter(100); next;", `fwd_group(childports="p1", "p2");`,
+		`fwd_group(liveness="true", childports="p0", "p3");`, "reg8[16..31] = select(1, 2=20); no_such_action;",
 	}
 )
 
@@ -274,27 +281,97 @@ func (w *world) local(s *sb.Store) *chassis.Local {
 		}
 	}
 	l.CTZeroSNAT = w.rnd.IntN(10) > 0
+	l.HashL4Sym = w.rnd.IntN(10) > 0
 	return l
 }
 
-// flat is a program as sorted text: who wants which flow.
-func flat(owned map[Owner][]ir.Rule) []string {
+var usedID = regexp.MustCompile(`\b(group|meter):(\d+)`)
+
+// flat is a program as sorted text: who wants which flow. In the place of the identifiers of groups and meters, which
+// depend on the history if hashes collide, is what they stand for.
+func flat(owned map[Owner]Replacement) []string {
 	var out []string
-	for o, rules := range owned {
-		for i := range rules {
-			out = append(out, fmt.Sprintf("%v/%d %s", o.Row, o.Datapath, openflow.FormatFlow(&rules[i])))
+	for o, r := range owned {
+		for i := range r.Rules {
+			flow := usedID.ReplaceAllStringFunc(openflow.FormatFlow(&r.Rules[i]), func(s string) string {
+				kind, digits, _ := strings.Cut(s, ":")
+				n, err := strconv.ParseUint(digits, 10, 32)
+				if g, ok := r.Groups[uint32(n)]; kind == "group" && ok && err == nil {
+					return openflow.FormatGroup(0, &g)
+				}
+				if m, ok := r.Meters[uint32(n)]; kind == "meter" && ok && err == nil {
+					return fmt.Sprintf("meter of %v: %v", o.Row, m)
+				}
+				return "unknown " + s
+			})
+			out = append(out, fmt.Sprintf("%v/%d %s", o.Row, o.Datapath, flow))
 		}
 	}
 	slices.Sort(out)
 	return out
 }
 
-func take(owned map[Owner][]ir.Rule, rs []Replacement) {
+// checkIdentifiers tests what a program promises about groups and meters, and that the engine holds those that are in
+// use and no others.
+func checkIdentifiers(e *Engine, owned map[Owner]Replacement) error {
+	groups, meters := map[uint32]string{}, map[uint32]string{} // what they stand for
+	users := map[string]int{}
+	for o, r := range owned {
+		used := map[string]bool{}
+		for i := range r.Rules {
+			for _, s := range usedID.FindAllString(openflow.FormatFlow(&r.Rules[i]), -1) {
+				used[s] = true
+			}
+		}
+		for id, g := range r.Groups {
+			what := openflow.FormatGroup(0, &g)
+			if old, ok := groups[id]; ok && old != what {
+				return fmt.Errorf("group %d is %s and %s", id, old, what)
+			}
+			groups[id] = what
+		}
+		for id, m := range r.Meters {
+			what := fmt.Sprint(o.Row, m)
+			if old, ok := meters[id]; ok && old != what {
+				return fmt.Errorf("meter %d is %s and %s", id, old, what)
+			}
+			meters[id] = what
+		}
+		for id := range r.Groups {
+			users[fmt.Sprint("group:", id)]++
+		}
+		for id := range r.Meters {
+			users[fmt.Sprint("meter:", id)]++
+		}
+		if len(used) != len(r.Groups)+len(r.Meters) {
+			return fmt.Errorf("%v uses %v, has groups %v and meters %v", o, used, r.Groups, r.Meters)
+		}
+	}
+	if n := len(slices.Compact(slices.Sorted(maps.Values(groups)))); n != len(groups) {
+		return fmt.Errorf("%d groups for %d contents", len(groups), n)
+	}
+	if n := len(slices.Compact(slices.Sorted(maps.Values(meters)))); n != len(meters) {
+		return fmt.Errorf("%d meters for %d uses", len(meters), n)
+	}
+	held := map[string]int{}
+	for id, i := range e.groups.issued {
+		held[fmt.Sprint("group:", id)] = i.users
+	}
+	for id, i := range e.meters.issued {
+		held[fmt.Sprint("meter:", id)] = i.users
+	}
+	if !maps.Equal(held, users) {
+		return fmt.Errorf("engine holds %v, in use are %v", held, users)
+	}
+	return nil
+}
+
+func take(owned map[Owner]Replacement, rs []Replacement) {
 	for _, r := range rs {
 		if len(r.Rules) == 0 {
 			delete(owned, r.Owner)
 		} else {
-			owned[r.Owner] = r.Rules
+			owned[r.Owner] = r
 		}
 	}
 }
@@ -307,13 +384,14 @@ func TestIncrementalEqualsRecompute(t *testing.T) {
 	}
 	first := rand.Uint64()
 	t.Logf("first seed %d", first)
-	rules := 0
+	var rules, groups, meters int
 	for i := range uint64(histories) {
 		seed := first + i
 		w := newWorld(rand.New(rand.NewPCG(seed, 0)))
 		store := sb.NewStore()
 		e := NewEngine()
-		owned := map[Owner][]ir.Rule{}
+		e.groups, e.meters = newIdentifiers(23), newIdentifiers(23) // hashes collide
+		owned := map[Owner]Replacement{}
 		in := Input{SB: store, Local: w.local(store), Geneve: ir.TunMetadata0}
 		for step := range steps {
 			d := store.Apply(w.mutate())
@@ -325,8 +403,12 @@ func TestIncrementalEqualsRecompute(t *testing.T) {
 			}
 			take(owned, e.Update(d, in))
 
-			fresh := map[Owner][]ir.Rule{}
+			fresh := map[Owner]Replacement{}
 			take(fresh, NewEngine().Recompute(in))
+			if err := checkIdentifiers(e, owned); err != nil {
+				t.Fatalf("seed %d step %d: %v", seed, step, err)
+			}
+			groups, meters = max(groups, len(e.groups.issued)), max(meters, len(e.meters.issued))
 			got, want := flat(owned), flat(fresh)
 			rules += len(want)
 			if !slices.Equal(got, want) {
@@ -337,8 +419,8 @@ func TestIncrementalEqualsRecompute(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d rules compared", rules)
-	if rules < histories*steps*5 {
+	t.Logf("%d rules compared, with up to %d groups and %d meters", rules, groups, meters)
+	if rules < histories*steps*5 || groups < 3 || meters < 3 {
 		t.Errorf("only %d rules were compared: the worlds are too empty to say anything", rules)
 	}
 }

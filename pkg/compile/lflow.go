@@ -39,6 +39,7 @@ func (e *Engine) compileFlow(out []Replacement, u *unit, id sb.UUID, d dirt) ([]
 	if d.all {
 		delete(e.skipped, id)
 	}
+	var ruled []Replacement // come after the dropped ones: a tunnel key may have moved to another datapath
 	for _, id := range datapaths {
 		if _, named := d.datapaths[id]; !d.all && !named {
 			continue
@@ -69,9 +70,9 @@ func (e *Engine) compileFlow(out []Replacement, u *unit, id sb.UUID, d dirt) ([]
 			u.parts = map[sb.UUID]part{}
 		}
 		u.parts[id] = now
-		out = append(out, Replacement{Owner{f.UUID, dp.Key}, s.rules, s.groups, s.meters})
+		ruled = append(ruled, Replacement{Owner{f.UUID, dp.Key}, s.rules, s.groups, s.meters})
 	}
-	return out, true
+	return append(out, ruled...), true
 }
 
 func skipOf(f *sb.LogicalFlow, err error) Skip {
@@ -176,6 +177,16 @@ type exprEntry struct {
 }
 
 type addressSet struct{ constants []logical.Constant }
+
+// keptTexts is how many texts the caches keep between two runs: a run over everything shares much, and the next change
+// concerns little of it.
+const keptTexts = 1 << 8
+
+func (c *exprCache) trim() {
+	if len(c.entries) > keptTexts {
+		*c = exprCache{sets: c.sets}
+	}
+}
 
 func (c *exprCache) changedAddressSet(name string) {
 	delete(c.sets, name)
