@@ -32,7 +32,14 @@ func main() {
 	}
 }
 
+// gcPercent is GOGC if the environment says nothing: most of the heap is the desired state, which lives long, so half as
+// much garbage as usual costs a few collections at the start and saves a fifth of the memory for good.
+const gcPercent = 50
+
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	config, version, err := parse(args, stderr)
 	if err != nil {
 		return err

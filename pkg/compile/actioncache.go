@@ -36,6 +36,12 @@ type parsedActions struct {
 	err        error
 }
 
+func (c *actionCache) trim() {
+	if len(c.parsed) > keptTexts || len(c.encoded) > keptTexts {
+		*c = actionCache{flows: c.flows}
+	}
+}
+
 func keyOf(f *sb.LogicalFlow) actionKey { return actionKey{f.Actions, f.Egress, f.Table} }
 
 func (c *actionCache) parse(f *sb.LogicalFlow) (*parsedActions, error) {

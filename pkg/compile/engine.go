@@ -245,6 +245,8 @@ func (e *Engine) run(todo map[unitID]dirt) []Replacement {
 	for _, id := range ids {
 		out = e.compile(out, id, todo[id])
 	}
+	e.exprs.trim()
+	e.actions.trim()
 	return out
 }
 
