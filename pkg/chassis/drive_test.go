@@ -91,7 +91,7 @@ func (d *driver) step() (busy bool, err error) {
 	if plan.ConditionsChanged {
 		d.pending = append(d.pending, wanted{d.turn, plan.Conditions})
 	}
-	if d.turn == 1 { // the Southbound is connected with these
+	if d.turn == 1 && len(d.pending) > 0 { // the Southbound is connected with these
 		w := d.pending[0]
 		d.m.conditions, d.m.monitorAll, d.condTurn = w.conditions, w.conditions == nil, w.turn
 		d.pending = nil

@@ -671,9 +671,7 @@ func (m *model) command(line string) error {
 		c.Encaps = nil
 		for e := range strings.SplitSeq(arg(2), ",") {
 			kind, ip, _ := strings.Cut(e, ":")
-			c.Encaps = append(c.Encaps, m.insert(Southbound, sbdb.EncapTable, arg(1)+"@"+e, &sbdb.Encap{
-				Type: kind, IP: ip, ChassisName: arg(1), Options: map[string]string{"csum": "true"},
-			}))
+			c.Encaps = append(c.Encaps, m.addEncap(arg(1), kind, ip))
 		}
 		c.TransportZones = nil
 		if z := pairs(3)["zones"]; z != "" {
@@ -720,6 +718,16 @@ func (m *model) command(line string) error {
 	m.collect()
 	m.vswitchd()
 	return m.unique()
+}
+
+func (m *model) addEncap(chassis, kind, ip string) string {
+	return m.insert(Southbound, sbdb.EncapTable, chassis+"@"+kind+":"+ip, &sbdb.Encap{
+		Type: kind, IP: ip, ChassisName: chassis, Options: map[string]string{"csum": "true"},
+	})
+}
+
+func (m *model) addChassis(name, kind, ip string) {
+	m.insert(Southbound, sbdb.ChassisTable, name, &sbdb.Chassis{Name: name, Encaps: []string{m.addEncap(name, kind, ip)}})
 }
 
 func (m *model) addPort(name, dp string) (string, *sbdb.PortBinding) {
