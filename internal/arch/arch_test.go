@@ -53,6 +53,11 @@ var rooms = map[string]room{
 
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
+	"pkg/reason":       {pure: true},
+	"pkg/ports":        {imports: []string{"pkg/reason"}},
+	"pkg/api":          {imports: []string{"pkg/ports", "pkg/reason", "proto/offload/v1"}},
+	"proto/offload/v1": {},
+
 	"internal/arch":   {},
 	"internal/golden": {},
 

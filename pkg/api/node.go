@@ -1,0 +1,117 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/offloadd/offloadd/pkg/reason"
+)
+
+// An Identity is what the daemon is, and the versions it sees around it. "" is not known.
+type Identity struct {
+	Capabilities []string // beyond the first version of the services, for example "port.veth"
+	Version      string   // of the daemon's build
+	Commit       string
+	GoVersion    string
+	Started      time.Time
+	BootID       string
+	Hostname     string
+	Chassis      string
+	Schemas      map[string]string // versions by database
+	Kernel       string            // the release
+	OVS          string
+	Northd       string // northd_internal_version
+}
+
+// Subsystem names a part of the daemon that may work while another does not, in the status and for grpc.health.v1.
+type Subsystem string
+
+// The subsystems.
+const (
+	SubsystemPort   Subsystem = "offload.port"   // ports can be created
+	SubsystemSB     Subsystem = "offload.sb"     // the Southbound is connected and read
+	SubsystemOVS    Subsystem = "offload.ovs"    // the local database is connected and read
+	SubsystemBridge Subsystem = "offload.bridge" // the integration bridge is connected
+)
+
+// Subsystems lists all subsystems, ordered by name.
+func Subsystems() []Subsystem {
+	return []Subsystem{SubsystemBridge, SubsystemOVS, SubsystemPort, SubsystemSB}
+}
+
+// A Health is how a subsystem is.
+type Health struct {
+	Subsystem Subsystem
+	Reason    reason.Reason // why it does not work; "" if it does
+	Message   string        // the same for people
+	Since     time.Time     // the zero Time: not known
+}
+
+// A Status is how the chassis is doing.
+type Status struct {
+	Chassis     string
+	Health      []Health
+	Databases   []Database
+	Bridge      Bridge
+	Turn        uint64
+	AckedTurn   uint64
+	NBCfg       int64
+	Datapaths   int
+	Ports       int
+	Tunnels     int
+	Skipped     map[string]int // rows by unsupported action; "" counts malformed ones
+	RowsRefused int
+}
+
+// A Database is a connection to a database.
+type Database struct {
+	Name      string
+	Remote    string
+	Connected bool
+	Synced    bool           // read since the start
+	Rows      map[string]int // held, by table
+}
+
+// A Bridge is the integration bridge.
+type Bridge struct {
+	Name      string
+	Connected bool
+	Installed bool // everything wanted
+	Desired   int  // flows
+	Refused   int  // flows
+	Groups    int  // desired
+	Meters    int  // desired
+	Sent      uint64
+}
+
+// An Encap is a way to reach a chassis.
+type Encap struct {
+	Type string // geneve or vxlan
+	IP   string
+}
+
+// A Chassis is a node of the deployment.
+type Chassis struct {
+	Name           string
+	Hostname       string
+	Encaps         []Encap
+	Local          bool
+	NBCfg          int64
+	BridgeMappings string
+}
+
+// A Tunnel is an interface that leads to another chassis.
+type Tunnel struct {
+	Interface string
+	Chassis   string
+	Type      string     // geneve or vxlan
+	RemoteIP  netip.Addr // the other side's
+	LocalIP   netip.Addr // the zero Addr: the kernel chooses
+	OFPort    uint32     // 0: none yet
+}
+
+// A Zone is a conntrack zone in use.
+type Zone struct {
+	Owner string // as in ct-zone-list
+	Zone  uint16
+}

@@ -1,0 +1,51 @@
+// Package api serves the daemon's gRPC services on a unix socket: it checks who calls and how, converts, and maps errors to
+// codes. Nothing else in the daemon speaks protobuf.
+//
+// What the services show and do comes through three seams, Ports, Node and Flows.
+package api
+
+import (
+	"context"
+
+	"github.com/offloadd/offloadd/pkg/ports"
+)
+
+// Ports makes and removes ports. Errors that a caller shall understand are or wrap a *reason.Error. Calls come from
+// many goroutines, and their contexts have deadlines.
+type Ports interface {
+	// Create returns the port when it is plugged or installed, as req.Wait says, and undoes everything if it fails. The
+	// specification has passed ports.Spec.Validate. With req.ValidateOnly it changes nothing, and the port has a Spec only.
+	Create(ctx context.Context, req ports.CreateRequest) (ports.Port, error)
+
+	// Delete returns when nothing is left of the port, and whether there was one.
+	Delete(ctx context.Context, req ports.DeleteRequest) (existed bool, err error)
+
+	// Check compares a port with the kernel and Open vSwitch; no problems is nil.
+	Check(ctx context.Context, req ports.CheckRequest) ([]ports.Problem, error)
+
+	// Feed shows the ports. It is always the same.
+	Feed() *ports.Feed
+}
+
+// Node tells of the chassis. Calls come from many goroutines.
+type Node interface {
+	Identity(ctx context.Context) (Identity, error)
+	Status(ctx context.Context) (Status, error)
+	// Chassis, Tunnels and Zones are in any order.
+	Chassis(ctx context.Context) ([]Chassis, error)
+	Tunnels(ctx context.Context) ([]Tunnel, error)
+	Zones(ctx context.Context) ([]Zone, error)
+	// Recompute returns when everything has been computed from nothing.
+	Recompute(ctx context.Context) error
+	// Leave returns when the chassis has left; when ctx ends before, leaving goes on.
+	Leave(ctx context.Context) error
+}
+
+// Flows shows how packets are processed. Each method calls yield for one result after the other, in the order the .proto file
+// promises, and ends with yield's error if that is not nil. Calls come from many goroutines; the state of the chassis is that at
+// one moment, however slowly yield returns.
+type Flows interface {
+	LogicalFlows(ctx context.Context, filter LogicalFlowFilter, yield func(LogicalFlow) error) error
+	Flows(ctx context.Context, filter FlowFilter, yield func(Flow) error) error
+	Trace(ctx context.Context, req TraceRequest, yield func(TraceStep) error) error
+}
