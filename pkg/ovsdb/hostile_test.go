@@ -337,3 +337,32 @@ func TestSetRemotes(t *testing.T) {
 	set("unix:/nonexistent", remotes[0])
 	f.until("first server again", func() bool { return f.names() == "s0" && f.last.Connected })
 }
+
+// TestReconnectAtOnce loses connections of which one had lasted. There is no
+// wait after that one and the first, for one try is free, but after the others.
+func TestReconnectAtOnce(t *testing.T) {
+	t.Parallel()
+	remote := ovsdbtest.Serve(t, func(n int, c *ovsdbtest.Conn) {
+		if !c.Schema(sbdb.Database, addressSetSchema) || !c.Contents("{}") {
+			return
+		}
+		if n == 3 {
+			time.Sleep(1100 * time.Millisecond)
+		}
+		if n == 5 {
+			c.Idle()
+		}
+	})
+	f := follow(t, southbound(remote))
+	wait(t, "six connections", func() bool { return f.log.count("database connected") == 6 })
+	var waits []string
+	for line := range strings.Lines(f.log.String()) {
+		if _, wait, ok := strings.Cut(strings.TrimSpace(line), "retry_in="); ok {
+			waits = append(waits, wait)
+		}
+	}
+	atOnce := func(i int) bool { return i < len(waits) && waits[i] == "0s" }
+	if len(waits) != 5 || !atOnce(0) || !atOnce(3) || atOnce(1) || atOnce(2) || atOnce(4) {
+		t.Errorf("waits after five losses, of which the fourth was late: %v", waits)
+	}
+}

@@ -157,12 +157,18 @@ func (s *session) receive(m *message) ([]Change, error) {
 
 var errMonitorCanceled = errors.New("monitor canceled: the database is gone or has a new schema")
 
-// maxQueued bounds the messages that wait for a server which does not read.
-const maxQueued = 4096
+// Limits on the messages that wait for a server which does not read.
+const (
+	maxQueued = 1024
+	maxEcho   = 64 << 10 // bytes
+)
 
 func (s *session) echo(m *message) error {
-	if len(s.out) >= maxQueued {
+	switch {
+	case len(s.out) >= maxQueued:
 		return errors.New("server asks for echoes but does not read them")
+	case len(m.id)+len(m.value) > maxEcho:
+		return fmt.Errorf("server asks for an echo of more than %d bytes", maxEcho)
 	}
 	params := m.value
 	if params == nil {

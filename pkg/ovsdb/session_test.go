@@ -547,3 +547,14 @@ func TestSessionEchoFlood(t *testing.T) {
 	}
 	t.Errorf("queues %d answers", len(s.out))
 }
+
+func TestSessionLongEcho(t *testing.T) {
+	s, d := testSession(t)
+	m, err := d.decode(`{"id":1,"method":"echo","params":["` + strings.Repeat("a", maxEcho) + `"]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = s.receive(m); err == nil {
+		t.Error("echoes a long text")
+	}
+}
