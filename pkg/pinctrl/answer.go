@@ -3,6 +3,7 @@ package pinctrl
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/offloadd/offloadd/pkg/compile"
 	"github.com/offloadd/offloadd/pkg/ir"
@@ -41,11 +42,12 @@ func Answer(pin openflow.PacketIn) (PacketOut, error) {
 	return PacketOut{append(restore(pin.Metadata), nested...), packet}, nil
 }
 
-// restore returns the actions that give a packet the registers and the metadata of another.
+// restore returns the actions that give a packet the registers and the metadata of another: all of its state in the
+// logical pipeline.
 func restore(m ir.Match) []ir.Action {
 	var acts []ir.Action
 	for _, t := range m {
-		if t.Field.IsReg() || t.Field == ir.Metadata || t.Field == ir.TunID || t.Field.IsTunMetadata() || t.Field == ir.PktMark {
+		if t.Field.IsReg() || t.Field == ir.Metadata {
 			acts = append(acts, ir.Set{Field: t.Field, Value: t.Value, Mask: t.Field.Ones()})
 		}
 	}
@@ -67,8 +69,19 @@ const (
 	llaOption  = 8  // option type, length, Ethernet address
 )
 
+// Who a Neighbor Advertisement is for if nobody in particular asked: all nodes, RFC 4291, section 2.7.1, and their
+// Ethernet address, RFC 2464, section 7.
+var (
+	allNodes    = []byte{0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}
+	allNodesEth = []byte{0x33, 0x33, 0, 0, 0, 1}
+)
+
 // advertise returns the Neighbor Advertisement that answers a Neighbor Solicitation. Its Ethernet source and the
 // link-layer address in it are placeholders that the nested actions of the logical flow overwrite.
+//
+// A solicitation from the unspecified address asks whether the address is free (duplicate address detection). Its
+// answer goes to all nodes and is not marked as solicited, RFC 4861, section 7.2.4. OVN's pinctrl sends it to the
+// unspecified address, where nobody listens: two ports then use the same address unnoticed.
 func advertise(packet []byte, flags uint32) ([]byte, error) {
 	const what = "neighbor solicitation"
 	l3 := ethHeader
@@ -93,24 +106,34 @@ func advertise(packet []byte, flags uint32) ([]byte, error) {
 	if ip[0]>>4 != 6 || ip[6] != 58 || ip[7] != 255 || nd[0] != 135 || nd[1] != 0 {
 		return nil, fmt.Errorf("%s: version %d, next header %d, hop limit %d, type %d, code %d", what, ip[0]>>4, ip[6], ip[7], nd[0], nd[1])
 	}
-	src, target := ip[8:24], nd[8:24]
+	target := nd[8:24]
+	if target[0] == 0xff {
+		return nil, fmt.Errorf("%s: multicast target", what)
+	}
+	asker, eth := ip[8:24], packet[6:12]
+	if allZero(asker) {
+		asker, eth = allNodes, allNodesEth
+		flags &^= flagSolicited
+	}
 
 	out := make([]byte, 0, l3+ip6Header+ndHeader+llaOption)
-	out = append(out, packet[6:12]...) // to who asked
+	out = append(out, eth...)
 	out = append(out, packet[0:6]...)
 	out = append(out, packet[12:l3]...)
 	out = append(out, 0x60, 0, 0, 0, 0, ndHeader+llaOption, 58, 255)
 	out = append(out, target...)
-	out = append(out, src...)
+	out = append(out, asker...)
 	icmp := len(out)
 	out = append(out, 136, 0, 0, 0)
 	out = binary.BigEndian.AppendUint32(out, flags)
 	out = append(out, target...)
 	out = append(out, 2, 1) // target link-layer address, 8 bytes
 	out = append(out, packet[0:6]...)
-	binary.BigEndian.PutUint16(out[icmp+2:], checksum6(target, src, 58, out[icmp:]))
+	binary.BigEndian.PutUint16(out[icmp+2:], checksum6(target, asker, 58, out[icmp:]))
 	return out, nil
 }
+
+func allZero(b []byte) bool { return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 }) }
 
 // checksum6 is the upper-layer checksum of RFC 8200, section 8.1, of payload, in which the checksum itself is 0.
 func checksum6(src, dst []byte, next uint8, payload []byte) uint16 {

@@ -41,6 +41,12 @@ func (r *Responder) SetPath(path string) {
 	}
 }
 
+func (r *Responder) bridge() (path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.path
+}
+
 // Counts returns how many packets have been answered, and how many could not be.
 func (r *Responder) Counts() (answered, refused uint64) { return r.answered.Load(), r.refused.Load() }
 
@@ -54,9 +60,7 @@ const (
 func (r *Responder) Run(ctx context.Context) error {
 	backoff := minBackoff
 	for ctx.Err() == nil {
-		r.mu.Lock()
-		path := r.path
-		r.mu.Unlock()
+		path := r.bridge()
 		if path == "" {
 			select {
 			case <-ctx.Done():
@@ -68,6 +72,10 @@ func (r *Responder) Run(ctx context.Context) error {
 		err := r.serve(ctx, path)
 		if ctx.Err() != nil {
 			break
+		}
+		if err == nil {
+			backoff = minBackoff
+			continue
 		}
 		if time.Since(began) > maxBackoff {
 			r.log.Warn("packet-in connection ended", "path", path, "err", err)
@@ -107,7 +115,9 @@ func (r *Responder) serve(ctx context.Context, path string) error {
 		case <-conn.Done():
 			return conn.Err()
 		case <-r.work:
-			return nil // the bridge may have moved
+			if r.bridge() != path {
+				return nil // it has moved
+			}
 		case pin := <-conn.PacketIns():
 			out, err := Answer(pin)
 			if err == nil {
