@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer signal.Stop(recompute)
 
 	tasks := append(agent.Tasks(),
-		daemon.Task{Name: "control", Run: daemon.NewControl(config.Listen, agent, "offloadd "+buildVersion(), log).Run},
+		daemon.Task{Name: "control", Run: daemon.NewControl(config.Control, agent, "offloadd "+buildVersion(), log).Run},
 		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {
 			for {
 				select {
@@ -104,7 +104,8 @@ func parse(args []string, stderr io.Writer) (config daemon.Config, version bool,
 		fs.PrintDefaults()
 	}
 	file := fs.String("config", "", "read the YAML configuration `FILE`")
-	listen := fs.String("listen", "", "control socket, `unix:PATH` (default offloadd.ctl in the run directory)")
+	listen := fs.String("listen", "", "socket of the gRPC API, `unix:PATH` (default offloadd.sock in the run directory)")
+	control := fs.String("control", "", "socket for ovs-appctl, `unix:PATH` (default offloadd.ctl in the run directory)")
 	runDir := fs.String("run-dir", "", "`directory` of what lasts until the next boot (default "+config.RunDir+")")
 	stateDir := fs.String("state-dir", "", "`directory` of what lasts longer (default "+config.StateDir+")")
 	ovsRunDir := fs.String("ovs-run-dir", "", "`directory` of the bridges' management sockets (default that of OVS-DATABASE)")
@@ -132,6 +133,7 @@ func parse(args []string, stderr io.Writer) (config daemon.Config, version bool,
 	}{
 		{&config.OVSDatabase, fs.Arg(0)},
 		{&config.Listen, *listen},
+		{&config.Control, *control},
 		{&config.RunDir, *runDir},
 		{&config.StateDir, *stateDir},
 		{&config.OVSRunDir, *ovsRunDir},

@@ -269,7 +269,7 @@ func (n *Node) startOffloadd() error {
 	}
 	argv := []string{
 		n.lab.opts.OffloaddPath,
-		"--listen=unix:" + filepath.Join(n.Dir, "offloadd.ctl"), "--run-dir=" + n.Dir, "--state-dir=" + filepath.Join(n.Dir, "state"),
+		"--run-dir=" + n.Dir, "--state-dir=" + filepath.Join(n.Dir, "state"),
 	}
 	if n.lab.opts.TLS {
 		k := n.lab.keys(n.Name)

@@ -22,8 +22,10 @@ type Config struct {
 	// RunDir holds what lasts until the next boot, StateDir what lasts longer.
 	RunDir   string `json:"run_dir,omitempty"`
 	StateDir string `json:"state_dir,omitempty"`
-	// Listen is the control socket, unix:PATH. Empty: offloadd.ctl in RunDir.
-	Listen string `json:"listen,omitempty"`
+	// Listen is the socket of the API, Control that of ovs-appctl(8), both unix:PATH. Empty: offloadd.sock and
+	// offloadd.ctl in RunDir.
+	Listen  string `json:"listen,omitempty"`
+	Control string `json:"control,omitempty"`
 	// LogFormat is text or json, LogLevel one of debug, info, warn and error.
 	LogFormat string `json:"log_format,omitempty"`
 	LogLevel  string `json:"log_level,omitempty"`
@@ -87,11 +89,23 @@ func (c Config) Check() (Config, error) {
 		}
 		c.OVSRunDir = filepath.Dir(path)
 	}
-	if c.Listen == "" {
-		c.Listen = "unix:" + filepath.Join(c.RunDir, "offloadd.ctl")
+	for _, s := range []struct {
+		key   string
+		value *string
+		file  string
+	}{
+		{"listen", &c.Listen, "offloadd.sock"},
+		{"control", &c.Control, "offloadd.ctl"},
+	} {
+		if *s.value == "" {
+			*s.value = "unix:" + filepath.Join(c.RunDir, s.file)
+		}
+		if !strings.HasPrefix(*s.value, "unix:/") {
+			return c, fmt.Errorf("daemon config %s %q: not unix:/PATH", s.key, *s.value)
+		}
 	}
-	if !strings.HasPrefix(c.Listen, "unix:/") {
-		return c, fmt.Errorf("daemon config listen %q: not unix:/PATH", c.Listen)
+	if c.Listen == c.Control {
+		return c, fmt.Errorf("daemon config control %q: the API listens there", c.Control)
 	}
 	switch c.LogFormat {
 	case "text", "json":

@@ -65,6 +65,8 @@ func TestBadConfig(t *testing.T) {
 		{"no_such_key: 1", `unknown field "no_such_key"`},
 		{"log_format: xml", `log_format "xml": neither text nor json`},
 		{"log_level: loud", `log_level "loud": none of debug, info, warn, error`},
+		{"control: relative", `control "relative": not unix:/PATH`},
+		{"listen: unix:/a\ncontrol: unix:/a", `control "unix:/a": the API listens there`},
 		{"listen: tcp:1.2.3.4:5", `listen "tcp:1.2.3.4:5": not unix:/PATH`},
 		{"ovs_database: tcp:127.0.0.1:6640", "ovs_run_dir: needed, since ovs_database"},
 		{"ovs_database: nonsense", "ovs_database: "},
