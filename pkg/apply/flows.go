@@ -17,7 +17,10 @@ import (
 type Batch struct {
 	Turn uint64
 	// Complete says that Replacements are all there is: owners that are not among them want nothing.
-	Complete     bool
+	Complete bool
+	// More says that the turn goes on in the next batch, which is not Complete itself. Nothing is installed before the
+	// last one, but the rules of this one need not be kept by who has compiled them.
+	More         bool
 	Replacements []Replacement
 	// FlushZones are conntrack zones to empty before the flows of this turn are installed.
 	FlushZones []uint16
@@ -67,6 +70,8 @@ type Flows struct {
 	// Owned by Run.
 	table    *FlowTable
 	complete bool // a complete batch has arrived
+	open     bool // of a complete batch, more is to come
+	more     bool // of the turn, more is to come
 	turn     uint64
 	zones    []uint16
 	geneve   ir.Field // where OVN's Geneve option was mapped last; 0: nowhere
@@ -105,7 +110,7 @@ func (f *Flows) Put(b Batch) {
 	if b.Complete {
 		p.Complete, p.Replacements = true, nil
 	}
-	p.Turn = b.Turn
+	p.Turn, p.More = b.Turn, b.More
 	p.Replacements = append(p.Replacements, b.Replacements...)
 	p.FlushZones = append(p.FlushZones, b.FlushZones...)
 	f.mu.Unlock()
@@ -218,7 +223,7 @@ func (f *Flows) serve(ctx context.Context, path string) error {
 		if f.take() != path {
 			return errMoved
 		}
-		if !f.complete {
+		if !f.complete || f.more {
 			continue
 		}
 		if !adopted {
@@ -242,14 +247,18 @@ func (f *Flows) take() (path string) {
 	f.mu.Unlock()
 	if b.Complete {
 		f.table.Begin()
+		f.open = true
 	}
 	for i, r := range b.Replacements {
 		f.table.Replace(r)
 		b.Replacements[i] = Replacement{} // the table has it encoded
 	}
-	if b.Complete {
+	if b.Turn != 0 {
+		f.more = b.More
+	}
+	if f.open && !f.more {
 		f.table.End()
-		f.complete = true
+		f.open, f.complete = false, true
 	}
 	f.turn = max(f.turn, b.Turn)
 	f.zones = append(f.zones, b.FlushZones...)

@@ -149,8 +149,9 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// Recompute compiles everything from nothing. The result is complete: who is not in it has no rules.
-func (e *Engine) Recompute(in Input) []Replacement {
+// Recompute compiles everything from nothing and passes it on, owner by owner, so that nobody has to hold all of it. It
+// is complete: who is not passed on has no rules.
+func (e *Engine) Recompute(in Input, emit func(Replacement)) {
 	old := e.skipped
 	e.forget()
 	e.skipped = old // what has been reported is not reported again
@@ -183,7 +184,7 @@ func (e *Engine) Recompute(in Input) []Replacement {
 			delete(e.skipped, id)
 		}
 	}
-	return e.run(todo)
+	e.run(todo, emit)
 }
 
 // Update compiles what a delta of the Southbound and a change of the chassis touch. in.SB already has the delta.
@@ -203,7 +204,9 @@ func (e *Engine) Update(delta sb.Delta, in Input) []Replacement {
 	if old.geneve != in.Geneve {
 		d.fact(fact{kind: factGeneve})
 	}
-	return e.run(d.todo)
+	var out []Replacement
+	e.run(d.todo, func(r Replacement) { out = append(out, r) })
+	return out
 }
 
 // see makes in what the units see.
@@ -237,17 +240,19 @@ func (e *Engine) known(id sb.UUID) bool {
 }
 
 // run compiles the units in a fixed order.
-func (e *Engine) run(todo map[unitID]dirt) []Replacement {
+func (e *Engine) run(todo map[unitID]dirt, emit func(Replacement)) {
 	ids := slices.SortedFunc(maps.Keys(todo), func(a, b unitID) int {
 		return cmp.Or(cmp.Compare(a.kind, b.kind), bytes.Compare(a.row[:], b.row[:]), cmp.Compare(a.name, b.name))
 	})
-	out := make([]Replacement, 0, len(ids))
+	var out []Replacement
 	for _, id := range ids {
-		out = e.compile(out, id, todo[id])
+		out = e.compile(out[:0], id, todo[id])
+		for _, r := range out {
+			emit(r)
+		}
 	}
 	e.exprs.trim()
 	e.actions.trim()
-	return out
 }
 
 // compile compiles one unit and records what it has read.

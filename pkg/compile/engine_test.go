@@ -404,7 +404,7 @@ func TestIncrementalEqualsRecompute(t *testing.T) {
 			take(owned, e.Update(d, in))
 
 			fresh := map[Owner]Replacement{}
-			take(fresh, NewEngine().Recompute(in))
+			NewEngine().Recompute(in, func(r Replacement) { take(fresh, []Replacement{r}) })
 			if err := checkIdentifiers(e, owned); err != nil {
 				t.Fatalf("seed %d step %d: %v", seed, step, err)
 			}

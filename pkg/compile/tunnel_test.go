@@ -20,7 +20,7 @@ func TestLogicalFlowsDoNotReadTunnels(t *testing.T) {
 	}
 	e := NewEngine()
 	in := Input{SB: store, Local: w.local(store), Geneve: ir.TunMetadata0}
-	e.Recompute(in)
+	e.Recompute(in, func(Replacement) {})
 
 	other := *in.Local
 	other.Tunnels = []chassis.Tunnel{{Chassis: "hv1", Type: "geneve", RemoteIP: "172.31.9.9", OFPort: 99}}

@@ -332,35 +332,54 @@ func (a *Agent) program(status apply.Status) {
 	if in.Geneve == 0 {
 		in.Geneve = a.input.Geneve // the bridge is away; it will most likely come back as it was
 	}
-	var replaced []compile.Replacement
 	complete := !a.compiled || a.recompute
-	switch {
-	case complete:
-		start := time.Now()
-		replaced = a.engine.Recompute(in)
-		a.log.Info("recomputed", "rows", len(replaced), "took", time.Since(start))
-	case len(a.delta.Changes) == 0 && in == a.input && len(a.plan.FlushZones) == 0:
+	if !complete && len(a.delta.Changes) == 0 && in == a.input && len(a.plan.FlushZones) == 0 {
 		return
-	default:
-		replaced = a.engine.Update(a.delta, in)
+	}
+	batch := apply.Batch{Turn: a.turn, Complete: complete, FlushZones: a.plan.FlushZones}
+	if complete {
+		batch = a.recomputed(in, batch)
+	} else {
+		for _, r := range a.engine.Update(a.delta, in) {
+			batch.Replacements = append(batch.Replacements, replacement(r))
+		}
 	}
 	a.delta = sb.Delta{}
 	a.input, a.compiled, a.recompute = in, true, false
 	a.skips()
-	if len(replaced) == 0 && !complete && len(a.plan.FlushZones) == 0 {
-		return
+	if len(batch.Replacements) > 0 || complete || len(batch.FlushZones) > 0 {
+		a.put(batch)
 	}
-	batch := apply.Batch{Turn: a.turn, Complete: complete, FlushZones: a.plan.FlushZones}
-	batch.Replacements = make([]apply.Replacement, len(replaced))
-	for i, r := range replaced {
-		batch.Replacements[i] = apply.Replacement{
-			Owner:  apply.Owner{Row: r.Owner.Row, Part: r.Owner.Datapath},
-			Rules:  r.Rules,
-			Groups: r.Groups,
-			Meters: r.Meters,
+}
+
+// chunk is how many owners' rules a recompute hands over at a time: enough to cost nothing, few enough to be garbage soon.
+const chunk = 256
+
+// recomputed compiles everything, hands most of it over in parts, and returns the last part of batch.
+func (a *Agent) recomputed(in compile.Input, batch apply.Batch) apply.Batch {
+	start := time.Now()
+	owners := 0
+	a.engine.Recompute(in, func(r compile.Replacement) {
+		owners++
+		batch.Replacements = append(batch.Replacements, replacement(r))
+		if len(batch.Replacements) == chunk {
+			batch.More = true
+			a.put(batch)
+			batch = apply.Batch{Turn: batch.Turn}
 		}
+	})
+	batch.More = false
+	a.log.Info("recomputed", "owners", owners, "took", time.Since(start))
+	return batch
+}
+
+func replacement(r compile.Replacement) apply.Replacement {
+	return apply.Replacement{
+		Owner:  apply.Owner{Row: r.Owner.Row, Part: r.Owner.Datapath},
+		Rules:  r.Rules,
+		Groups: r.Groups,
+		Meters: r.Meters,
 	}
-	a.put(batch)
 }
 
 func (a *Agent) put(b apply.Batch) {
