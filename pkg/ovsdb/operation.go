@@ -60,6 +60,16 @@ func SetPairs(table, uuid, column string, pairs map[string]string) Operation {
 		mutation(column, libovsdb.MutateOperationInsert, pairs))
 }
 
+// OnlyIf restricts an operation on existing rows to those whose columns have the
+// given values, beside its other conditions. That no row is left is no error.
+func OnlyIf(op Operation, columns map[string]any) Operation {
+	op.Where = slices.Clone(op.Where)
+	for _, name := range slices.Sorted(maps.Keys(columns)) {
+		op.Where = append(op.Where, libovsdb.NewCondition(name, libovsdb.ConditionEqual, value{columns[name]}))
+	}
+	return op
+}
+
 // Expect makes the transaction fail with the error "timed out" unless columns
 // of the row have the given values. It does not wait.
 func Expect(table, uuid string, columns map[string]any) Operation {
