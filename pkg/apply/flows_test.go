@@ -174,8 +174,8 @@ func same(t *testing.T, what string, got, want []string) {
 	}
 }
 
-// some returns n rules that the bridge accepts, one per priority from 1.
-func some(n int) []ir.Rule {
+// numbered returns n rules that the bridge accepts, one per priority from 1.
+func numbered(n int) []ir.Rule {
 	rules := make([]ir.Rule, n)
 	for i := range rules {
 		rules[i] = rule(uint16(i+1), uint64(i+100), ir.SetWhole(ir.Reg0, uint64(i)), ir.Resubmit{Table: 9})
@@ -197,26 +197,59 @@ func TestNothingChangesBeforeTheFirstCompleteBatch(t *testing.T) {
 	b.sw.OFctl(t, "add-flow", b.bridge, "table=8,priority=1,metadata=1,actions=drop")
 	before := b.flows()
 	b.until("a connection", func(s Status) bool { return s.Connected })
-	b.Put(Batch{Turn: 1, Replacements: []Replacement{{Owner: owner(1), Rules: some(3)}}, FlushZones: []uint16{7}})
-	b.Put(Batch{Turn: 2, Replacements: []Replacement{{Owner: owner(2), Rules: some(2)}}})
+	b.Put(Batch{Turn: 1, Replacements: []Replacement{{Owner: owner(1), Rules: numbered(3)}}, FlushZones: []uint16{7}})
+	b.Put(Batch{Turn: 2, Replacements: []Replacement{{Owner: owner(2), Rules: numbered(2)}}})
 	// Another connection sees everything that this one sent before, if it sent anything.
 	time.Sleep(50 * time.Millisecond)
 	b.wantFlows(before)
 	if s := b.Status(); s.Installed || s.Sent != 0 || s.AckedTurn != 0 {
 		t.Errorf("status %+v, want nothing sent or acknowledged", s)
 	}
-	b.Put(whole(3, some(3)))
+	b.Put(whole(3, numbered(3)))
 	s := b.installed(3)
-	b.wantFlows(ruleTexts(some(3)))
+	b.wantFlows(ruleTexts(numbered(3)))
 	if s.Desired != 3 || s.Refused != 0 || s.Sent != 3 {
 		t.Errorf("status %+v, want 3 desired, 0 refused, 3 sent", s)
 	}
 }
 
+// A turn that comes in parts is installed as a whole, and what no part names is not wanted.
+func TestParts(t *testing.T) {
+	b := newBench(t)
+	b.Put(whole(1, numbered(10)))
+	sent := b.installed(1).Sent
+	rules := numbered(6)
+	parts := whole(2, rules).Replacements
+	b.Put(Batch{Turn: 2, Complete: true, More: true, Replacements: parts[:2]})
+	b.drained()
+	b.Put(Batch{Turn: 2, More: true, Replacements: parts[2:4]})
+	b.drained()
+	time.Sleep(50 * time.Millisecond)
+	b.wantFlows(ruleTexts(numbered(10)))
+	if s := b.Status(); s.AckedTurn != 1 || s.Sent != sent {
+		t.Errorf("half a turn: %+v, want turn 1 and nothing sent", s)
+	}
+	b.Put(Batch{Turn: 2, Replacements: parts[4:]})
+	if s := b.installed(2); s.Sent != sent+4 {
+		t.Errorf("%d flow modifications, want 4 deletions", s.Sent-sent)
+	}
+	b.wantFlows(ruleTexts(rules))
+
+	// All of it may be waiting at once, with the next turn behind it.
+	b.SetPath("")
+	b.until("no bridge", func(s Status) bool { return !s.Connected })
+	b.Put(Batch{Turn: 3, Complete: true, More: true, Replacements: parts[:2]})
+	b.Put(Batch{Turn: 3, Replacements: parts[2:3]})
+	b.Put(Batch{Turn: 4, Replacements: parts[5:]})
+	b.SetPath(b.sw.Socket(b.bridge))
+	b.installed(4)
+	b.wantFlows(ruleTexts(append(numbered(3), rules[5])))
+}
+
 // A restart that changes nothing touches no flow; what is foreign goes; what was learned stays.
 func TestAdoption(t *testing.T) {
 	b := newBench(t)
-	rules := some(50)
+	rules := numbered(50)
 	rules = append(rules,
 		ir.Rule{
 			Table: 8, Priority: 60, Cookie: 7, Match: ir.Match{}.Eq(ir.EthType, 0x800).Eq(ir.IPProto, 6).Eq(ir.TCPDst, 80).Masked(ir.IPSrc, 0x0a000000, 0xff000000),
@@ -312,7 +345,7 @@ func TestRefusedFlowsAreIsolated(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t)
-			rules := some(1000)
+			rules := numbered(1000)
 			var good, bad []ir.Rule
 			for i := range rules {
 				if i%10 == 3 {
@@ -355,7 +388,7 @@ func TestRefusedFlowsAreIsolated(t *testing.T) {
 				t.Errorf("refused once more: %v", again)
 			}
 			// One that changes is tried again, and one that nobody wants is forgotten.
-			fixed := some(14)[13]
+			fixed := numbered(14)[13]
 			sent = b.Status().Sent
 			b.Put(Batch{Turn: 3, Replacements: []Replacement{{Owner: owner(3), Rules: nil}, {Owner: owner(13), Rules: []ir.Rule{fixed}}}})
 			if s := b.installed(3); s.Refused != len(bad)-2 || s.Sent != sent+1 {
@@ -369,22 +402,22 @@ func TestRefusedFlowsAreIsolated(t *testing.T) {
 // A flow that was fine is refused when it changes: whatever the bridge still has there is told apart from what is wanted.
 func TestRefusedChange(t *testing.T) {
 	b := newBench(t)
-	b.Put(whole(1, some(2)))
+	b.Put(whole(1, numbered(2)))
 	b.installed(1)
 	b.Put(Batch{Turn: 2, Replacements: []Replacement{{Owner: owner(1), Rules: []ir.Rule{unknownGroup(2)}}}})
 	if s := b.installed(2); s.Refused != 1 {
 		t.Fatalf("status %+v, want 1 refused", s)
 	}
-	b.Put(Batch{Turn: 3, Replacements: []Replacement{{Owner: owner(1), Rules: some(2)[1:]}}})
+	b.Put(Batch{Turn: 3, Replacements: []Replacement{{Owner: owner(1), Rules: numbered(2)[1:]}}})
 	if s := b.installed(3); s.Refused != 0 {
 		t.Errorf("status %+v, want 0 refused", s)
 	}
-	b.wantFlows(ruleTexts(some(2)))
+	b.wantFlows(ruleTexts(numbered(2)))
 	b.Put(Batch{Turn: 4, Replacements: []Replacement{{Owner: owner(1), Rules: []ir.Rule{unknownGroup(2)}}}})
 	b.installed(4)
 	b.Put(Batch{Turn: 5, Replacements: []Replacement{{Owner: owner(1)}}})
 	b.installed(5)
-	b.wantFlows(ruleTexts(some(1)))
+	b.wantFlows(ruleTexts(numbered(1)))
 }
 
 // rowNumber is the inverse of owner.
@@ -394,7 +427,7 @@ func rowNumber(row [16]byte) int { return int(row[0]) | int(row[1])<<8 }
 // installed while they are not.
 func TestSwitchRestart(t *testing.T) {
 	b := newBridge(t)
-	rules := some(200)
+	rules := numbered(200)
 	rules = append(rules, ir.Rule{
 		Table: 0, Priority: 100, Cookie: 3, Match: ir.Match{}.Eq(ir.InPort, 1), Actions: []ir.Action{
 			ir.Move{Src: ir.Sub{Field: ir.TunMetadata0 + 1, N: 16}, Dst: ir.Sub{Field: ir.Reg15, N: 16}}, ir.Resubmit{Table: 8},
@@ -414,7 +447,7 @@ func TestSwitchRestart(t *testing.T) {
 	if s.Installed || s.Err == nil {
 		t.Errorf("while there is no bridge: %+v, want nothing installed and an error", s)
 	}
-	b.Put(Batch{Turn: 2, Replacements: []Replacement{{Owner: owner(500), Rules: some(201)[200:]}}})
+	b.Put(Batch{Turn: 2, Replacements: []Replacement{{Owner: owner(500), Rules: numbered(201)[200:]}}})
 	b.Put(Batch{Turn: 3, Replacements: []Replacement{{Owner: owner(0)}}})
 	if s := b.Status(); s.Installed || s.AckedTurn != 1 {
 		t.Errorf("turn acknowledged without a bridge: %+v", s)
@@ -423,7 +456,7 @@ func TestSwitchRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = b.installed(3)
-	b.wantFlows(ruleTexts(append(some(201)[1:], rules[200])))
+	b.wantFlows(ruleTexts(append(numbered(201)[1:], rules[200])))
 	if s.Geneve != geneve || s.Err != nil || s.Refused != 0 {
 		t.Errorf("status %+v, want the Geneve option in %v as before", s, geneve)
 	}
@@ -434,16 +467,16 @@ func TestTurnsWithoutBridge(t *testing.T) {
 	b := newBench(t)
 	b.SetPath("")
 	b.until("no connection", func(s Status) bool { return !s.Connected })
-	b.Put(whole(1, some(10)))
+	b.Put(whole(1, numbered(10)))
 	for turn := range uint64(10000) {
-		b.Put(Batch{Turn: turn + 2, Replacements: []Replacement{{Owner: owner(1), Rules: some(2)[1:]}, {Owner: owner(2), Rules: some(3)[2:]}}, FlushZones: []uint16{7}})
+		b.Put(Batch{Turn: turn + 2, Replacements: []Replacement{{Owner: owner(1), Rules: numbered(2)[1:]}, {Owner: owner(2), Rules: numbered(3)[2:]}}, FlushZones: []uint16{7}})
 		if turn%100 == 0 {
 			b.drained()
 		}
 	}
 	b.SetPath(b.sw.Socket(b.bridge))
 	b.installed(10001)
-	b.wantFlows(ruleTexts(some(10)))
+	b.wantFlows(ruleTexts(numbered(10)))
 }
 
 // Connections of a zone are gone before flows use it.
@@ -452,7 +485,7 @@ func TestZonesAreFlushedFirst(t *testing.T) {
 	peer := relay(t, b.sw.Socket(b.bridge))
 	t.Cleanup(b.stop) // before the relay's, which waits for the connection to end
 	b.SetPath(peer.path)
-	batch := whole(1, some(3))
+	batch := whole(1, numbered(3))
 	batch.FlushZones = []uint16{9, 5, 9}
 	b.Put(batch)
 	b.installed(1)
@@ -469,7 +502,7 @@ func TestZonesAreFlushedFirst(t *testing.T) {
 
 func TestSetPath(t *testing.T) {
 	b := newBench(t)
-	b.Put(whole(1, some(5)))
+	b.Put(whole(1, numbered(5)))
 	b.installed(1)
 	other := b.bridge + "x"
 	if err := b.sw.AddBridge(other); err != nil {
@@ -477,16 +510,16 @@ func TestSetPath(t *testing.T) {
 	}
 	b.SetPath(b.sw.Socket(other))
 	b.until("the other bridge connected", func(s Status) bool { return s.Installed && s.Sent == 10 })
-	b.wantFlows(ruleTexts(some(5))) // the old bridge is left alone
+	b.wantFlows(ruleTexts(numbered(5))) // the old bridge is left alone
 	b.bridge = other
-	b.wantFlows(ruleTexts(some(5)))
+	b.wantFlows(ruleTexts(numbered(5)))
 
 	b.SetPath("")
 	b.until("no bridge", func(s Status) bool { return !s.Connected && !s.Installed })
-	b.Put(whole(2, some(2)))
+	b.Put(whole(2, numbered(2)))
 	b.SetPath(b.sw.Socket(other))
 	b.installed(2)
-	b.wantFlows(ruleTexts(some(2)))
+	b.wantFlows(ruleTexts(numbered(2)))
 
 	// A path where nothing listens yet.
 	late := b.bridge + "y"
@@ -497,5 +530,5 @@ func TestSetPath(t *testing.T) {
 	}
 	b.bridge = late
 	b.installed(2)
-	b.wantFlows(ruleTexts(some(2)))
+	b.wantFlows(ruleTexts(numbered(2)))
 }
