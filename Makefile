@@ -60,7 +60,7 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 
 .PHONY: bench-cold
 bench-cold: prepare build ## cold start of offloadd and of ovn-controller on the same databases, as ratios
-	go run ./integration/benchcold -offloadd $(CURDIR)/bin/offloadd
+	go run ./integration/benchcold -offloadd bin/offloadd $(BENCHFLAGS)
 
 .PHONY: parity
 parity: prepare build ## compare the flows of offloadd with those of ovn-controller, a line for each database contents

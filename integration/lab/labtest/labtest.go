@@ -5,6 +5,7 @@ package labtest
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,19 +122,22 @@ func Offloadd(t testing.TB) string {
 	return path
 }
 
-// built compiles the daemon once per test binary. The result stays in the user's cache directory: go build
-// notices by itself when nothing has changed.
+// built compiles the daemon once per test binary, into go's cache directory under a name of this source tree's own.
+// Test binaries may do that at the same time, and while daemons run from what an earlier one made.
 var built = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("go", "env", "GOCACHE", "GOMOD").Output()
 	if err != nil {
 		return "", fmt.Errorf("go env: %w", err)
 	}
 	cache, mod, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	path := filepath.Join(cache, fmt.Sprintf("offloadd-integration-%d", os.Getppid()))
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/offloadd")
+	tree := fnv.New64a()
+	_, _ = tree.Write([]byte(mod)) // hashes do not fail
+	path := filepath.Join(cache, fmt.Sprintf("offloadd-%x", tree.Sum64()))
+	fresh := fmt.Sprintf("%s-%d", path, os.Getpid())
+	cmd := exec.Command("go", "build", "-o", fresh, "./cmd/offloadd")
 	cmd.Dir = filepath.Dir(mod)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/offloadd: %w\n%s", err, out)
 	}
-	return path, nil
+	return path, os.Rename(fresh, path)
 })
