@@ -220,12 +220,13 @@ func (e *Engine) see(in Input) {
 			v.tunnels[t.Chassis] = append(v.tunnels[t.Chassis], t)
 		}
 	}
-	v.related = map[[2]uint32]struct{}{}
+	v.related, v.relatedNames = map[[2]uint32]struct{}{}, map[string]struct{}{}
 	for id := range in.Local.Related {
 		p := in.SB.Ports[id]
 		if p == nil {
 			continue
 		}
+		v.relatedNames[p.Name] = struct{}{}
 		if dp := in.SB.Datapaths[p.Datapath]; dp != nil {
 			v.related[[2]uint32{dp.Key, p.Key}] = struct{}{}
 		}
@@ -493,6 +494,9 @@ func (d *dirtying) row(c sb.Change) {
 			d.unit(unitID{kind: unitPort, row: r.UUID})
 			d.fact(fact{kind: factPort, name: r.Name})
 			d.fact(fact{kind: factPortRow, row: r.UUID})
+			if old, ok := c.Old.(*sb.Port); !ok || c.New == nil || old.Name != c.New.(*sb.Port).Name {
+				d.memberOf(r.Name)
+			}
 			if r.Type == sb.VTEP {
 				d.fact(fact{kind: factVTEPs})
 			}
@@ -529,6 +533,14 @@ func (d *dirtying) row(c sb.Change) {
 		case *sb.HAChassisGroup, *sb.HAChassis:
 			d.fact(fact{kind: factHA})
 		}
+	}
+}
+
+// memberOf marks the port groups that name a port: which of their members matter here may have changed.
+func (d *dirtying) memberOf(port string) {
+	for _, pg := range d.e.view.sb.PortGroupsWith(port) {
+		d.e.exprs.changedPortGroup(pg.Name)
+		d.fact(fact{kind: factPortGroup, name: pg.Name})
 	}
 }
 
@@ -609,6 +621,7 @@ func (d *dirtying) local(old *view, now *chassis.Local) {
 	changed(was.Related, now.Related, func(_, _ struct{}) bool { return true }, func(id sb.UUID) {
 		if p := d.e.view.sb.Ports[id]; p != nil {
 			d.fact(fact{kind: factPort, name: p.Name})
+			d.memberOf(p.Name)
 		}
 	})
 	if !maps.Equal(was.ActiveTunnels, now.ActiveTunnels) {

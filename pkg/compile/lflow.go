@@ -171,8 +171,9 @@ type exprKey struct {
 }
 
 type exprEntry struct {
-	expr    *logical.Expr
-	matches *logical.Matches // nil if they depend on which ports are resident
+	refs    logical.Refs
+	expr    *logical.Expr    // nil unless the matches depend on which ports are resident
+	matches *logical.Matches // otherwise
 	err     error
 }
 
@@ -211,10 +212,7 @@ func (e *Engine) matches(f *sb.LogicalFlow, acts *parsedActions, dp *sb.Datapath
 	c := &e.exprs
 	entry, ok := c.entries[k]
 	if !ok {
-		entry.expr, entry.err = logical.ParseMatch(f.Match, logical.Symbols(), sets{e, dp}, acts.Prereqs...)
-		if entry.err == nil && len(entry.expr.Refs().Residents) == 0 {
-			entry.matches, entry.err = entry.expr.Matches(nil)
-		}
+		entry = parseMatch(f.Match, acts.Prereqs, sets{e, dp})
 		c.add(k, entry, dp)
 	}
 	e.readSets(entry, dp)
@@ -236,15 +234,19 @@ func containsByte(s string, b byte) bool {
 	return false
 }
 
-func (en exprEntry) refs() logical.Refs {
-	var pe *logical.ParseError
+func parseMatch(text string, prereqs []string, s sets) exprEntry {
+	expr, err := logical.ParseMatch(text, logical.Symbols(), s, prereqs...)
+	var failed *logical.ParseError
 	switch {
-	case en.expr != nil:
-		return en.expr.Refs()
-	case errors.As(en.err, &pe):
-		return pe.Refs
+	case errors.As(err, &failed):
+		return exprEntry{refs: failed.Refs, err: err}
+	case err != nil:
+		return exprEntry{err: err}
+	case len(expr.Refs().Residents) > 0:
+		return exprEntry{refs: expr.Refs(), expr: expr}
 	}
-	return logical.Refs{}
+	matches, err := expr.Matches(nil)
+	return exprEntry{refs: expr.Refs(), matches: matches, err: err}
 }
 
 func (c *exprCache) add(k exprKey, entry exprEntry, dp *sb.Datapath) {
@@ -253,7 +255,7 @@ func (c *exprCache) add(k exprKey, entry exprEntry, dp *sb.Datapath) {
 		c.users = map[string][]exprKey{}
 	}
 	c.entries[k] = entry
-	refs := entry.refs()
+	refs := entry.refs
 	for _, name := range refs.AddressSets {
 		c.users["$"+name] = append(c.users["$"+name], k)
 	}
@@ -266,7 +268,7 @@ func (c *exprCache) add(k exprKey, entry exprEntry, dp *sb.Datapath) {
 
 // readSets records that the unit at hand depends on the sets that its match names, found or not.
 func (e *Engine) readSets(entry exprEntry, dp *sb.Datapath) {
-	refs := entry.refs()
+	refs := entry.refs
 	for _, name := range refs.AddressSets {
 		e.view.read(fact{kind: factAddressSet, name: name})
 	}
@@ -309,12 +311,21 @@ func (s sets) AddressSet(name string) ([]logical.Constant, bool) {
 	return constants, true
 }
 
-// PortGroup returns the members of a Port_Group: of the datapath's own row, or of one with the bare name.
+// PortGroup returns the members of a Port_Group, of the datapath's own row or of one with the bare name, as far as their
+// logical flows matter here: a group of which one port is local is a plain match, not a dimension.
 func (s sets) PortGroup(name string) ([]string, bool) {
 	for _, n := range []string{portGroupName(s.dp.Key, name), name} {
-		if pg := s.e.view.sb.PortGroupByName(n); pg != nil {
-			return pg.Ports, true
+		pg := s.e.view.sb.PortGroupByName(n)
+		if pg == nil {
+			continue
 		}
+		var ports []string
+		for _, p := range pg.Ports {
+			if _, ok := s.e.view.relatedNames[p]; ok {
+				ports = append(ports, p)
+			}
+		}
+		return ports, true
 	}
 	return nil, false
 }

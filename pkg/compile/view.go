@@ -51,6 +51,8 @@ type view struct {
 	tunnels map[string][]Tunnel
 	// related holds, by datapath and port key, the ports whose logical flows matter here.
 	related map[[2]uint32]struct{}
+	// relatedNames holds their names.
+	relatedNames map[string]struct{}
 
 	reads map[fact]struct{}
 }

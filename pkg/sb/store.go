@@ -83,6 +83,7 @@ type Store struct {
 	fdbByDatapath    map[uint32]map[UUID]*FDB
 	addressSetByName map[string]*AddressSet
 	portGroupByName  map[string]*PortGroup
+	portGroupsByPort map[string]map[UUID]*PortGroup
 	chassisByName    map[string]*Chassis
 	meterByName      map[string]*Meter
 	refused          map[UUID]string
@@ -146,6 +147,7 @@ func NewStore() *Store {
 		fdbByDatapath:    map[uint32]map[UUID]*FDB{},
 		addressSetByName: map[string]*AddressSet{},
 		portGroupByName:  map[string]*PortGroup{},
+		portGroupsByPort: map[string]map[UUID]*PortGroup{},
 		chassisByName:    map[string]*Chassis{},
 		meterByName:      map[string]*Meter{},
 		refused:          map[UUID]string{},
@@ -203,6 +205,9 @@ func (s *Store) AddressSetByName(name string) *AddressSet { return s.addressSetB
 
 // PortGroupByName returns a port group by its Southbound name, or nil.
 func (s *Store) PortGroupByName(name string) *PortGroup { return s.portGroupByName[name] }
+
+// PortGroupsWith returns the port groups that name a port. The caller does not change the map.
+func (s *Store) PortGroupsWith(port string) map[UUID]*PortGroup { return s.portGroupsByPort[port] }
 
 // ChassisByName returns a chassis, or nil.
 func (s *Store) ChassisByName(name string) *Chassis { return s.chassisByName[name] }
@@ -263,6 +268,9 @@ func (s *Store) insert(row Row) {
 	case *PortGroup:
 		s.PortGroups[r.UUID] = r
 		s.portGroupByName[r.Name] = r
+		for _, p := range r.Ports {
+			addKeyed(s.portGroupsByPort, p, r)
+		}
 	case *Chassis:
 		s.Chassis[r.UUID] = r
 		s.chassisByName[r.Name] = r
@@ -326,6 +334,9 @@ func (s *Store) remove(row Row) {
 	case *PortGroup:
 		delete(s.PortGroups, r.UUID)
 		dropNamed(s.portGroupByName, r.Name, r)
+		for _, p := range r.Ports {
+			delKeyed(s.portGroupsByPort, p, r)
+		}
 	case *Chassis:
 		delete(s.Chassis, r.UUID)
 		dropNamed(s.chassisByName, r.Name, r)
