@@ -42,6 +42,7 @@ type Agent struct {
 	compiled  bool // a complete program has been handed over
 	recompute bool
 	condSeq   uint64
+	condTurns []condTurn // conditions that were set and that the Southbound may not reflect yet, oldest first
 	input     compile.Input
 	plan      chassis.Plan
 	logged    map[string]struct{} // what was said once and is not said again
@@ -203,6 +204,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 		SB:         a.store,
 		SBSynced:   a.south.synced,
 		CondInSync: a.south.conditions >= a.condSeq,
+		CondTurn:   a.reflected(),
 		SBIdle:     a.south.idle(now),
 		OVSIdle:    a.ovs.idle(now),
 		HasColumn:  a.hasColumn,
@@ -215,7 +217,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	a.events(a.plan.Events)
 	a.southbound()
 	if a.plan.ConditionsChanged && a.south.client != nil {
-		a.condSeq = a.south.client.SetConditions(conditions(a.plan.Conditions, a.south.conditional))
+		a.setConditions(a.south.client)
 	}
 	path := a.bridgePath()
 	a.flows.SetPath(path)
@@ -237,6 +239,25 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 		}
 	}
 	return next
+}
+
+// condTurn is which turn's conditions have a sequence number.
+type condTurn struct{ seq, turn uint64 }
+
+func (a *Agent) setConditions(client *ovsdb.Client) {
+	a.condSeq = client.SetConditions(conditions(a.plan.Conditions, a.south.conditional))
+	a.condTurns = append(a.condTurns, condTurn{a.condSeq, a.turn})
+}
+
+// reflected returns the turn of the newest conditions that the Southbound's contents reflect, 0 if there are none.
+func (a *Agent) reflected() uint64 {
+	for len(a.condTurns) > 1 && a.condTurns[1].seq <= a.south.conditions {
+		a.condTurns = a.condTurns[1:]
+	}
+	if len(a.condTurns) == 0 || a.condTurns[0].seq > a.south.conditions {
+		return 0
+	}
+	return a.condTurns[0].turn
 }
 
 // acknowledge finds out up to which turn everything is installed. A turn that had nothing for the bridge is installed
@@ -308,7 +329,7 @@ func (a *Agent) southbound() {
 	for _, t := range tables {
 		a.south.conditional[t.Name] = true
 	}
-	a.condSeq = client.SetConditions(conditions(a.plan.Conditions, a.south.conditional))
+	a.setConditions(client)
 	a.south.open(client)
 }
 

@@ -55,22 +55,20 @@ func switchTables() []ovsdb.Table {
 func operations(ops []chassis.Op) []ovsdb.Operation {
 	var out []ovsdb.Operation
 	for _, op := range ops {
-		if len(op.Where) > 0 {
-			out = append(out, ovsdb.Expect(op.Table, op.UUID, columns(op.Where)))
-		}
+		only := func(o ovsdb.Operation) { out = append(out, ovsdb.OnlyIf(o, columns(op.Where))) }
 		switch op.Kind {
 		case chassis.Insert:
 			out = append(out, ovsdb.InsertRow(op.Table, op.Name, columns(op.Set)))
 		case chassis.Update:
-			out = append(out, ovsdb.UpdateRow(op.Table, op.UUID, columns(op.Set)))
+			only(ovsdb.UpdateRow(op.Table, op.UUID, columns(op.Set)))
 		case chassis.Delete:
-			out = append(out, ovsdb.DeleteRow(op.Table, op.UUID))
+			only(ovsdb.DeleteRow(op.Table, op.UUID))
 		case chassis.Mutate:
 			for _, col := range sortedKeys(op.Remove) {
-				out = append(out, ovsdb.DeleteElements(op.Table, op.UUID, col, column(op.Remove[col])))
+				only(ovsdb.DeleteElements(op.Table, op.UUID, col, column(op.Remove[col])))
 			}
 			for _, col := range sortedKeys(op.Add) {
-				out = append(out, ovsdb.InsertElements(op.Table, op.UUID, col, column(op.Add[col])))
+				only(ovsdb.InsertElements(op.Table, op.UUID, col, column(op.Add[col])))
 			}
 		}
 	}
