@@ -39,7 +39,8 @@ type Agent struct {
 	sent      uint64 // the last turn that had something for the bridge
 	acked     uint64
 	delta     sb.Delta
-	compiled  bool // a complete program has been handed over
+	zones     []uint16 // to flush before the next flows
+	compiled  bool     // a complete program has been handed over
 	recompute bool
 	condSeq   uint64
 	condTurns []condTurn // conditions that were set and that the Southbound may not reflect yet, oldest first
@@ -177,7 +178,9 @@ func (a *Agent) southUpdate(u ovsdb.Update) {
 	for _, r := range d.Refused {
 		a.log.Error("southbound row refused", "table", r.Table, "row", r.UUID.String(), "err", r.Err)
 	}
-	a.delta.Changes = append(a.delta.Changes, d.Changes...)
+	if a.compiled { // otherwise everything will be, from the store
+		a.delta.Changes = append(a.delta.Changes, d.Changes...)
+	}
 }
 
 func (a *Agent) result(db *database, err error) {
@@ -214,6 +217,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	} else {
 		a.plan = a.state.Step(in)
 	}
+	a.zones = append(a.zones, a.plan.FlushZones...)
 	a.events(a.plan.Events)
 	a.southbound()
 	if a.plan.ConditionsChanged && a.south.client != nil {
@@ -309,7 +313,10 @@ func (a *Agent) southbound() {
 			}
 			a.south.remote = cfg.Remote
 		}
-		a.south.client.SetProbeInterval(probe)
+		if a.south.probe != probe {
+			a.south.client.SetProbeInterval(probe)
+			a.south.probe = probe
+		}
 		return
 	}
 	tables := southboundTables()
@@ -325,7 +332,7 @@ func (a *Agent) southbound() {
 		a.once("ovn-remote refused", err)
 		return
 	}
-	a.south.remote = cfg.Remote
+	a.south.remote, a.south.probe = cfg.Remote, probe
 	for _, t := range tables {
 		a.south.conditional[t.Name] = true
 	}
@@ -354,10 +361,10 @@ func (a *Agent) program(status apply.Status) {
 		in.Geneve = a.input.Geneve // the bridge is away; it will most likely come back as it was
 	}
 	complete := !a.compiled || a.recompute
-	if !complete && len(a.delta.Changes) == 0 && in == a.input && len(a.plan.FlushZones) == 0 {
+	if !complete && len(a.delta.Changes) == 0 && in == a.input && len(a.zones) == 0 {
 		return
 	}
-	batch := apply.Batch{Turn: a.turn, Complete: complete, FlushZones: a.plan.FlushZones}
+	batch := apply.Batch{Turn: a.turn, Complete: complete, FlushZones: a.zones}
 	if complete {
 		batch = a.recomputed(in, batch)
 	} else {
@@ -365,7 +372,7 @@ func (a *Agent) program(status apply.Status) {
 			batch.Replacements = append(batch.Replacements, replacement(r))
 		}
 	}
-	a.delta = sb.Delta{}
+	a.delta, a.zones = sb.Delta{}, nil
 	a.input, a.compiled, a.recompute = in, true, false
 	a.skips()
 	if len(batch.Replacements) > 0 || complete || len(batch.FlushZones) > 0 {
@@ -440,9 +447,9 @@ func (a *Agent) once(message string, err error) {
 	a.log.Error(message, "err", err) //nolint:sloglint // callers pass constants
 }
 
-// hasLeft reports whether a leaving chassis has nothing more to do.
+// hasLeft reports whether a leaving chassis has nothing more to do. Where there is no bridge there are no flows to remove.
 func (a *Agent) hasLeft() bool {
-	return a.leaving && a.gone && !a.south.busy && !a.ovs.busy && a.acked >= a.sent
+	return a.leaving && a.gone && !a.south.busy && !a.ovs.busy && (a.acked >= a.sent || a.bridgePath() == "")
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
@@ -459,7 +466,8 @@ type Summary struct {
 	Ports      int
 	Tunnels    int
 	Skipped    map[string]int
-	Refused    int // Southbound rows
+	Refused    int            // Southbound rows
+	Rows       map[string]int // by Southbound table
 }
 
 func (a *Agent) summary() Summary {
@@ -472,6 +480,7 @@ func (a *Agent) summary() Summary {
 		Acked:      a.acked,
 		Skipped:    a.engine.Skipped(),
 		Refused:    a.store.Refused(),
+		Rows:       rowCounts(a.store),
 	}
 	if l := a.plan.Local; l != nil {
 		s.Datapaths, s.Ports, s.Tunnels = len(l.Datapaths), len(l.Ports), len(l.Tunnels)
@@ -487,6 +496,9 @@ func (s Summary) String() string {
 	out += fmt.Sprintf("groups desired: %d\nmeters desired: %d\n", s.Bridge.Groups, s.Bridge.Meters)
 	out += fmt.Sprintf("local datapaths: %d\nlocal ports: %d\ntunnels: %d\nsouthbound rows refused: %d\n",
 		s.Datapaths, s.Ports, s.Tunnels, s.Refused)
+	for _, table := range sortedKeys(s.Rows) {
+		out += fmt.Sprintf("rows of %s: %d\n", table, s.Rows[table])
+	}
 	for _, action := range sortedKeys(s.Skipped) {
 		name := action
 		if name == "" {

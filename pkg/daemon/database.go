@@ -17,6 +17,7 @@ type database struct {
 	opened chan struct{} // closed when client is set
 
 	remote      string
+	probe       time.Duration
 	ssl         *ovsdb.TLSFiles
 	conditional map[string]bool // tables that have conditions
 

@@ -7,6 +7,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/ovsdb"
 	"github.com/offloadd/offloadd/pkg/ovsdb/sbdb"
 	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
+	"github.com/offloadd/offloadd/pkg/sb"
 )
 
 // southboundTables are the tables and columns a chassis reads. Columns that change for others' reasons only, such as
@@ -35,6 +36,22 @@ func southboundTables() []ovsdb.Table {
 		{Name: sbdb.FDBTable, Row: sbdb.FDB{}, Columns: []string{"mac", "dp_key", "port_key"}},
 		{Name: sbdb.HAChassisGroupTable, Row: sbdb.HAChassisGroup{}, Columns: []string{"name", "ha_chassis", "ref_chassis"}},
 		{Name: sbdb.HAChassisTable, Row: sbdb.HAChassis{}, Columns: []string{"chassis", "priority"}},
+	}
+}
+
+// rowCounts returns how many rows are known of the large tables.
+func rowCounts(s *sb.Store) map[string]int {
+	return map[string]int{
+		sbdb.ChassisTable:         len(s.Chassis),
+		sbdb.DatapathBindingTable: len(s.Datapaths),
+		sbdb.PortBindingTable:     len(s.Ports),
+		sbdb.LogicalFlowTable:     len(s.LogicalFlows),
+		sbdb.LogicalDPGroupTable:  len(s.DatapathGroups),
+		sbdb.MulticastGroupTable:  len(s.MulticastGroups),
+		sbdb.AddressSetTable:      len(s.AddressSets),
+		sbdb.PortGroupTable:       len(s.PortGroups),
+		sbdb.MACBindingTable:      len(s.MACBindings),
+		sbdb.FDBTable:             len(s.FDBs),
 	}
 }
 
