@@ -39,7 +39,7 @@ type Status struct {
 	Desired, Refused int
 	// Groups and Meters count those that are wanted.
 	Groups, Meters int
-	// Sent counts the flow modifications since the start.
+	// Sent counts the modifications of flows, groups and meters since the start.
 	Sent uint64
 	Err  error // why the last connection ended or could not be made; nil while connected
 }
@@ -75,6 +75,7 @@ type Flows struct {
 	turn     uint64
 	zones    []uint16
 	geneve   ir.Field // where OVN's Geneve option was mapped last; 0: nowhere
+	blind    bool     // the last attempt to read groups and flows ended the connection
 }
 
 // NewFlows returns a Flows without a bridge: SetPath gives it one.
@@ -228,8 +229,10 @@ func (f *Flows) serve(ctx context.Context, path string) error {
 		}
 		if !adopted {
 			if err := f.adopt(ctx, conn); err != nil {
+				f.blind = true
 				return err
 			}
+			f.blind = false
 			adopted = true
 		}
 		if err := f.install(ctx, conn); err != nil {
@@ -314,21 +317,20 @@ func (f *Flows) geneveField(ctx context.Context, conn *openflow.Conn) (ir.Field,
 	return 0, errors.New("apply flows: the bridge does not map OVN's Geneve option")
 }
 
-// adopt learns what is installed.
+// dumpTimeout is how long the bridge may take to tell its groups.
+const dumpTimeout = 10 * time.Second
+
+// adopt learns what is installed. After a failure it does without the groups, since Open vSwitch (3.1 at least) does not
+// cut a description that is longer than a message can be: nothing makes sense that follows it on the connection.
 func (f *Flows) adopt(ctx context.Context, conn *openflow.Conn) error {
 	f.table.Reset()
-	err := conn.DumpGroups(ctx, func(g *openflow.GroupDesc) error {
-		body := g.Body
-		if !g.Select {
-			body = nil
-		}
-		f.table.InstalledGroup(g.ID, body)
-		return nil
-	})
-	if err != nil {
+	if f.blind {
+		f.log.Warn("groups unknown and replaced")
+		f.table.UnknownGroups()
+	} else if err := f.adoptGroups(ctx, conn); err != nil {
 		return err
 	}
-	err = conn.DumpMeters(ctx, func(m openflow.Meter) error {
+	err := conn.DumpMeters(ctx, func(m openflow.Meter) error {
 		f.table.InstalledMeter(m.ID, rateMeter(m))
 		return nil
 	})
@@ -346,6 +348,23 @@ func (f *Flows) adopt(ctx context.Context, conn *openflow.Conn) error {
 		f.table.Installed(s.Table, s.Priority, s.Match, s.Actions, cookie)
 		return nil
 	})
+}
+
+func (f *Flows) adoptGroups(ctx context.Context, conn *openflow.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
+	defer cancel()
+	err := conn.DumpGroups(ctx, func(g *openflow.GroupDesc) error {
+		body := g.Body
+		if !g.Select {
+			body = nil
+		}
+		f.table.InstalledGroup(g.ID, body)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return conn.Barrier(ctx)
 }
 
 // install brings the bridge up to the newest turn and tells that it has arrived.
@@ -378,8 +397,8 @@ func (f *Flows) install(ctx context.Context, conn *openflow.Conn) error {
 	f.update(func(s *Status) {
 		s.Installed, s.AckedTurn = true, turn
 		s.Desired, s.Refused = f.table.Len(), f.table.LenRefused()
-		s.Groups, s.Meters = f.table.groups.len(), f.table.meters.len()
-		s.Sent += uint64(len(mods))
+		s.Groups, s.Meters = f.table.groups.wanted, f.table.meters.wanted
+		s.Sent += uint64(len(meters) + len(mods) + len(unwanted))
 	})
 	return nil
 }
@@ -440,18 +459,21 @@ func (f *Flows) commit(ctx context.Context, conn *openflow.Conn, mods []openflow
 	return f.commit(ctx, conn, mods[len(mods)/2:])
 }
 
-// possible returns mods without those for which a group or meter is missing, which it refuses.
+// possible returns mods without the flows that use a group or meter that was refused, which it refuses as well, and
+// without other parts of such a group.
 func (f *Flows) possible(mods []openflow.Mod) []openflow.Mod {
 	if len(f.table.groups.refused)+len(f.table.meters.refused) == 0 {
 		return mods
 	}
 	rest := make([]openflow.Mod, 0, len(mods))
 	for _, m := range mods {
-		if err := f.table.Missing(m); err != nil {
+		err := f.table.Missing(m)
+		switch {
+		case err == nil:
+			rest = append(rest, m)
+		case !isGroup(m):
 			f.refuse(m, err)
-			continue
 		}
-		rest = append(rest, m)
 	}
 	return rest
 }
@@ -461,8 +483,13 @@ func (f *Flows) refuse(m openflow.Mod, err error) {
 	f.report(RefusedFlow{Flow: modText(m), Rows: f.table.OwnersOf(m), Err: err})
 }
 
-func isFlow(m openflow.Mod) bool {
-	return m.Kind != openflow.GroupAdd && m.Kind != openflow.GroupModify && m.Kind != openflow.GroupDelete
+func isGroup(m openflow.Mod) bool {
+	switch m.Kind {
+	case openflow.GroupAdd, openflow.GroupModify, openflow.GroupInsert, openflow.GroupDelete:
+		return true
+	case openflow.FlowAdd, openflow.FlowModifyStrict, openflow.FlowDeleteStrict, openflow.FlowDelete:
+	}
+	return false
 }
 
 func (f *Flows) report(r RefusedFlow) {
@@ -479,7 +506,7 @@ const maxRefused = 1000
 
 // modText returns the flow or group of a mod as ovs-ofctl prints it.
 func modText(m openflow.Mod) string {
-	if !isFlow(m) {
+	if isGroup(m) {
 		g, err := openflow.DecodeGroup([]byte(m.Body))
 		if err != nil {
 			return err.Error()

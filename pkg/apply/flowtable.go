@@ -54,6 +54,8 @@ type FlowTable struct {
 	refused int             // entries whose refused is not nil
 	groups  idTable[string] // openflow.AppendGroup
 	meters  idTable[ir.RateMeter]
+	// noGroups asks for the deletion of all groups before anything else.
+	noGroups bool
 
 	interned map[string]string
 	scratch  []byte
@@ -130,17 +132,6 @@ func (t *FlowTable) Replace(r Replacement) {
 		entries = append(entries, e)
 	}
 	t.owned[r.Owner] = entries
-}
-
-func groupBodies(groups map[uint32]ir.SelectGroup) map[uint32]string {
-	if len(groups) == 0 {
-		return nil
-	}
-	bodies := make(map[uint32]string, len(groups))
-	for id, g := range groups {
-		bodies[id] = string(openflow.AppendGroup(nil, &g))
-	}
-	return bodies
 }
 
 // Begin starts a complete account: owners that Replace is not called for before End want nothing.
@@ -240,6 +231,7 @@ func preferred(a, b Flow) bool {
 func (t *FlowTable) Reset() {
 	t.groups.reset()
 	t.meters.reset()
+	t.noGroups = false
 	for k, e := range t.entries {
 		e.present, e.installed = false, Flow{}
 		t.setRefused(e, nil)
@@ -254,6 +246,9 @@ func (t *FlowTable) Reset() {
 
 // Installed tells that the switch has a flow. The slices may be reused afterwards.
 func (t *FlowTable) Installed(table uint8, priority uint16, match, actions []byte, cookie uint64) {
+	if t.noGroups && usesGroup(actions) {
+		return // it goes with its group
+	}
 	e := t.entries[Key{table, priority, string(match)}]
 	if e == nil {
 		e = t.add(Key{table, priority, string(match)})
@@ -263,13 +258,6 @@ func (t *FlowTable) Installed(table uint8, priority uint16, match, actions []byt
 	t.dirty[e] = struct{}{}
 }
 
-// InstalledGroup tells that the switch has a group. body is what openflow.AppendGroup makes of one of type select; nil
-// stands for anything else.
-func (t *FlowTable) InstalledGroup(id uint32, body []byte) { t.groups.has(id, string(body)) }
-
-// InstalledMeter tells that the switch has a meter. The zero RateMeter stands for one that is none.
-func (t *FlowTable) InstalledMeter(id uint32, m ir.RateMeter) { t.meters.has(id, m) }
-
 // Mods returns the changes that turn what is installed into what is desired: first groups that are new, then flows,
 // ordered by table, priority and match, then groups that are of no use any more, since with a group go the flows that
 // use it. It takes them as done: a caller that could not carry them out calls Reset, and one whose switch refused some
@@ -277,13 +265,17 @@ func (t *FlowTable) InstalledMeter(id uint32, m ir.RateMeter) { t.meters.has(id,
 func (t *FlowTable) Mods() []openflow.Mod {
 	wanted, unwanted := t.groups.changes()
 	flows := t.flowMods()
-	mods := make([]openflow.Mod, 0, len(wanted)+len(flows)+len(unwanted))
+	mods := make([]openflow.Mod, 0, 1+len(wanted)+len(flows)+len(unwanted))
+	if t.noGroups {
+		mods = append(mods, openflow.Mod{Kind: openflow.GroupDelete, Group: openflow.AllGroups})
+		t.noGroups = false
+	}
 	for _, c := range wanted {
 		kind := openflow.GroupAdd
 		if c.modify {
 			kind = openflow.GroupModify
 		}
-		mods = append(mods, openflow.Mod{Kind: kind, Group: c.id, Body: c.want})
+		mods = append(mods, openflow.GroupMods(kind, c.id, c.want)...)
 	}
 	mods = append(mods, flows...)
 	for _, id := range unwanted {
@@ -342,8 +334,8 @@ func (t *FlowTable) mod(e *entry) (openflow.Mod, bool) {
 // somebody wants something else there.
 func (t *FlowTable) Refused(m openflow.Mod) {
 	switch m.Kind {
-	case openflow.GroupAdd, openflow.GroupModify:
-		t.groups.refuse(idChange[string]{m.Group, m.Body, m.Kind == openflow.GroupModify})
+	case openflow.GroupAdd, openflow.GroupModify, openflow.GroupInsert:
+		t.groups.refuse(m.Group, m.Kind != openflow.GroupAdd)
 		return
 	case openflow.GroupDelete:
 		return
@@ -384,7 +376,7 @@ func (t *FlowTable) Desired(f func(Key, Flow)) {
 
 // OwnersOf returns the rows that want a flow at the key of m, or a group under its number, in the order of their UUIDs.
 func (t *FlowTable) OwnersOf(m openflow.Mod) [][16]byte {
-	if m.Kind == openflow.GroupAdd || m.Kind == openflow.GroupModify {
+	if isGroup(m) {
 		return rowsOf(t.groups.ownersOf(m.Group))
 	}
 	var owners []Owner

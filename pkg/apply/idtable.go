@@ -13,6 +13,7 @@ type idTable[T comparable] struct {
 	owned   map[Owner][]uint32
 	dirty   map[uint32]struct{} // may differ from the switch
 	refused map[uint32]T        // what the switch would not have
+	wanted  int                 // identifiers that somebody wants something under
 }
 
 type idEntry[T comparable] struct {
@@ -30,13 +31,21 @@ type idChange[T comparable] struct {
 }
 
 func newIDTable[T comparable]() idTable[T] {
-	return idTable[T]{map[uint32]*idEntry[T]{}, map[Owner][]uint32{}, map[uint32]struct{}{}, map[uint32]T{}}
+	return idTable[T]{
+		entries: map[uint32]*idEntry[T]{},
+		owned:   map[Owner][]uint32{},
+		dirty:   map[uint32]struct{}{},
+		refused: map[uint32]T{},
+	}
 }
 
 // replace makes wants all that o wants.
 func (t *idTable[T]) replace(o Owner, wants map[uint32]T) {
 	for _, id := range t.owned[o] {
-		t.entries[id].owners--
+		e := t.entries[id]
+		if e.owners--; e.owners == 0 {
+			t.wanted--
+		}
 		t.dirty[id] = struct{}{}
 	}
 	if len(wants) == 0 {
@@ -45,7 +54,9 @@ func (t *idTable[T]) replace(o Owner, wants map[uint32]T) {
 	}
 	for id, want := range wants {
 		e := t.entry(id)
-		e.owners++
+		if e.owners++; e.owners == 1 {
+			t.wanted++
+		}
 		e.want = want
 		t.dirty[id] = struct{}{}
 	}
@@ -101,15 +112,16 @@ func (t *idTable[T]) changes() (wanted []idChange[T], unwanted []uint32) {
 	return wanted, unwanted
 }
 
-// refuse tells that the switch did not accept c. It is not tried again until somebody wants something else there.
-func (t *idTable[T]) refuse(c idChange[T]) {
-	e := t.entries[c.id]
+// refuse tells that the switch did not accept what is wanted under id; old says that there is something else instead.
+// It is not tried again until somebody wants something else there.
+func (t *idTable[T]) refuse(id uint32, old bool) {
+	e := t.entries[id]
 	if e == nil {
 		return
 	}
 	var unknown T
-	e.present, e.installed = c.modify, unknown
-	t.refused[c.id] = c.want
+	e.present, e.installed = old, unknown
+	t.refused[id] = e.want
 }
 
 // lacks reports whether the switch has refused what is wanted under id.
@@ -117,17 +129,6 @@ func (t *idTable[T]) lacks(id uint32) bool {
 	what, ok := t.refused[id]
 	e := t.entries[id]
 	return ok && e != nil && e.owners > 0 && e.want == what
-}
-
-// len returns the number of identifiers that somebody wants something under.
-func (t *idTable[T]) len() int {
-	n := 0
-	for _, e := range t.entries {
-		if e.owners > 0 {
-			n++
-		}
-	}
-	return n
 }
 
 // ownersOf returns who wants something under id, in no particular order.

@@ -26,45 +26,14 @@ func (t *FlowTable) MeterMods() (wanted []MeterMod, unwanted []uint32) {
 
 // RefusedMeter tells that the switch did not accept m.
 func (t *FlowTable) RefusedMeter(m MeterMod) {
-	t.meters.refuse(idChange[ir.RateMeter]{m.ID, m.Meter, m.Modify})
+	t.meters.refuse(m.ID, m.Modify)
 }
 
 // OwnersOfMeter returns the rows that want a meter, in the order of their UUIDs.
 func (t *FlowTable) OwnersOfMeter(id uint32) [][16]byte { return rowsOf(t.meters.ownersOf(id)) }
 
-// Missing tells why the switch will refuse m: which of the groups and meters that its actions use has been refused.
-// It returns nil if there is none.
-func (t *FlowTable) Missing(m openflow.Mod) error {
-	if len(t.groups.refused)+len(t.meters.refused) == 0 ||
-		m.Kind != openflow.FlowAdd && m.Kind != openflow.FlowModifyStrict {
-		return nil
-	}
-	acts, err := openflow.DecodeActions([]byte(m.Body))
-	if err != nil {
-		return err
-	}
-	return t.missing(acts)
-}
-
-func (t *FlowTable) missing(acts []ir.Action) error {
-	for _, a := range acts {
-		switch a := a.(type) {
-		case ir.Group:
-			if t.groups.lacks(a.ID) {
-				return fmt.Errorf("group %d was refused", a.ID)
-			}
-		case ir.Meter:
-			if t.meters.lacks(a.ID) {
-				return fmt.Errorf("meter %d was refused", a.ID)
-			}
-		case ir.Clone:
-			if err := t.missing(a.Actions); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
+// InstalledMeter tells that the switch has a meter. The zero RateMeter stands for one that is none.
+func (t *FlowTable) InstalledMeter(id uint32, m ir.RateMeter) { t.meters.has(id, m) }
 
 // switchMeter returns m as the switch has it: with statistics, as those of ovn-controller.
 func switchMeter(m MeterMod) openflow.Meter {

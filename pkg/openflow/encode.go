@@ -533,6 +533,7 @@ const (
 	bucketWeight    = 0 // OFPGBPT15_WEIGHT
 	bucketWatchPort = 1 // OFPGBPT15_WATCH_PORT
 	bucketIDAll     = 0xffffffff
+	bucketIDLast    = 0xfffffffe
 
 	propExperimenter   = 0xffff
 	ntrSelectionMethod = 1  // NTRT_SELECTION_METHOD

@@ -77,6 +77,7 @@ const (
 	cmdFlowDelete   = 3
 	cmdDeleteStrict = 4
 	cmdGroupDelete  = 2
+	cmdGroupInsert  = 3
 	cmdMeterDelete  = 2
 )
 
@@ -103,6 +104,8 @@ const (
 	GroupAdd
 	// GroupModify replaces the contents of a group. It is refused if there is none.
 	GroupModify
+	// GroupInsert adds buckets at the end of a group. It is refused if there is none with this number.
+	GroupInsert
 	// GroupDelete deletes a group, or [AllGroups], and the flows that use it.
 	GroupDelete
 )
@@ -133,6 +136,34 @@ func AddFlow(r *ir.Rule) Mod {
 // AddGroup returns the Mod that adds g under the number id.
 func AddGroup(id uint32, g *ir.SelectGroup) Mod {
 	return Mod{Kind: GroupAdd, Group: id, Body: string(AppendGroup(nil, g))}
+}
+
+// GroupMods returns the mods that add a group ([GroupAdd]) or replace its contents ([GroupModify]). body is what
+// [AppendGroup] has made of the contents. A group that is too long for one message takes several mods, to be made in
+// their order.
+func GroupMods(kind ModKind, id uint32, body string) []Mod {
+	n := bucketsLen(body)
+	buckets, properties := body[:n], body[n:]
+	cut := cutBuckets(buckets, maxModSize-len(properties))
+	mods := []Mod{{Kind: kind, Group: id, Body: buckets[:cut] + properties}}
+	for buckets = buckets[cut:]; len(buckets) > 0; buckets = buckets[cut:] {
+		cut = cutBuckets(buckets, maxModSize)
+		mods = append(mods, Mod{Kind: GroupInsert, Group: id, Body: buckets[:cut]})
+	}
+	return mods
+}
+
+// cutBuckets returns the length of those buckets at the beginning that fit into size bytes, but of one at least.
+func cutBuckets(buckets string, size int) int {
+	n := 0
+	for n < len(buckets) {
+		next := n + int(buckets[n])<<8 + int(buckets[n+1])
+		if n > 0 && next > size {
+			break
+		}
+		n = next
+	}
+	return n
 }
 
 // ModError is a refused Mod: the one at Index of those that were passed.
@@ -221,6 +252,8 @@ func appendMod(b []byte, xid uint32, m *Mod) ([]byte, bool) {
 		b = appendGroupMod(b, xid, cmdAdd, m)
 	case GroupModify:
 		b = appendGroupMod(b, xid, cmdModify, m)
+	case GroupInsert:
+		b = appendGroupMod(b, xid, cmdGroupInsert, m)
 	case GroupDelete:
 		b = appendGroupMod(b, xid, cmdGroupDelete, m)
 	default:
@@ -267,13 +300,16 @@ func appendGroupMod(b []byte, xid uint32, command uint16, m *Mod) []byte {
 	b = be.AppendUint16(b, command)
 	b = append(b, groupSelect, 0)
 	b = be.AppendUint32(b, m.Group)
-	body := m.Body
+	body, bucket := m.Body, uint32(bucketIDAll)
 	if m.Kind == GroupDelete {
 		body = ""
 	}
+	if m.Kind == GroupInsert {
+		bucket = bucketIDLast
+	}
 	b = be.AppendUint16(b, uint16(bucketsLen(body)))
 	b = append(b, 0, 0)
-	b = be.AppendUint32(b, bucketIDAll)
+	b = be.AppendUint32(b, bucket)
 	return append(b, body...)
 }
 
