@@ -162,7 +162,7 @@ func (a *Agent) ovsUpdate(u ovsdb.Update) {
 	for i, c := range u.Changes {
 		changes[i] = chassis.Change{Table: c.Table, UUID: c.UUID, Old: c.Old, New: c.New}
 		if c.Table == vswitchdb.SSLTable && a.config.TLS == (TLSConfig{}) {
-			a.south.setSSL(c.New)
+			a.south.setSSL(c.New, a.config.TLS)
 		}
 	}
 	a.sw.Apply(changes)

@@ -117,13 +117,14 @@ func (d *database) done(err error, now time.Time) {
 }
 
 // setSSL takes over the row of the table SSL, which may be nil.
-func (d *database) setSSL(row any) {
-	r, ok := row.(*vswitchdb.SSL)
-	if !ok || r == nil {
-		d.ssl = nil
-		return
+func (d *database) setSSL(row any, config TLSConfig) {
+	d.ssl = nil
+	if r, ok := row.(*vswitchdb.SSL); ok && r != nil {
+		d.ssl = &ovsdb.TLSFiles{PrivateKey: r.PrivateKey, Certificate: r.Certificate, CACertificate: r.CaCert}
 	}
-	d.ssl = &ovsdb.TLSFiles{PrivateKey: r.PrivateKey, Certificate: r.Certificate, CACertificate: r.CaCert}
+	if d.client != nil {
+		d.client.SetTLS(d.tlsFiles(config))
+	}
 }
 
 // tlsFiles returns the files for ssl remotes: those of the configuration file, otherwise those of the OVS database.

@@ -157,6 +157,17 @@ func remotes() []Content {
 			Name: "remote-only-one-here", About: "a multicast group of local and remote unknown ports", NB: script(fourPorts, "lsp-set-addresses p1 unknown"), Local: []string{"p1"},
 			SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind r2 hv2"),
 		},
+		{
+			Name: "remote-port-group", About: "port groups with one, no and all ports here", Local: bothPorts, NB: script(fourPorts, `
+				create address_set name=a4 addresses="10.0.0.1 10.0.0.2 10.0.0.3"
+				pg-add pg1 p1 r1 r2
+				pg-add pg2 r1 r2
+				pg-add pg3 p1 p2
+				acl-add pg1 to-lport 1003 "outport == @pg1 && ip4.src == \$a4" allow-related
+				acl-add pg2 to-lport 1002 "outport == @pg2 && ip4.src == \$a4" drop
+				acl-add pg3 from-lport 1001 "inport == {@pg3, @pg2} && ip4.dst == \$a4 && tcp.dst == {1, 2}" drop
+			`), SB: script(chassis("hv2", "geneve", "172.31.0.102"), "lsp-bind r1 hv2", "lsp-bind r2 hv2"),
+		},
 		{Name: "remote-requested", About: "ports that ask for a chassis: this one by name, another one, none", NB: script(fourPorts, `
 			set logical_switch_port p1 options:requested-chassis=n1
 			set logical_switch_port p2 options:requested-chassis=hv2
