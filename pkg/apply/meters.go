@@ -47,10 +47,15 @@ func switchMeter(m MeterMod) openflow.Meter {
 
 // rateMeter is the inverse of switchMeter. It returns the zero RateMeter for a meter that switchMeter does not make.
 func rateMeter(m openflow.Meter) ir.RateMeter {
-	if m.Packets || !m.Stats || len(m.Bands) != 1 || m.Burst != (m.Bands[0].Burst != 0) {
+	switch {
+	case m.Packets || !m.Stats || len(m.Bands) != 1:
+		return ir.RateMeter{}
+	case !m.Burst:
+		return ir.RateMeter{Rate: m.Bands[0].Rate} // its burst is what the switch has chosen
+	case m.Bands[0].Burst == 0:
 		return ir.RateMeter{}
 	}
-	return ir.RateMeter{Rate: m.Bands[0].Rate, Burst: m.Bands[0].Burst}
+	return ir.RateMeter(m.Bands[0])
 }
 
 // formatMeter returns the meter as ovs-ofctl(8) takes it.
