@@ -70,19 +70,25 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	control, err := daemon.NewControl(config.Control, agent, "offloadd "+buildVersion(), log)
+	if err != nil {
+		return err
+	}
 	recompute := make(chan os.Signal, 1)
 	signal.Notify(recompute, syscall.SIGUSR2)
 	defer signal.Stop(recompute)
 
 	tasks := append(agent.Tasks(),
-		daemon.Task{Name: "control", Run: daemon.NewControl(config.Control, agent, "offloadd "+buildVersion(), log).Run},
+		daemon.Task{Name: "control", Run: control.Run},
 		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {
 			for {
 				select {
 				case <-ctx.Done():
 					return nil
 				case <-recompute:
-					agent.Recompute()
+					if err := agent.Recompute(); err != nil {
+						return nil // it has ended, and so will everything
+					}
 				}
 			}
 		}})

@@ -49,7 +49,7 @@ type Agent struct {
 	logged    map[string]struct{} // what was said once and is not said again
 	leaving   bool
 	gone      bool          // nothing of the chassis is in the databases any more
-	left      chan struct{} // closed when the chassis has left
+	ended     chan struct{} // closed when the loop has ended
 
 	commands chan command
 }
@@ -83,7 +83,7 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 		state:    chassis.New(opts),
 		engine:   compile.NewEngine(),
 		logged:   map[string]struct{}{},
-		left:     make(chan struct{}),
+		ended:    make(chan struct{}),
 		commands: make(chan command),
 	}, nil
 }
@@ -99,23 +99,39 @@ func (a *Agent) Tasks() []Task {
 	}
 }
 
-// Recompute asks for a full recompute in the next turn. It may be called from any goroutine.
-func (a *Agent) Recompute() { a.do(func() { a.recompute = true }) }
+// Recompute asks for a full recompute, and returns when the turn that does it is over. It may be called from any goroutine.
+func (a *Agent) Recompute() error { return a.do(func() { a.recompute = true }) }
+
+// Leave takes the chassis out of the deployment and ends the agent with ErrLeft. It returns when that is done, with an
+// error if the agent ended before. It may be called from any goroutine.
+func (a *Agent) Leave() error {
+	if err := a.do(func() { a.leaving = true }); err != nil {
+		return err
+	}
+	<-a.ended
+	if !a.hasLeft() {
+		return errors.New("daemon leave: ended before it was done")
+	}
+	return nil
+}
+
+// errEnded answers commands that came too late.
+var errEnded = errors.New("daemon: already ended")
 
 // do runs f in the loop and waits until the turn after it is over.
-func (a *Agent) do(f func()) bool {
+func (a *Agent) do(f func()) error {
 	c := command{f, make(chan struct{})}
 	select {
 	case a.commands <- c:
-	case <-a.left:
-		return false
+	case <-a.ended:
+		return errEnded
 	}
 	<-c.done
-	return true
+	return nil
 }
 
 func (a *Agent) run(ctx context.Context) error {
-	defer a.finish()
+	defer close(a.ended)
 	var wake <-chan time.Time
 	for {
 		var cmd *command
@@ -152,9 +168,6 @@ func (a *Agent) run(ctx context.Context) error {
 
 // ErrLeft ends the daemon after the chassis has been removed.
 var ErrLeft = errors.New("the chassis has left")
-
-// finish answers commands that came too late.
-func (a *Agent) finish() { close(a.left) }
 
 func (a *Agent) ovsUpdate(u ovsdb.Update) {
 	a.ovs.seen(u)

@@ -17,7 +17,7 @@ import (
 // A Control answers on a unix socket in the protocol of ovs-appctl(8): JSON-RPC 1.0, one request per line of text, the
 // result a string. So `ovs-appctl -t SOCKET list-commands` works on it.
 type Control struct {
-	path     string
+	listener net.Listener
 	log      *slog.Logger
 	commands map[string]controlCommand
 }
@@ -28,9 +28,14 @@ type controlCommand struct {
 	run   func(args []string) (string, error)
 }
 
-// NewControl returns the control socket of an agent. remote is unix:PATH.
-func NewControl(remote string, agent *Agent, version string, log *slog.Logger) *Control {
-	c := &Control{path: strings.TrimPrefix(remote, "unix:"), log: log}
+// NewControl opens the control socket of an agent; Run serves and closes it. remote is unix:PATH. It is an error if
+// another process listens there, so it is best done before the agent does anything.
+func NewControl(remote string, agent *Agent, version string, log *slog.Logger) (*Control, error) {
+	l, err := listenUnix(strings.TrimPrefix(remote, "unix:"))
+	if err != nil {
+		return nil, fmt.Errorf("daemon control: %w", err)
+	}
+	c := &Control{listener: l, log: log}
 	c.commands = map[string]controlCommand{
 		"list-commands": {run: func([]string) (string, error) { return c.list(), nil }},
 		"version":       {run: func([]string) (string, error) { return version + "\n", nil }},
@@ -49,28 +54,21 @@ func NewControl(remote string, agent *Agent, version string, log *slog.Logger) *
 			return ask(agent, agent.zoneList)
 		}},
 		"inc-engine/recompute": {run: func([]string) (string, error) {
-			agent.Recompute()
-			return "", nil
+			return "", agent.Recompute()
 		}},
 		"node/leave": {run: func([]string) (string, error) {
-			if !agent.do(func() { agent.leaving = true }) {
-				return "", errors.New("already ended")
-			}
-			<-agent.left
-			return "", nil
+			return "", agent.Leave()
 		}},
 	}
 	c.commands["recompute"] = c.commands["inc-engine/recompute"]
-	return c
+	return c, nil
 }
 
 // ask runs f in the agent's loop.
 func ask(a *Agent, f func() string) (string, error) {
 	var out string
-	if !a.do(func() { out = f() }) {
-		return "", errors.New("already ended")
-	}
-	return out, nil
+	err := a.do(func() { out = f() })
+	return out, err
 }
 
 func (a *Agent) zoneList() string {
@@ -94,10 +92,7 @@ func (c *Control) list() string {
 
 // Run serves until ctx ends.
 func (c *Control) Run(ctx context.Context) error {
-	l, err := listenUnix(c.path)
-	if err != nil {
-		return fmt.Errorf("daemon control: %w", err)
-	}
+	l := c.listener
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -129,8 +124,16 @@ func listenUnix(path string) (net.Listener, error) {
 		_ = conn.Close()
 		return nil, fmt.Errorf("listen unix %s: another process does", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	switch at, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
 		return nil, err
+	case at.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("listen unix %s: it is no socket", path)
+	default:
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
