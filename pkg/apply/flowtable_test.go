@@ -49,7 +49,7 @@ func bridge(installed map[Key]Flow, mods []openflow.Mod) error {
 				return fmt.Errorf("delete of %v, which is not there", k)
 			}
 			delete(installed, k)
-		default:
+		case openflow.FlowDelete, openflow.GroupAdd, openflow.GroupModify, openflow.GroupInsert, openflow.GroupDelete:
 			return fmt.Errorf("mod kind %d", m.Kind)
 		}
 	}
@@ -64,18 +64,36 @@ func TestWhoWins(t *testing.T) {
 		want []string
 	}{
 		{"nobody", nil, nil},
-		{"one", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, next)}}},
-			[]string{"cookie=0x7, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"}},
-		{"allow over drop", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 1, drop...)}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 2, next)}}},
-			[]string{"cookie=0x2, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"}},
-		{"drop over conjunction", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 0, member(5, 0))}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 2, drop...)}}},
-			[]string{"cookie=0x2, table=8, priority=1,metadata=0x1 actions=drop"}},
-		{"conjunctions united", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 0, member(6, 1))}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 0, member(5, 0))}}},
-			[]string{"table=8, priority=1,metadata=0x1 actions=conjunction(5,1/2),conjunction(6,2/2)"}},
-		{"smaller cookie among equals", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 9, next)}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 3, next)}}},
-			[]string{"cookie=0x3, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"}},
-		{"an owner that wants the same flow twice", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, next), rule(1, 7, next)}}},
-			[]string{"cookie=0x7, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"}},
+		{
+			"one",
+			[]Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, next)}}},
+			[]string{"cookie=0x7, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"},
+		},
+		{
+			"allow over drop",
+			[]Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 1, drop...)}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 2, next)}}},
+			[]string{"cookie=0x2, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"},
+		},
+		{
+			"drop over conjunction",
+			[]Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 0, member(5, 0))}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 2, drop...)}}},
+			[]string{"cookie=0x2, table=8, priority=1,metadata=0x1 actions=drop"},
+		},
+		{
+			"conjunctions united",
+			[]Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 0, member(6, 1))}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 0, member(5, 0))}}},
+			[]string{"table=8, priority=1,metadata=0x1 actions=conjunction(5,1/2),conjunction(6,2/2)"},
+		},
+		{
+			"smaller cookie among equals",
+			[]Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 9, next)}}, {Owner: owner(2), Rules: []ir.Rule{rule(1, 3, next)}}},
+			[]string{"cookie=0x3, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"},
+		},
+		{
+			"an owner that wants the same flow twice",
+			[]Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, next), rule(1, 7, next)}}},
+			[]string{"cookie=0x7, table=8, priority=1,metadata=0x1 actions=resubmit(,9)"},
+		},
 		{"replaced by nothing", []Replacement{{Owner: owner(1), Rules: []ir.Rule{rule(1, 7, next)}}, {Owner: owner(1)}}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

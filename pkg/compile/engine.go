@@ -270,7 +270,7 @@ func (e *Engine) compile(out []Replacement, id unitID, d dirt) []Replacement {
 			e.view.reads[n.fact] = struct{}{}
 		}
 	}
-	exists := true
+	var exists bool
 	if id.kind == unitLogicalFlow {
 		out, exists = e.compileFlow(out, u, id.row, d)
 	} else {

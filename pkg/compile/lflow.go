@@ -77,8 +77,7 @@ func (e *Engine) compileFlow(out []Replacement, u *unit, id sb.UUID, d dirt) ([]
 
 func skipOf(f *sb.LogicalFlow, err error) Skip {
 	s := Skip{Row: f.UUID, Err: fmt.Errorf("compile logical flow %s: %w", f.UUID, err)}
-	var un *Unsupported
-	if errors.As(err, &un) {
+	if un, ok := errors.AsType[*Unsupported](err); ok {
 		s.Action = un.Action
 	}
 	return s

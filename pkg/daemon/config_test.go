@@ -48,8 +48,7 @@ func TestExampleConfig(t *testing.T) {
 
 func configKeys(t reflect.Type, prefix string) []string {
 	var keys []string
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if f.Type.Kind() == reflect.Struct {
 			keys = append(keys, configKeys(f.Type, prefix+name+".")...)
