@@ -482,20 +482,19 @@ func TestTurnsWithoutBridge(t *testing.T) {
 // Connections of a zone are gone before flows use it.
 func TestZonesAreFlushedFirst(t *testing.T) {
 	b := newBench(t)
-	peer := relay(t, b.sw.Socket(b.bridge))
-	t.Cleanup(b.stop) // before the relay's, which waits for the connection to end
-	b.SetPath(peer.path)
+	relay := openflowtest.StartRelay(t, b.sw, b.bridge)
+	b.SetPath(relay.Socket(b.bridge))
 	batch := whole(1, numbered(3))
 	batch.FlushZones = []uint16{9, 5, 9}
 	b.Put(batch)
 	b.installed(1)
 	want := []string{"flush 5", "flush 9", "bundle add", "bundle add", "bundle add"}
-	if got := peer.seen(); !slices.Equal(got, want) {
+	if got := relay.Seen(); !slices.Equal(got, want) {
 		t.Errorf("the bridge was sent %q, want %q", got, want)
 	}
 	b.Put(Batch{Turn: 2, FlushZones: []uint16{6}})
 	b.installed(2)
-	if got := peer.seen(); !slices.Equal(got, []string{"flush 6"}) {
+	if got := relay.Seen(); !slices.Equal(got, []string{"flush 6"}) {
 		t.Errorf("the bridge was sent %q, want one flush", got)
 	}
 }
