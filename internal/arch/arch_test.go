@@ -56,6 +56,7 @@ var rooms = map[string]room{
 	"pkg/reason":       {pure: true},
 	"pkg/ports":        {imports: []string{"pkg/reason"}},
 	"pkg/api":          {imports: []string{"pkg/ports", "pkg/reason", "proto/offload/v1"}},
+	"pkg/api/client":   {imports: []string{"pkg/reason"}},
 	"proto/offload/v1": {},
 
 	"internal/arch":   {},

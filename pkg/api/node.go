@@ -44,13 +44,12 @@ type Health struct {
 	Subsystem Subsystem
 	Reason    reason.Reason // why it does not work; "" if it does
 	Message   string        // the same for people
-	Since     time.Time     // the zero Time: not known
+	Since     time.Time     // when it began to work or ceased to
 }
 
 // A Status is how the chassis is doing.
 type Status struct {
 	Chassis     string
-	Health      []Health
 	Databases   []Database
 	Bridge      Bridge
 	Turn        uint64

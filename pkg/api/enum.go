@@ -1,0 +1,55 @@
+package api
+
+import (
+	"github.com/offloadd/offloadd/pkg/ports"
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
+)
+
+// Our names of what enums of the .proto files number. An enum's zero is absent: unspecified is "", where that is allowed.
+var (
+	kinds = map[offloadv1.PortKind]ports.Kind{
+		offloadv1.PortKind_PORT_KIND_VETH: ports.Veth,
+	}
+	addressings = map[offloadv1.Addressing]ports.Addressing{
+		offloadv1.Addressing_ADDRESSING_STATIC:       ports.Static,
+		offloadv1.Addressing_ADDRESSING_LOGICAL_PORT: ports.FromLogicalPort,
+	}
+	waits = map[offloadv1.WaitFor]ports.Wait{
+		offloadv1.WaitFor_WAIT_FOR_PLUGGED:   ports.UntilPlugged,
+		offloadv1.WaitFor_WAIT_FOR_INSTALLED: ports.UntilInstalled,
+	}
+	states = map[offloadv1.PortState]ports.State{
+		offloadv1.PortState_PORT_STATE_CREATING: ports.Creating,
+		offloadv1.PortState_PORT_STATE_PLUGGED:  ports.Plugged,
+		offloadv1.PortState_PORT_STATE_READY:    ports.Ready,
+		offloadv1.PortState_PORT_STATE_DELETING: ports.Deleting,
+		offloadv1.PortState_PORT_STATE_FAILED:   ports.Failed,
+	}
+	pipelines = map[offloadv1.Pipeline]Pipeline{
+		offloadv1.Pipeline_PIPELINE_INGRESS: Ingress,
+		offloadv1.Pipeline_PIPELINE_EGRESS:  Egress,
+	}
+	flowStates = map[offloadv1.FlowState]FlowState{
+		offloadv1.FlowState_FLOW_STATE_INSTALLED: FlowInstalled,
+		offloadv1.FlowState_FLOW_STATE_PENDING:   FlowPending,
+		offloadv1.FlowState_FLOW_STATE_REFUSED:   FlowRefused,
+	}
+	traceStepKinds = map[offloadv1.TraceStepKind]TraceStepKind{
+		offloadv1.TraceStepKind_TRACE_STEP_KIND_PIPELINE: TracePipeline,
+		offloadv1.TraceStepKind_TRACE_STEP_KIND_TABLE:    TraceTable,
+		offloadv1.TraceStepKind_TRACE_STEP_KIND_ACTION:   TraceAction,
+		offloadv1.TraceStepKind_TRACE_STEP_KIND_OUTPUT:   TraceOutput,
+		offloadv1.TraceStepKind_TRACE_STEP_KIND_DROP:     TraceDrop,
+		offloadv1.TraceStepKind_TRACE_STEP_KIND_NOTE:     TraceNote,
+	}
+)
+
+// number returns the enum's number of one of our names; 0 for "".
+func number[E ~int32, N ~string](names map[E]N, name N) E {
+	for e, n := range names {
+		if n == name {
+			return e
+		}
+	}
+	return 0
+}

@@ -1,0 +1,46 @@
+package api
+
+import (
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
+)
+
+// An access is what a method needs.
+type access uint8
+
+const (
+	reads  access = iota // anybody who can connect may call it
+	writes               // only root may call it, and only with a deadline
+)
+
+// methods are all that the server has. What is not here is refused.
+var methods = map[string]access{
+	offloadv1.PortService_CreatePort_FullMethodName: writes,
+	offloadv1.PortService_DeletePort_FullMethodName: writes,
+	offloadv1.PortService_GetPort_FullMethodName:    reads,
+	offloadv1.PortService_ListPorts_FullMethodName:  reads,
+	offloadv1.PortService_WatchPorts_FullMethodName: reads,
+	offloadv1.PortService_CheckPort_FullMethodName:  reads,
+
+	offloadv1.NodeService_GetInfo_FullMethodName:     reads,
+	offloadv1.NodeService_GetStatus_FullMethodName:   reads,
+	offloadv1.NodeService_ListChassis_FullMethodName: reads,
+	offloadv1.NodeService_ListTunnels_FullMethodName: reads,
+	offloadv1.NodeService_ListZones_FullMethodName:   reads,
+	offloadv1.NodeService_Recompute_FullMethodName:   writes,
+	offloadv1.NodeService_Leave_FullMethodName:       writes,
+
+	offloadv1.FlowService_ListLogicalFlows_FullMethodName: reads,
+	offloadv1.FlowService_ListFlows_FullMethodName:        reads,
+	offloadv1.FlowService_Trace_FullMethodName:            reads,
+
+	healthv1.Health_Check_FullMethodName: reads,
+	healthv1.Health_List_FullMethodName:  reads,
+	healthv1.Health_Watch_FullMethodName: reads,
+
+	reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName:      reads,
+	reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: reads,
+}

@@ -1,0 +1,251 @@
+package api
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/offloadd/offloadd/pkg/ports"
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
+)
+
+// timestamp returns nil for the zero Time.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// texts returns what String returns for each, "" for values that are not valid.
+func texts[T interface {
+	fmt.Stringer
+	IsValid() bool
+}](values []T) []string {
+	var out []string
+	for _, v := range values {
+		out = append(out, text(v))
+	}
+	return out
+}
+
+func text[T interface {
+	fmt.Stringer
+	IsValid() bool
+}](v T) string {
+	if !v.IsValid() {
+		return ""
+	}
+	return v.String()
+}
+
+func portMessage(p ports.Port) *offloadv1.Port {
+	m := &offloadv1.Port{Spec: specMessage(p.Spec), Revision: p.Revision}
+	if p.State == "" {
+		return m // of a call that only validates
+	}
+	m.Status = &offloadv1.PortStatus{
+		State:         number(states, p.State),
+		Reason:        string(p.Reason),
+		Message:       p.Message,
+		HostInterface: p.HostInterface,
+		Mac:           p.MAC.String(),
+		Addresses:     texts(p.Addresses),
+		Gateways:      texts(p.Gateways),
+		Routes:        routeMessages(p.Routes),
+		Mtu:           uint32(p.MTU),
+		Ofport:        p.OFPort,
+		Zone:          uint32(p.Zone),
+		Created:       timestamp(p.Created),
+	}
+	for _, s := range p.Timeline {
+		step := &offloadv1.Step{Name: s.Name, Started: timestamp(s.Started)}
+		if s.Duration >= 0 {
+			step.Duration = durationpb.New(s.Duration)
+		}
+		m.Status.Timeline = append(m.Status.Timeline, step)
+	}
+	return m
+}
+
+func specMessage(s ports.Spec) *offloadv1.PortSpec {
+	return &offloadv1.PortSpec{
+		Key:         &offloadv1.PortKey{Network: s.Key.Network, ContainerId: s.Key.ContainerID, Ifname: s.Key.Ifname},
+		Netns:       s.Netns,
+		Kind:        number(kinds, s.Kind),
+		LogicalPort: s.LogicalPort,
+		IfaceIdVer:  s.IfaceIDVer,
+		Addressing:  number(addressings, s.Addressing),
+		Mac:         s.MAC.String(),
+		Addresses:   texts(s.Addresses),
+		Gateways:    texts(s.Gateways),
+		Routes:      routeMessages(s.Routes),
+		Mtu:         uint32(s.MTU),
+		Labels:      s.Labels,
+	}
+}
+
+func routeMessages(routes []ports.Route) []*offloadv1.Route {
+	var out []*offloadv1.Route
+	for _, r := range routes {
+		out = append(out, &offloadv1.Route{
+			Destination: text(r.Destination),
+			Gateway:     text(r.Gateway),
+			Mtu:         uint32(r.MTU),
+			Advmss:      uint32(r.AdvMSS),
+			Metric:      r.Metric,
+		})
+	}
+	return out
+}
+
+func problemMessages(problems []ports.Problem) []*offloadv1.Problem {
+	var out []*offloadv1.Problem
+	for _, p := range problems {
+		out = append(out, &offloadv1.Problem{Reason: string(p.Reason), Message: p.Message})
+	}
+	return out
+}
+
+func infoMessage(id Identity) *offloadv1.GetInfoResponse {
+	capabilities := slices.Clone(id.Capabilities)
+	slices.Sort(capabilities)
+	return &offloadv1.GetInfoResponse{
+		ApiVersions:    []string{string(offloadv1.File_offload_v1_port_proto.Package())},
+		Capabilities:   capabilities,
+		Build:          &offloadv1.Build{Version: id.Version, Commit: id.Commit, Go: id.GoVersion},
+		Started:        timestamp(id.Started),
+		BootId:         id.BootID,
+		Hostname:       id.Hostname,
+		Chassis:        id.Chassis,
+		SchemaVersions: id.Schemas,
+		KernelVersion:  id.Kernel,
+		OvsVersion:     id.OVS,
+		NorthdVersion:  id.Northd,
+	}
+}
+
+func statusMessage(s Status, health []Health) *offloadv1.GetStatusResponse {
+	m := &offloadv1.GetStatusResponse{
+		Chassis: s.Chassis,
+		Bridge: &offloadv1.Bridge{
+			Name:          s.Bridge.Name,
+			Connected:     s.Bridge.Connected,
+			FlowsDesired:  uint64(s.Bridge.Desired),
+			FlowsRefused:  uint64(s.Bridge.Refused),
+			GroupsDesired: uint64(s.Bridge.Groups),
+			MetersDesired: uint64(s.Bridge.Meters),
+			FlowModsSent:  s.Bridge.Sent,
+			Installed:     s.Bridge.Installed,
+		},
+		Turn:           s.Turn,
+		AckedTurn:      s.AckedTurn,
+		NbCfg:          s.NBCfg,
+		LocalDatapaths: uint64(s.Datapaths),
+		LocalPorts:     uint64(s.Ports),
+		Tunnels:        uint64(s.Tunnels),
+		RowsRefused:    uint64(s.RowsRefused),
+	}
+	for _, h := range health {
+		m.Subsystems = append(m.Subsystems, &offloadv1.Subsystem{
+			Name:    string(h.Subsystem),
+			Serving: h.Reason == "",
+			Reason:  string(h.Reason),
+			Message: h.Message,
+			Since:   timestamp(h.Since),
+		})
+	}
+	for _, db := range slices.SortedFunc(slices.Values(s.Databases), func(a, b Database) int { return cmp.Compare(a.Name, b.Name) }) {
+		d := &offloadv1.Database{Name: db.Name, Remote: db.Remote, Connected: db.Connected, Synced: db.Synced, Rows: map[string]uint64{}}
+		for table, n := range db.Rows {
+			d.Rows[table] = uint64(n)
+		}
+		m.Databases = append(m.Databases, d)
+	}
+	for _, action := range slices.Sorted(maps.Keys(s.Skipped)) {
+		m.Skipped = append(m.Skipped, &offloadv1.SkippedRows{Action: action, Count: uint64(s.Skipped[action])})
+	}
+	return m
+}
+
+func chassisMessage(c Chassis) *offloadv1.Chassis {
+	m := &offloadv1.Chassis{Name: c.Name, Hostname: c.Hostname, Local: c.Local, NbCfg: c.NBCfg, BridgeMappings: c.BridgeMappings}
+	byType := func(a, b Encap) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.IP, b.IP)) }
+	for _, e := range slices.SortedFunc(slices.Values(c.Encaps), byType) {
+		m.Encaps = append(m.Encaps, &offloadv1.Encap{Type: e.Type, Ip: e.IP})
+	}
+	return m
+}
+
+func tunnelMessage(t Tunnel) *offloadv1.Tunnel {
+	return &offloadv1.Tunnel{
+		Interface: t.Interface,
+		Chassis:   t.Chassis,
+		Type:      t.Type,
+		RemoteIp:  text(t.RemoteIP),
+		LocalIp:   text(t.LocalIP),
+		Ofport:    t.OFPort,
+	}
+}
+
+func zoneMessage(z Zone) *offloadv1.Zone {
+	return &offloadv1.Zone{Owner: z.Owner, Zone: uint32(z.Zone)}
+}
+
+func flowMessage(f Flow) *offloadv1.Flow {
+	m := &offloadv1.Flow{
+		Table:    uint32(f.Table),
+		Priority: uint32(f.Priority),
+		Cookie:   f.Cookie,
+		Match:    f.Match,
+		Actions:  f.Actions,
+		Rows:     f.Rows,
+		State:    number(flowStates, f.State),
+		Error:    f.Error,
+	}
+	if c := f.Counters; c != nil {
+		m.Counters = &offloadv1.Counters{Packets: c.Packets, Bytes: c.Bytes, Duration: durationpb.New(c.Duration)}
+	}
+	return m
+}
+
+func logicalFlowMessage(f LogicalFlow) *offloadv1.LogicalFlow {
+	m := &offloadv1.LogicalFlow{
+		Uuid:         f.UUID,
+		Datapath:     f.Datapath,
+		DatapathName: f.DatapathName,
+		Pipeline:     number(pipelines, f.Pipeline),
+		Table:        uint32(f.Table),
+		Stage:        f.Stage,
+		Priority:     uint32(f.Priority),
+		Match:        f.Match,
+		Actions:      f.Actions,
+		Source:       f.Source,
+		Skipped:      f.Skipped,
+	}
+	for _, flow := range f.Flows {
+		m.Flows = append(m.Flows, flowMessage(flow))
+	}
+	return m
+}
+
+func traceStepMessage(s TraceStep) *offloadv1.TraceStep {
+	m := &offloadv1.TraceStep{
+		Kind:        number(traceStepKinds, s.Kind),
+		Depth:       uint32(s.Depth),
+		Text:        s.Text,
+		Datapath:    s.Datapath,
+		Pipeline:    number(pipelines, s.Pipeline),
+		LogicalPort: s.LogicalPort,
+		Via:         s.Via,
+	}
+	if s.LogicalFlow != nil {
+		m.LogicalFlow = logicalFlowMessage(*s.LogicalFlow)
+	}
+	return m
+}
