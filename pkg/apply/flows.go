@@ -320,8 +320,8 @@ func (f *Flows) geneveField(ctx context.Context, conn *openflow.Conn) (ir.Field,
 // dumpTimeout is how long the bridge may take to tell its groups.
 const dumpTimeout = 10 * time.Second
 
-// adopt learns what is installed. After a failure it does without the groups, since Open vSwitch (3.1 at least) does not
-// cut a description that is longer than a message can be: nothing makes sense that follows it on the connection.
+// adopt learns what is installed. After a failure it does without the groups, whose statistics end the connection if
+// somebody has made one with too many buckets.
 func (f *Flows) adopt(ctx context.Context, conn *openflow.Conn) error {
 	f.table.Reset()
 	if f.blind {
@@ -350,21 +350,31 @@ func (f *Flows) adopt(ctx context.Context, conn *openflow.Conn) error {
 	})
 }
 
+// adoptGroups reads only groups that may be right: those that are too long to be described never are.
 func (f *Flows) adoptGroups(ctx context.Context, conn *openflow.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, dumpTimeout)
 	defer cancel()
-	err := conn.DumpGroups(ctx, func(g *openflow.GroupDesc) error {
-		body := g.Body
-		if !g.Select {
-			body = nil
+	var candidates []uint32
+	err := conn.DumpGroupStats(ctx, func(g openflow.GroupStats) error {
+		f.table.InstalledGroup(g.ID, nil)
+		if f.table.WantsGroup(g.ID, g.Buckets) {
+			candidates = append(candidates, g.ID)
 		}
-		f.table.InstalledGroup(g.ID, body)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return conn.Barrier(ctx)
+	err = conn.DescribeGroups(ctx, candidates, func(g *openflow.GroupDesc) error {
+		if g.Select {
+			f.table.InstalledGroup(g.ID, g.Body)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return conn.Barrier(ctx) // there is order on the connection still
 }
 
 // install brings the bridge up to the newest turn and tells that it has arrived.

@@ -8,8 +8,18 @@ import (
 )
 
 // InstalledGroup tells that the switch has a group. body is what openflow.AppendGroup makes of one of type select; nil
-// stands for anything else.
+// stands for anything else, or says that it is not known.
 func (t *FlowTable) InstalledGroup(id uint32, body []byte) { t.groups.has(id, string(body)) }
+
+// longGroup is a length of groups, in bytes, that leaves room for the frame of a message.
+const longGroup = 60000
+
+// WantsGroup reports whether a group with that many buckets may be the one that is wanted under id, and is short enough
+// for a switch to describe it.
+func (t *FlowTable) WantsGroup(id uint32, buckets int) bool {
+	e := t.groups.entries[id]
+	return e != nil && e.owners > 0 && len(e.want) < longGroup && openflow.Buckets(e.want) == buckets
+}
 
 // UnknownGroups tells that the switch may have any groups: the first of the next Mods deletes them all. It is called
 // before Installed, which leaves out the flows that go with them.

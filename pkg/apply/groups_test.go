@@ -449,39 +449,37 @@ func TestRefusedGroupOnSwitch(t *testing.T) {
 	}
 }
 
-// A group that is longer than a message is installed and found again, and so is everything around it.
+// A group whose description, or whose statistics, are longer than a message is installed, and a restart finds its way.
 func TestLongGroup(t *testing.T) {
-	b := newBench(t)
-	const buckets = 2500
-	r := balancer(5, buckets, 3)
-	other := balancer(6, 2, 0)
-	other.Owner = owner(2)
-	other.Rules = []ir.Rule{rule(9, 1, ir.Group{ID: 6}), rule(10, 1, ir.Resubmit{Table: 9})}
-	check := func(turn uint64) {
-		t.Helper()
-		b.installed(turn)
-		b.wantFlows(ruleTexts(slices.Concat(r.Rules, other.Rules)))
-		stats := b.sw.OFctl(t, "dump-group-stats", b.bridge, "group_id=5")
-		if n := strings.Count(stats, "bucket"); n != buckets {
-			t.Errorf("%d buckets, want %d", n, buckets)
-		}
-	}
-	b.Put(Batch{Turn: 1, Complete: true, Replacements: []Replacement{r, other}})
-	check(1)
-	b.stop()
-
-	b.start()
-	b.Put(Batch{Turn: 1, Complete: true, Replacements: []Replacement{r, other}})
-	check(1)
-	g := r.Groups[5]
-	parts := len(openflow.GroupMods(openflow.GroupAdd, 5, string(openflow.AppendGroup(nil, &g))))
-	if want := 1 + parts + 1 + 4; parts < 2 || int(b.Status().Sent) != want {
-		t.Errorf("%d modifications, want %d: all groups deleted, the two in %d and 1 parts, the 4 flows that use them", b.Status().Sent, want, parts)
-	}
-	r = balancer(5, 4, 3)
-	b.Put(Batch{Turn: 2, Replacements: []Replacement{r}})
-	b.installed(2)
-	if groups := b.groups(); len(groups) != 2 {
-		t.Errorf("groups %q, want 2", groups)
+	for _, tt := range []struct{ buckets, besides int }{
+		{2500, 0},
+		{5000, 1 + 1 + 4}, // all groups deleted, the other one added, and the flows that use them
+	} {
+		t.Run(fmt.Sprint(tt.buckets), func(t *testing.T) {
+			b := newBench(t)
+			r, other := balancer(5, tt.buckets, 3), balancer(6, 2, 0)
+			other.Owner = owner(2)
+			other.Rules = []ir.Rule{rule(9, 1, ir.Group{ID: 6}), rule(10, 1, ir.Resubmit{Table: 9})}
+			g := r.Groups[5]
+			parts := len(openflow.GroupMods(openflow.GroupAdd, 5, string(openflow.AppendGroup(nil, &g))))
+			for range 2 {
+				b.Put(Batch{Turn: 1, Complete: true, Replacements: []Replacement{r, other}})
+				b.installed(1)
+				b.wantFlows(ruleTexts(slices.Concat(r.Rules, other.Rules)))
+				b.stop()
+				b.start()
+			}
+			b.Put(Batch{Turn: 1, Complete: true, Replacements: []Replacement{r, other}})
+			if sent := int(b.installed(1).Sent); parts < 2 || sent != parts+tt.besides {
+				t.Errorf("%d modifications, want the %d parts of the group that is too long to be read, and %d", sent, parts, tt.besides)
+			}
+			r = balancer(5, 4, 3)
+			b.Put(Batch{Turn: 2, Replacements: []Replacement{r}})
+			b.installed(2)
+			b.wantFlows(ruleTexts(slices.Concat(r.Rules, other.Rules)))
+			if groups := b.groups(); len(groups) != 2 {
+				t.Errorf("groups %q, want 2", groups)
+			}
+		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -583,18 +584,23 @@ func (c *Conn) PacketOut(ctx context.Context, inPort uint16, actions []ir.Action
 	})
 }
 
-// multipart sends a request and calls f with the body of each part of the answer.
-func (c *Conn) multipart(ctx context.Context, op string, request []byte, f func(body []byte) error) error {
-	k := c.begin(1)
+// multipart sends requests of one type and calls f with the body of each part of the answers.
+func (c *Conn) multipart(ctx context.Context, op string, f func(body []byte) error, requests ...[]byte) error {
+	k := c.begin(len(requests))
 	defer c.finish(k)
 	if err := c.write(ctx, func() error {
-		return c.put(k.first, func(b []byte, xid uint32) ([]byte, bool) {
-			return appendMessage(b, msgMultipart, xid, request)
-		})
+		for i, r := range requests {
+			if err := c.put(k.first+uint32(i), func(b []byte, xid uint32) ([]byte, bool) {
+				return appendMessage(b, msgMultipart, xid, r)
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
 	}); err != nil {
 		return fmt.Errorf("openflow %s: %w", op, err)
 	}
-	for {
+	for left := len(requests); left > 0; {
 		fr, err := c.next(ctx, k)
 		if err == nil {
 			err = fr.is(msgMultipartReply)
@@ -602,33 +608,66 @@ func (c *Conn) multipart(ctx context.Context, op string, request []byte, f func(
 		if err != nil {
 			return fmt.Errorf("openflow %s: %w", op, err)
 		}
-		if len(fr.body) < 8 || be.Uint16(fr.body) != be.Uint16(request) {
+		if len(fr.body) < 8 || be.Uint16(fr.body) != be.Uint16(requests[0]) {
 			return fmt.Errorf("openflow %s: answer is another multipart message", op)
 		}
 		if err := f(fr.body[8:]); err != nil {
 			return err
 		}
 		if be.Uint16(fr.body[2:])&multipartMore == 0 {
-			return nil
+			left--
 		}
 	}
+	return nil
 }
 
 // DumpFlows calls f with each flow of the bridge, in no particular order, and stops at f's first error, which it
 // returns. The FlowStats and its slices are f's only until it returns, and f must not use the connection: nothing
 // else arrives while f runs. Flows that are too long for an OpenFlow message are left out by Open vSwitch.
 func (c *Conn) DumpFlows(ctx context.Context, f func(*FlowStats) error) error {
-	return c.multipart(ctx, "dump flows", flowDescRequest(), func(b []byte) error { return parseFlows(b, f) })
+	return c.DumpFlowsOf(ctx, []FlowFilter{{Table: AllTables}}, f)
 }
 
-// DumpGroups calls f with each group of the bridge, as DumpFlows does with flows.
-func (c *Conn) DumpGroups(ctx context.Context, f func(*GroupDesc) error) error {
-	return c.multipart(ctx, "dump groups", groupDescRequest(), func(b []byte) error { return parseGroups(b, f) })
+// DumpFlowsOf is DumpFlows for the flows that some filter selects; those that several select come several times. Open
+// vSwitch looks at all flows of a table to find some.
+func (c *Conn) DumpFlowsOf(ctx context.Context, filters []FlowFilter, f func(*FlowStats) error) error {
+	for some := range slices.Chunk(filters, frameQueue) { // so that no answer waits while a request is being written
+		requests := make([][]byte, len(some))
+		for i, filter := range some {
+			requests[i] = flowDescRequest(filter)
+		}
+		if err := c.multipart(ctx, "dump flows", func(b []byte) error { return parseFlows(b, f) }, requests...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DumpGroupStats calls f with the statistics of each group of the bridge, as DumpFlows does with flows. Those of a
+// group with more than 4000 buckets may end the connection: Open vSwitch 3.1 does not cut messages that are too long.
+func (c *Conn) DumpGroupStats(ctx context.Context, f func(GroupStats) error) error {
+	return c.multipart(ctx, "dump group statistics", func(b []byte) error { return parseGroupStats(b, f) }, groupRequest(mpGroupStats, AllGroups))
+}
+
+// DescribeGroups calls f with those of the groups that the bridge has, as DumpFlows does with flows. A description
+// that is longer than a message ends the connection, and Open vSwitch 3.1 aborts if it is asked to describe all groups
+// and another follows; therefore that cannot be asked.
+func (c *Conn) DescribeGroups(ctx context.Context, groups []uint32, f func(*GroupDesc) error) error {
+	for some := range slices.Chunk(groups, frameQueue) { // so that no answer waits while a request is being written
+		requests := make([][]byte, len(some))
+		for i, id := range some {
+			requests[i] = groupRequest(mpGroupDesc, id)
+		}
+		if err := c.multipart(ctx, "describe groups", func(b []byte) error { return parseGroups(b, f) }, requests...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // DumpMeters calls f with each meter of the bridge, as DumpFlows does with flows.
 func (c *Conn) DumpMeters(ctx context.Context, f func(Meter) error) error {
-	return c.multipart(ctx, "dump meters", meterConfigRequest(), func(b []byte) error { return parseMeters(b, f) })
+	return c.multipart(ctx, "dump meters", func(b []byte) error { return parseMeters(b, f) }, meterConfigRequest())
 }
 
 // Commit makes all of mods at once, in their order: no packet sees some of them only.

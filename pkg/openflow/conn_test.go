@@ -187,7 +187,17 @@ func TestSwitchAgreesOnGroups(t *testing.T) {
 	}
 	commit(t, c, mods)
 	var text []string
-	if err := c.DumpGroups(t.Context(), func(d *GroupDesc) error {
+	var ids []uint32
+	if err := c.DumpGroupStats(t.Context(), func(s GroupStats) error {
+		if g, ok := groups[s.ID]; ok && s.Buckets != len(g.Buckets) {
+			t.Errorf("group %d has %d buckets, want %d", s.ID, s.Buckets, len(g.Buckets))
+		}
+		ids = append(ids, s.ID)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DescribeGroups(t.Context(), append(ids, 5555), func(d *GroupDesc) error {
 		s, ok := groups[d.ID]
 		if !ok {
 			if d.ID > 3 {
@@ -218,4 +228,91 @@ func TestSwitchAgreesOnGroups(t *testing.T) {
 	want := lines(b.ofctl(t, "--no-names", "dump-groups", "br0"))
 	want = slices.DeleteFunc(want, func(s string) bool { return strings.HasPrefix(s, "OFPST") })
 	sameLines(t, text, want)
+}
+
+// Groups that are longer than a message arrive whole, whichever way they are made.
+func TestLongGroups(t *testing.T) {
+	b, c := prepare(t)
+	for _, buckets := range []int{1, 700, 2000} {
+		g := ir.SelectGroup{Method: "hash", Param: 7, Fields: []ir.Field{ir.IPSrc, ir.IPDst}}
+		for i := range buckets {
+			acts := []ir.Action{ir.SetWhole(ir.Reg0, uint64(i)), ir.Output{Port: 1}}
+			if i%3 == 0 {
+				acts = append(acts, ir.Clone{Actions: acts}, ir.Resubmit{Table: 9})
+			}
+			g.Buckets = append(g.Buckets, ir.Bucket{Weight: uint16(i), Actions: acts})
+		}
+		body := string(AppendGroup(nil, &g))
+		if n := Buckets(body); n != buckets {
+			t.Errorf("Buckets = %d, want %d", n, buckets)
+		}
+		for _, kind := range []ModKind{GroupAdd, GroupModify} {
+			mods := GroupMods(kind, 77, body)
+			if long := len(body) > maxModSize; long != (len(mods) > 1) || mods[0].Kind != kind {
+				t.Errorf("%d bytes: %d mods, the first of kind %d, want %d", len(body), len(mods), mods[0].Kind, kind)
+			}
+			commit(t, c, mods)
+			var ids []string // of buckets
+			for _, word := range strings.Split(b.ofctl(t, "dump-group-stats", "br0", "group_id=77"), ",") {
+				if id, ok := strings.CutPrefix(word, "bucket"); ok {
+					ids = append(ids, id)
+				}
+			}
+			if len(ids) != buckets {
+				t.Errorf("kind %d: %d buckets, want %d", kind, len(ids), buckets)
+			}
+			if len(mods) == 1 {
+				want := FormatGroup(77, &g)
+				if got := lines(b.ofctl(t, "--no-names", "dump-groups", "br0", "77")); !slices.Contains(got, want) {
+					t.Errorf("kind %d: %q, want %q", kind, got, want)
+				}
+			}
+		}
+		commit(t, c, []Mod{{Kind: GroupDelete, Group: 77}})
+	}
+}
+
+func TestSwitchAgreesOnMeters(t *testing.T) {
+	b, c := prepare(t)
+	want := map[uint32]Meter{}
+	for i, m := range []Meter{
+		{Bands: []Band{{Rate: 1000, Burst: 5}}, Burst: true, Stats: true},
+		{Bands: []Band{{Rate: 0xffffffff, Burst: 0xffffffff}}, Burst: true},
+		{Packets: true, Stats: true, Burst: true, Bands: []Band{{Rate: 1, Burst: 1}}},
+	} {
+		m.ID = 100 + uint32(i)
+		want[m.ID] = m
+		if err := c.AddMeter(t.Context(), Meter{ID: m.ID, Bands: []Band{{Rate: 7}}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.ModifyMeter(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[uint32]Meter{}
+	if err := c.DumpMeters(t.Context(), func(m Meter) error {
+		if m.ID >= 100 {
+			got[m.ID] = m
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("meters (-want +got):\n%s", diff)
+	}
+	text := b.ofctl(t, "dump-meters", "br0")
+	for _, s := range []string{"meter=100 kbps burst stats bands=", "meter=101 kbps burst bands=", "meter=102 pktps burst stats bands=", "type=drop rate=1000 burst_size=5"} {
+		if !strings.Contains(text, s) {
+			t.Errorf("dump-meters: %s\nwithout %q", text, s)
+		}
+	}
+	for id := range want {
+		if err := c.DeleteMeter(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	if text := b.ofctl(t, "dump-meters", "br0"); strings.Contains(text, "meter=10") {
+		t.Errorf("after deletion: %s", text)
+	}
 }

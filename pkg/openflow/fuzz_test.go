@@ -183,6 +183,8 @@ func FuzzMessages(f *testing.F) {
 					checkGroup(t, d.Body)
 					return nil
 				})
+				_ = parseGroupStats(body, func(GroupStats) error { return nil })
+				_ = parseMeters(body, func(Meter) error { return nil })
 			}
 		}
 	})

@@ -54,6 +54,7 @@ const (
 // Multipart types (OFPMP_*).
 const (
 	mpFlowDesc    = 1
+	mpGroupStats  = 6
 	mpGroupDesc   = 7
 	mpMeterConfig = 10
 )
@@ -313,6 +314,15 @@ func appendGroupMod(b []byte, xid uint32, command uint16, m *Mod) []byte {
 	return append(b, body...)
 }
 
+// Buckets returns the number of buckets of what [AppendGroup] has made.
+func Buckets(body string) int {
+	count := 0
+	for end, n := bucketsLen(body), 0; n < end; count++ {
+		n += int(body[n])<<8 + int(body[n+1])
+	}
+	return count
+}
+
 // bucketsLen returns how much of a group's body is its array of buckets; the rest is properties.
 func bucketsLen(body string) int {
 	n := 0
@@ -458,10 +468,13 @@ func parseTLVTable(b []byte) (TLVTable, error) {
 	return t, nil
 }
 
-// Sizes of the fixed parts of struct ofp15_flow_desc and ofp15_group_desc_stats.
+// Sizes of the fixed parts of struct ofp15_flow_desc, ofp15_group_desc_stats and ofp13_group_stats, and of struct
+// ofp11_bucket_counter.
 const (
-	flowDescSize  = 24
-	groupDescSize = 16
+	flowDescSize    = 24
+	groupDescSize   = 16
+	groupStatsSize  = 40
+	bucketStatsSize = 16
 )
 
 // FlowStats is a flow as the bridge describes it.
@@ -612,24 +625,54 @@ func parseGroups(b []byte, f func(*GroupDesc) error) error {
 	return nil
 }
 
-// flowDescRequest is the body of an OFPMP_FLOW_DESC request for all flows.
-func flowDescRequest() []byte {
+// GroupStats is what the bridge says about a group without describing it.
+type GroupStats struct {
+	ID      uint32
+	Buckets int
+}
+
+// parseGroupStats reads the groups of an OFPMP_GROUP reply's body.
+func parseGroupStats(b []byte, f func(GroupStats) error) error {
+	for len(b) > 0 {
+		if len(b) < groupStatsSize {
+			return fmt.Errorf("openflow group statistics: %d bytes left over", len(b))
+		}
+		n := int(be.Uint16(b))
+		if n < groupStatsSize || n > len(b) || (n-groupStatsSize)%bucketStatsSize != 0 {
+			return fmt.Errorf("openflow group statistics: length %d of %d bytes", n, len(b))
+		}
+		if err := f(GroupStats{be.Uint32(b[4:]), (n - groupStatsSize) / bucketStatsSize}); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// A FlowFilter selects the flows of Table, or of [AllTables], whose cookie is Cookie in the bits that are set in Mask.
+type FlowFilter struct {
+	Table        uint8
+	Cookie, Mask uint64
+}
+
+// flowDescRequest is the body of an OFPMP_FLOW_DESC request.
+func flowDescRequest(f FlowFilter) []byte {
 	b := be.AppendUint16(nil, mpFlowDesc)
 	b = append(b, 0, 0, 0, 0, 0, 0)
-	b = append(b, AllTables, 0, 0, 0)
+	b = append(b, f.Table, 0, 0, 0)
 	b = be.AppendUint32(b, portAny)
 	b = be.AppendUint32(b, groupAny)
 	b = append(b, 0, 0, 0, 0)
-	b = be.AppendUint64(b, 0)
-	b = be.AppendUint64(b, 0)
+	b = be.AppendUint64(b, f.Cookie)
+	b = be.AppendUint64(b, f.Mask)
 	return appendOFPMatch(b, "")
 }
 
-// groupDescRequest is the body of an OFPMP_GROUP_DESC request for all groups.
-func groupDescRequest() []byte {
-	b := be.AppendUint16(nil, mpGroupDesc)
+// groupRequest is the body of an OFPMP_GROUP or OFPMP_GROUP_DESC request for one group, or for [AllGroups].
+func groupRequest(typ uint16, group uint32) []byte {
+	b := be.AppendUint16(nil, typ)
 	b = append(b, 0, 0, 0, 0, 0, 0)
-	b = be.AppendUint32(b, AllGroups)
+	b = be.AppendUint32(b, group)
 	return append(b, 0, 0, 0, 0)
 }
 

@@ -286,8 +286,20 @@ func TestWrongAnswers(t *testing.T) {
 			message(msgMultipartReply, 1, "\x00\x01\x00\x00\x00\x00\x00\x00\x00\x17aaaaaaaaaaaaaaaaaaaaaaaaaaaa"), "length 23 of 30 bytes",
 		},
 		"garbled group": {
-			func(ctx context.Context, c *Conn) error { return c.DumpGroups(ctx, nil) },
+			func(ctx context.Context, c *Conn) error { return c.DescribeGroups(ctx, []uint32{5}, nil) },
 			message(msgMultipartReply, 1, "\x00\x07\x00\x00\x00\x00\x00\x00\x00\x17"), "2 bytes left over",
+		},
+		"garbled group statistics": {
+			func(ctx context.Context, c *Conn) error { return c.DumpGroupStats(ctx, nil) },
+			message(msgMultipartReply, 1, "\x00\x06\x00\x00\x00\x00\x00\x00"+"\x00\x29"+strings.Repeat("a", 40)), "length 41 of 42 bytes",
+		},
+		"garbled meter": {
+			func(ctx context.Context, c *Conn) error { return c.DumpMeters(ctx, nil) },
+			message(msgMultipartReply, 1, "\x00\x0a\x00\x00\x00\x00\x00\x00"+"\x00\x0c"+strings.Repeat("a", 10)), "length 12 of 12 bytes",
+		},
+		"another kind of meter": {
+			func(ctx context.Context, c *Conn) error { return c.DumpMeters(ctx, nil) },
+			message(msgMultipartReply, 1, "\x00\x0a\x00\x00\x00\x00\x00\x00"+"\x00\x18\x00\x01\x00\x00\x00\x07\x00\x02\x00\x10"+strings.Repeat("a", 12)), "meter 7: band of type 2",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
