@@ -102,7 +102,16 @@ func cmpOptions() []cmp.Option {
 		cmp.Comparer(func(a, b *Symbol) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+		cmp.Comparer(func(a, b Constant) bool { return decimalZero(a) == decimalZero(b) }),
 	}
+}
+
+// decimalZero makes a hexadecimal zero decimal: both have the text "0".
+func decimalZero(c Constant) Constant {
+	if c.Value.IsZero() && c.Format == FormatHex {
+		c.Format = FormatDecimal
+	}
+	return c
 }
 
 // FuzzParseActions checks that no text makes the parser panic, and that the canonical text of what it understands
