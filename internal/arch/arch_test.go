@@ -32,7 +32,8 @@ type room struct {
 // rooms is the map of the building: data walks from the databases through the pure rooms to the switch. Test
 // files may import more; only what ships is held to the map.
 var rooms = map[string]room{
-	"cmd/offloadd": {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api"}},
+	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api"}},
+	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 
 	"pkg/daemon": {imports: []string{"pkg/..."}},
 

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"google.golang.org/grpc"
+
+	"github.com/offloadd/offloadd/pkg/reason"
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
+)
+
+// check compares the port with the result of ADD, the kernel and Open vSwitch.
+func check(ctx context.Context, r *request) error {
+	prev := r.conf.PrevResult
+	if prev == nil {
+		return configError("prevResult", errors.New("is required for CHECK"))
+	}
+	at := slices.IndexFunc(prev.Interfaces, func(i *current.Interface) bool { return i.Name == r.IfName && i.Sandbox == r.Netns })
+	if at < 0 {
+		return reason.Errorf(reason.LinkMissing, "offload-cni prevResult: has no interface %s in %s", r.IfName, r.Netns)
+	}
+	req := &offloadv1.CheckPortRequest{Key: r.key(), Netns: r.Netns}
+	for _, ip := range prev.IPs {
+		if ip.Interface != nil && *ip.Interface == at {
+			req.Addresses = append(req.Addresses, ip.Address.String())
+		}
+	}
+	var resp *offloadv1.CheckPortResponse
+	err := r.call(ctx, patience, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		resp, err = offloadv1.NewPortServiceClient(conn).CheckPort(ctx, req)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range resp.GetProblems() {
+		errs = append(errs, reason.Errorf(reason.Reason(p.GetReason()), "%s", p.GetMessage()))
+	}
+	if want, is := prev.Interfaces[at].Mac, resp.GetPort().GetStatus().GetMac(); want != "" && want != is {
+		errs = append(errs, reason.Errorf(reason.LinkChanged, "offload-cni prevResult: %s has the MAC address %s, the port %s", r.IfName, want, is))
+	}
+	if r.conf.IPAMType != "" {
+		errs = append(errs, r.ipamError(invoke.DelegateCheck(ctx, r.conf.IPAMType, r.StdinData, nil)))
+	}
+	return all(errs...)
+}
+
+// status fails while no container can be added: with code 51 if those that exist may suffer too, else with 50.
+func status(ctx context.Context, r *request) error {
+	var resp *offloadv1.GetStatusResponse
+	err := r.call(ctx, 0, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		resp, err = offloadv1.NewNodeServiceClient(conn).GetStatus(ctx, &offloadv1.GetStatusRequest{})
+		return err
+	})
+	if err != nil {
+		return unavailable(err)
+	}
+	var errs []error
+	for _, s := range resp.GetSubsystems() {
+		if !s.GetServing() {
+			errs = append(errs, reason.Errorf(reason.Reason(s.GetReason()), "%s: %s", s.GetName(), s.GetMessage()))
+		}
+	}
+	if r.conf.IPAMType != "" {
+		errs = append(errs, r.ipamError(invoke.DelegateStatus(ctx, r.conf.IPAMType, r.StdinData, nil)))
+	}
+	return unavailable(errs...)
+}
+
+// unavailable makes of errors what STATUS says: 51 if one of the reasons has that, else 50; nil if there is none.
+func unavailable(errs ...error) error {
+	err := all(errs...)
+	if err == nil {
+		return nil
+	}
+	worst := *cniError(err)
+	worst.Code = uint(reason.CNIUnavailable)
+	for _, err := range errs {
+		if entry, ok := reason.Find(reason.Of(err)); ok && entry.Status == reason.CNILimited {
+			worst.Code = uint(reason.CNILimited)
+		}
+	}
+	return &worst
+}
