@@ -12,10 +12,14 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"os/user"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/chassis"
 	"github.com/offloadd/offloadd/pkg/daemon"
 )
@@ -74,12 +78,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	server := api.NewServer(nil, nil, nil, log)
+	agent.ReportHealth(server.SetHealth)
+	listener, err := listen(config)
+	if err != nil {
+		return err
+	}
 	recompute := make(chan os.Signal, 1)
 	signal.Notify(recompute, syscall.SIGUSR2)
 	defer signal.Stop(recompute)
 
 	tasks := append(agent.Tasks(),
 		daemon.Task{Name: "control", Run: control.Run},
+		daemon.Task{Name: "api", Run: func(ctx context.Context) error { return server.Serve(ctx, listener) }},
 		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {
 			for {
 				select {
@@ -168,6 +179,21 @@ func logger(c daemon.Config, w io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	}
 	return slog.New(slog.NewTextHandler(w, opts)), nil
+}
+
+// listen opens the socket of the API.
+func listen(config daemon.Config) (net.Listener, error) {
+	gid := -1
+	if name := config.ListenGroup; name != "" {
+		group, err := user.LookupGroup(name)
+		if err != nil {
+			return nil, fmt.Errorf("listen_group: %w", err)
+		}
+		if gid, err = strconv.Atoi(group.Gid); err != nil {
+			return nil, fmt.Errorf("listen_group %s: %w", name, err)
+		}
+	}
+	return api.Listen(strings.TrimPrefix(config.Listen, "unix:"), gid)
 }
 
 // randomMAC returns a locally administered unicast address.

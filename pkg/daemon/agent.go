@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/apply"
 	"github.com/offloadd/offloadd/pkg/chassis"
 	"github.com/offloadd/offloadd/pkg/compile"
@@ -49,6 +50,7 @@ type Agent struct {
 	leaving   bool
 	gone      bool          // nothing of the chassis is in the databases any more
 	ended     chan struct{} // closed when the loop has ended
+	report    func(api.Health)
 
 	commands chan command
 }
@@ -152,6 +154,7 @@ func (a *Agent) run(ctx context.Context) error {
 			cmd = &c
 		}
 		next := a.step(ctx)
+		a.reportHealth()
 		if cmd != nil {
 			close(cmd.done)
 		}

@@ -26,6 +26,8 @@ type Config struct {
 	// offloadd.ctl in RunDir.
 	Listen  string `json:"listen,omitempty"`
 	Control string `json:"control,omitempty"`
+	// ListenGroup is the name of the group whose members may connect to Listen, and read. Empty: only root.
+	ListenGroup string `json:"listen_group,omitempty"`
 	// LogFormat is text or json, LogLevel one of debug, info, warn and error.
 	LogFormat string `json:"log_format,omitempty"`
 	LogLevel  string `json:"log_level,omitempty"`

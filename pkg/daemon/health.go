@@ -1,0 +1,44 @@
+package daemon
+
+import (
+	"fmt"
+
+	"github.com/offloadd/offloadd/pkg/api"
+	"github.com/offloadd/offloadd/pkg/reason"
+)
+
+// ReportHealth has the agent tell after each turn how its connections are, also without a change. It must be called before
+// the agent runs.
+func (a *Agent) ReportHealth(report func(api.Health)) { a.report = report }
+
+func (a *Agent) reportHealth() {
+	if a.report == nil {
+		return
+	}
+	a.report(databaseHealth(api.SubsystemOVS, a.ovs, a.config.OVSDatabase, reason.OVSDBDisconnected))
+	a.report(databaseHealth(api.SubsystemSB, a.south, a.south.remote, reason.SBDisconnected))
+	bridge := api.Health{Subsystem: api.SubsystemBridge}
+	switch status := a.flows.Status(); {
+	case a.bridgePath() == "":
+		bridge.Reason, bridge.Message = reason.BridgeMissing, "there is no integration bridge yet"
+	case !status.Connected:
+		bridge.Reason, bridge.Message = reason.BridgeDisconnected, "not connected to "+a.bridgePath()
+		if status.Err != nil {
+			bridge.Message = status.Err.Error()
+		}
+	}
+	a.report(bridge)
+}
+
+func databaseHealth(s api.Subsystem, db *database, remote string, down reason.Reason) api.Health {
+	switch {
+	case db.client == nil:
+		return api.Health{Subsystem: s, Reason: down, Message: "external_ids of the table Open_vSwitch do not say where it is"}
+	case !db.connected:
+		return api.Health{Subsystem: s, Reason: down, Message: fmt.Sprintf("no connection to %s", remote)}
+	case !db.synced:
+		return api.Health{Subsystem: s, Reason: reason.NotReady, Message: "its contents are being read"}
+	default:
+		return api.Health{Subsystem: s}
+	}
+}

@@ -1,0 +1,188 @@
+package ports
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/offloadd/offloadd/pkg/reason"
+)
+
+func good() Spec {
+	return Spec{
+		Key:         Key{Network: "pods", ContainerID: "c1", Ifname: "eth0"},
+		Netns:       "/run/netns/c1",
+		Kind:        Veth,
+		LogicalPort: "default_web-1",
+		IfaceIDVer:  "7",
+		Addressing:  Static,
+		MAC:         MAC{0x0a, 0, 0, 0, 0, 1},
+		Addresses:   prefixes("10.0.0.5/24", "fd00::5/64"),
+		Gateways:    []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fe80::1")},
+		Routes:      []Route{{Destination: netip.MustParsePrefix("10.1.0.0/16"), Gateway: netip.MustParseAddr("10.0.0.2"), MTU: 1400}},
+		MTU:         1500,
+		Labels:      map[string]string{"pod": "web-1"},
+	}
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range texts {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+func TestValidate(t *testing.T) {
+	route := func(r Route) func(*Spec) { return func(s *Spec) { s.Routes = []Route{r} } }
+	for _, c := range []struct {
+		name   string
+		change func(*Spec)
+		want   string // the fields refused, in order
+	}{
+		{"good", func(*Spec) {}, ""},
+		{"nothing", func(s *Spec) { *s = Spec{} }, "key.network key.container_id key.ifname netns logical_port"},
+		{"network", func(s *Spec) { s.Key.Network = "-x" }, "key.network"},
+		{"container", func(s *Spec) { s.Key.ContainerID = "a/b" }, "key.container_id"},
+		{"long container", func(s *Spec) { s.Key.ContainerID = strings.Repeat("a", 254) }, "key.container_id"},
+		{"ifname of 15", func(s *Spec) { s.Key.Ifname = strings.Repeat("a", 15) }, ""},
+		{"ifname of 16", func(s *Spec) { s.Key.Ifname = strings.Repeat("a", 16) }, "key.ifname"},
+		{"ifname with a slash", func(s *Spec) { s.Key.Ifname = "a/b" }, "key.ifname"},
+		{"ifname with a space", func(s *Spec) { s.Key.Ifname = "a b" }, "key.ifname"},
+		{"ifname ..", func(s *Spec) { s.Key.Ifname = ".." }, "key.ifname"},
+		{"relative netns", func(s *Spec) { s.Netns = "run/netns" }, "netns"},
+		{"netns with dots", func(s *Spec) { s.Netns = "/run/../x" }, "netns"},
+		{"netns with NUL", func(s *Spec) { s.Netns = "/run\x00" }, "netns"},
+		{"kind", func(s *Spec) { s.Kind = "vf" }, "kind"},
+		{"logical port", func(s *Spec) { s.LogicalPort = "a b" }, "logical_port"},
+		{"logical port with a newline", func(s *Spec) { s.LogicalPort = "a\n" }, "logical_port"},
+		{"version", func(s *Spec) { s.IfaceIDVer = "\x01" }, "iface_id_ver"},
+		{"addressing", func(s *Spec) { s.Addressing = "dhcp" }, "addressing"},
+		{"both", func(s *Spec) { s.Addressing = FromLogicalPort }, "addressing"},
+		{"multicast MAC", func(s *Spec) { s.MAC[0] = 1 }, "mac"},
+		{"multicast address", func(s *Spec) { s.Addresses = prefixes("224.0.0.1/24") }, "addresses[0]"},
+		{"mapped address", func(s *Spec) { s.Addresses = prefixes("10.0.0.5/24", "::ffff:10.0.0.6/120") }, "addresses[1]"},
+		{"no prefix length", func(s *Spec) { s.Addresses = prefixes("10.0.0.5/0") }, "addresses[0]"},
+		{"address twice", func(s *Spec) { s.Addresses = prefixes("10.0.0.5/24", "10.0.0.5/25") }, "addresses[1]"},
+		{"33 addresses", func(s *Spec) { s.Addresses = make([]netip.Prefix, 33) }, "addresses"},
+		{"two IPv4 gateways", func(s *Spec) { s.Gateways = []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")} }, "gateways[1]"},
+		{"no gateway", func(s *Spec) { s.Gateways = []netip.Addr{{}} }, "gateways[0]"},
+		{"gateway with zone", func(s *Spec) { s.Gateways = []netip.Addr{netip.MustParseAddr("fe80::1%eth0")} }, "gateways[0]"},
+		{"route to nowhere", route(Route{}), "routes[0].destination"},
+		{"route with host bits", route(Route{Destination: netip.MustParsePrefix("10.0.0.1/8")}), "routes[0].destination"},
+		{"route by another family", route(Route{Destination: netip.MustParsePrefix("fd01::/64"), Gateway: netip.MustParseAddr("10.0.0.1")}), "routes[0].gateway"},
+		{"IPv6 route with a small MTU", route(Route{Destination: netip.MustParsePrefix("fd01::/64"), MTU: 1000}), "routes[0].mtu"},
+		{"advmss", route(Route{Destination: netip.MustParsePrefix("10.9.0.0/16"), AdvMSS: 1 << 20}), "routes[0].advmss"},
+		{"second default route", route(Route{Destination: netip.MustParsePrefix("0.0.0.0/0")}), "routes[0]"},
+		{"default route of another metric", route(Route{Destination: netip.MustParsePrefix("0.0.0.0/0"), Metric: 5}), ""},
+		{"257 routes", func(s *Spec) { s.Routes = make([]Route, 257) }, "routes"},
+		{"small MTU", func(s *Spec) { s.MTU = 67 }, "mtu"},
+		{"small MTU for IPv6", func(s *Spec) { s.MTU = 1279 }, "mtu"},
+		{"small MTU for IPv4", func(s *Spec) { s.MTU, s.Addresses = 1279, prefixes("10.0.0.5/24") }, ""},
+		{"large MTU", func(s *Spec) { s.MTU = 65536 }, "mtu"},
+		{"negative MTU", func(s *Spec) { s.MTU = -1 }, "mtu"},
+		{"label without a key", func(s *Spec) { s.Labels = map[string]string{"": "x"} }, "labels"},
+		{"long label", func(s *Spec) { s.Labels = map[string]string{"a": strings.Repeat("x", 254)} }, `labels["a"]`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := good()
+			c.change(&s)
+			_, err := s.Validate()
+			var fields []string
+			if e, ok := errors.AsType[*reason.Error](err); ok {
+				for _, f := range e.Fields {
+					fields = append(fields, f.Path)
+					if !strings.Contains(err.Error(), f.Path+" "+f.Cause) {
+						t.Errorf("%q does not name %s", err, f.Path)
+					}
+				}
+			}
+			if got := strings.Join(fields, " "); got != c.want || (err == nil) != (c.want == "") || err != nil && reason.Of(err) != reason.InvalidField {
+				t.Errorf("refused %q (%v), want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	s := good()
+	s.Kind, s.Addressing, s.MTU = "", "", 0
+	got, err := s.Validate()
+	if err != nil || got.Kind != Veth || got.Addressing != Static || got.MTU != DefaultMTU {
+		t.Errorf("%+v, %v", got, err)
+	}
+	s.MAC, s.Addresses = MAC{}, nil
+	if got, err := s.Validate(); err != nil || got.Addressing != FromLogicalPort {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if again, err := got.Validate(); err != nil || !reflect.DeepEqual(again, got) {
+		t.Errorf("a valid spec changes: %+v, %+v, %v", got, again, err)
+	}
+}
+
+// Differ sees a change of any field, and names it.
+func TestDiffer(t *testing.T) {
+	changes := []func(*Spec){
+		func(s *Spec) { s.Key.Ifname = "eth1" },
+		func(s *Spec) { s.Netns += "x" },
+		func(s *Spec) { s.Kind = "vf" },
+		func(s *Spec) { s.LogicalPort += "x" },
+		func(s *Spec) { s.IfaceIDVer += "x" },
+		func(s *Spec) { s.Addressing = FromLogicalPort },
+		func(s *Spec) { s.MAC[5]++ },
+		func(s *Spec) { s.Addresses = s.Addresses[:1] },
+		func(s *Spec) { s.Gateways = nil },
+		func(s *Spec) { s.Routes[0].Metric++ },
+		func(s *Spec) { s.MTU++ },
+		func(s *Spec) { s.Labels["x"] = "y" },
+	}
+	if n := reflect.TypeFor[Spec]().NumField(); n != len(changes) {
+		t.Fatalf("Spec has %d fields, the test knows %d", n, len(changes))
+	}
+	if d := good().Differ(good()); d != nil {
+		t.Errorf("equal specs differ in %v", d)
+	}
+	var names []string
+	for i, change := range changes {
+		s := good()
+		change(&s)
+		d := s.Differ(good())
+		if len(d) != 1 || slices.Contains(names, d[0]) {
+			t.Errorf("change %d of %s: differ in %v", i, reflect.TypeFor[Spec]().Field(i).Name, d)
+		}
+		names = append(names, d...)
+	}
+}
+
+func TestMAC(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 1000 {
+		var m, back MAC
+		for i := range m {
+			m[i] = byte(rnd.IntN(256))
+		}
+		text, err := m.MarshalText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := back.UnmarshalText(text); err != nil || back != m {
+			t.Fatalf("%s comes back as %s, %v", m, back, err)
+		}
+		if up, err := ParseMAC(strings.ToUpper(m.String())); err != nil || up != m {
+			t.Fatalf("upper case: %s, %v", up, err)
+		}
+	}
+	for _, s := range []string{"", "0a:00:00:00:00", "0a:00:00:00:00:0g", "0a-00-00-00-00-01", "0a:00:00:00:00:01:", "0a:00:00:00:00:1", "+a:00:00:00:00:01"} {
+		if m, err := ParseMAC(s); err == nil {
+			t.Errorf("ParseMAC(%q) = %s", s, m)
+		}
+	}
+	var zero MAC
+	if text, _ := zero.MarshalText(); len(text) != 0 || zero.UnmarshalText(text) != nil {
+		t.Errorf("the zero MAC is %q", text)
+	}
+}
