@@ -2,6 +2,7 @@ package eval
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"github.com/offloadd/offloadd/pkg/ir"
@@ -24,8 +25,45 @@ type Rule struct {
 
 // A Program is the rules of a bridge, by table, and its groups. It does not change, and may be used by several goroutines.
 type Program struct {
-	tables [256][]*Rule // the largest priority first
+	tables [256]table
 	groups map[uint32]ir.SelectGroup
+}
+
+// A table is rules, the largest priority first. Those that want a certain metadata, which are nearly all of them, are
+// apart from the others, by what they want.
+type table struct {
+	by     map[ir.U128][]*Rule
+	others []*Rule
+}
+
+func newTable(rules []*Rule) table {
+	t := table{by: map[ir.U128][]*Rule{}}
+	for _, r := range rules {
+		if m, ok := r.Match.Term(ir.Metadata); ok && m.Mask == ir.Metadata.Ones() {
+			t.by[m.Value] = append(t.by[m.Value], r)
+		} else {
+			t.others = append(t.others, r)
+		}
+	}
+	return t
+}
+
+// matching yields the rules that match pkt, the largest priority first.
+func (t *table) matching(pkt *Packet) iter.Seq[*Rule] {
+	return func(yield func(*Rule) bool) {
+		a, b := t.by[pkt.Value(ir.Metadata)], t.others
+		for len(a)+len(b) > 0 {
+			next := &a
+			if len(a) == 0 || len(b) > 0 && b[0].Priority > a[0].Priority {
+				next = &b
+			}
+			r := (*next)[0]
+			*next = (*next)[1:]
+			if pkt.Satisfies(r.Match) && !yield(r) {
+				return
+			}
+		}
+	}
 }
 
 // A Builder collects the rules of a Program. The zero Builder has none.
@@ -72,7 +110,7 @@ func (b *Builder) Program() *Program {
 			}
 			kept = append(kept, r)
 		}
-		p.tables[t] = kept
+		p.tables[t] = newTable(kept)
 	}
 	return p
 }
@@ -112,35 +150,31 @@ func compareMatch(a, b ir.Match) int {
 
 // Lookup returns the rule of table that pkt meets, and nil if there is none. See "Conjunctive Match Fields" in ovs-fields(7).
 func (p *Program) Lookup(table uint8, pkt *Packet) *Rule {
-	rules := p.tables[table]
-	for i := 0; i < len(rules); {
-		priority := rules[i].Priority
-		var members []*Rule // of conjunctions
-		for ; i < len(rules) && rules[i].Priority == priority; i++ {
-			switch r := rules[i]; {
-			case !pkt.Satisfies(r.Match):
-			case r.conj == nil:
-				return r
-			default:
-				members = append(members, r)
+	var members []*Rule // of conjunctions, of one priority
+	for r := range p.tables[table].matching(pkt) {
+		if len(members) > 0 && members[0].Priority > r.Priority {
+			if met := p.conjunction(table, pkt, members); met != nil {
+				return met
 			}
+			members = nil
 		}
-		for _, id := range complete(members) {
-			with := *pkt
-			with.Set(ir.ConjID, ir.U64(uint64(id)))
-			if r := p.plain(table, &with); r != nil {
-				return r
-			}
+		if r.conj == nil {
+			return r
 		}
+		members = append(members, r)
 	}
-	return nil
+	return p.conjunction(table, pkt, members)
 }
 
-// plain is Lookup without conjunctive matches.
-func (p *Program) plain(table uint8, pkt *Packet) *Rule {
-	for _, r := range p.tables[table] {
-		if r.conj == nil && pkt.Satisfies(r.Match) {
-			return r
+// conjunction returns the rule for a conjunction that members complete, and nil if there is none.
+func (p *Program) conjunction(table uint8, pkt *Packet, members []*Rule) *Rule {
+	for _, id := range complete(members) {
+		with := *pkt
+		with.Set(ir.ConjID, ir.U64(uint64(id)))
+		for r := range p.tables[table].matching(&with) {
+			if r.conj == nil {
+				return r
+			}
 		}
 	}
 	return nil

@@ -45,7 +45,7 @@ const (
 	Punt                     // a packet goes to the controller; Action is the ir.Controller, or the ir.DecTTL that found its TTL exceeded
 	Note                     // Text is said about the action at hand
 	Resume                   // the connection tracker sends a packet back with the state CT, from the lookup in Zone
-	Begin                    // a copy of the packet begins to be executed, which ends with End
+	Begin                    // a copy of the packet begins to be executed, which ends with End; Last says that nothing follows it
 	End
 	Done // nothing is left to do with the packet but what the connection tracker sends back
 )
@@ -63,6 +63,7 @@ type Step struct {
 	Text   string
 	CT     uint32
 	Zone   uint16
+	Last   bool
 }
 
 // An Output is a packet that leaves the switch.
@@ -88,7 +89,7 @@ const (
 	maxNested     = 64   // clones within clones
 	maxRecirc     = 256
 	maxOutputs    = 4096
-	maxOperations = 1 << 20
+	maxOperations = 1 << 16
 )
 
 // Run sends pkt through p from table on. The error is a limit that was reached; the result is what had happened until then.
@@ -140,6 +141,7 @@ type thread struct {
 	depth   int   // as Open vSwitch counts it: resubmits to a table that is not further on
 	level   int   // of nesting
 	nested  int   // clones
+	last    bool  // the action at hand is the last of its list
 	exit    bool  // nothing more is done with the packet
 }
 
@@ -207,7 +209,7 @@ func (t *thread) table(table uint8, deepens bool) {
 }
 
 func (t *thread) execute(actions []ir.Action) {
-	for _, a := range actions {
+	for i, a := range actions {
 		if t.exit || t.err != nil {
 			return
 		}
@@ -218,6 +220,7 @@ func (t *thread) execute(actions []ir.Action) {
 		if _, member := a.(ir.Conjunction); !member {
 			t.observe(Step{Kind: Act, Action: a})
 		}
+		t.last = i == len(actions)-1
 		t.action(a)
 	}
 }
@@ -324,7 +327,7 @@ func (t *thread) clone(actions []ir.Action) (exit bool) {
 	c.stack = append([]ir.U128(nil), t.stack...)
 	c.nested++
 	c.level++
-	t.observe(Step{Kind: Begin})
+	t.observe(Step{Kind: Begin, Last: t.last})
 	c.execute(actions)
 	t.observe(Step{Kind: End})
 	return c.exit
