@@ -124,8 +124,10 @@ func TestControlProtocol(t *testing.T) {
 		{"number", `{"method":"version","params":[],"id":0}`, `{"id":0,"result":"offloadd 1.2.3\n","error":null}`},
 		{"string", `{"method":"version","params":[],"id":"x"}`, `{"id":"x","result":"offloadd 1.2.3\n","error":null}`},
 		{"no identifier", `{"method":"version"}`, `{"id":null,"result":"offloadd 1.2.3\n","error":null}`},
-		{"two at once", `{"method":"version","id":1} {"method":"connection-status","id":2}`,
-			`{"id":1,"result":"offloadd 1.2.3\n","error":null}{"id":2,"result":"not connected","error":null}`},
+		{
+			"two at once", `{"method":"version","id":1} {"method":"connection-status","id":2}`,
+			`{"id":1,"result":"offloadd 1.2.3\n","error":null}{"id":2,"result":"not connected","error":null}`,
+		},
 		{"unknown", `{"method":"x","id":1}`, `{"id":1,"result":null,"error":"\"x\" is not a valid command (use \"list-commands\" to see a list of valid commands)\n"}`},
 		{"no JSON", `hello`, ``},
 		{"no object", `[1]`, ``},

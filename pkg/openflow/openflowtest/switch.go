@@ -5,6 +5,7 @@ package openflowtest
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,10 +60,32 @@ func (s *Switch) start() error {
 	if s.db, err = s.daemon("ovsdb-server", "--remote=p"+s.Database(), conf); err != nil {
 		return err
 	}
-	if _, err := s.vsctl("--retry", "--no-wait", "init"); err != nil {
+	if err := s.listens(); err != nil {
+		return err
+	}
+	if _, err := s.vsctl("--no-wait", "init"); err != nil {
 		return err
 	}
 	return s.Resume()
+}
+
+// listens waits until the database does. ovs-vsctl --retry would wait for a second at a time.
+func (s *Switch) listens() error {
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := net.Dial("unix", strings.TrimPrefix(s.Database(), "unix:"))
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // Close ends the daemons and removes their directory.
