@@ -8,7 +8,7 @@ import (
 // Fixed returns the hand-written contents, the simple ones first.
 func Fixed() []Content {
 	var list []Content
-	for _, group := range [][]Content{switches(), portSecurity(), remotes(), acls(), routers(), services()} {
+	for _, group := range [][]Content{switches(), portSecurity(), remotes(), acls(), routers(), services(), groups()} {
 		list = append(list, group...)
 	}
 	return list
