@@ -53,6 +53,10 @@ var rooms = map[string]room{
 	"pkg/openflow/openflowtest": {},
 	"pkg/apply":                 {pure: true, imports: []string{"pkg/ir", "pkg/openflow"}, doors: []string{"flows.go"}},
 
+	"pkg/trace": {pure: true, imports: []string{
+		"pkg/ir", "pkg/eval", "pkg/logical", "pkg/openflow", "pkg/sb", "pkg/chassis", "pkg/compile", "pkg/reason",
+	}},
+
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
 	"pkg/reason":       {pure: true},
