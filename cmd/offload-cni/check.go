@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	current "github.com/containernetworking/cni/pkg/types/100"
@@ -50,6 +51,10 @@ func check(ctx context.Context, r *request) error {
 	return all(errs...)
 }
 
+// grace is how long the daemon may be cut off before those containers that exist count as affected: their flows stay, but
+// what changes around them does not reach them.
+const grace = 10 * time.Second
+
 // status fails while no container can be added: with code 51 if those that exist may suffer too, else with 50.
 func status(ctx context.Context, r *request) error {
 	var resp *offloadv1.GetStatusResponse
@@ -58,32 +63,34 @@ func status(ctx context.Context, r *request) error {
 		return err
 	})
 	if err != nil {
-		return unavailable(err)
+		return withCode(reason.CNIUnavailable, err)
 	}
+	code := reason.CNIUnavailable
 	var errs []error
 	for _, s := range resp.GetSubsystems() {
-		if !s.GetServing() {
-			errs = append(errs, reason.Errorf(reason.Reason(s.GetReason()), "%s: %s", s.GetName(), s.GetMessage()))
+		if s.GetServing() {
+			continue
+		}
+		why := reason.Reason(s.GetReason())
+		errs = append(errs, reason.Errorf(why, "%s: %s", s.GetName(), s.GetMessage()))
+		entry, _ := reason.Find(why)
+		if entry.Status == reason.CNILimited && time.Since(s.GetSince().AsTime()) > grace {
+			code = reason.CNILimited
 		}
 	}
 	if r.conf.IPAMType != "" {
 		errs = append(errs, r.ipamError(invoke.DelegateStatus(ctx, r.conf.IPAMType, r.StdinData, nil)))
 	}
-	return unavailable(errs...)
+	return withCode(code, errs...)
 }
 
-// unavailable makes of errors what STATUS says: 51 if one of the reasons has that, else 50; nil if there is none.
-func unavailable(errs ...error) error {
+// withCode returns an error with the messages of all, and code; nil if there is none.
+func withCode(code reason.CNI, errs ...error) error {
 	err := all(errs...)
 	if err == nil {
 		return nil
 	}
-	worst := *cniError(err)
-	worst.Code = uint(reason.CNIUnavailable)
-	for _, err := range errs {
-		if entry, ok := reason.Find(reason.Of(err)); ok && entry.Status == reason.CNILimited {
-			worst.Code = uint(reason.CNILimited)
-		}
-	}
-	return &worst
+	e := *cniError(err)
+	e.Code = uint(code)
+	return &e
 }
