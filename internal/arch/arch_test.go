@@ -34,6 +34,7 @@ type room struct {
 var rooms = map[string]room{
 	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api"}},
 	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
+	"cmd/offloadctl":  {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 
 	"pkg/daemon": {imports: []string{"pkg/..."}},
 

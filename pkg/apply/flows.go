@@ -66,6 +66,7 @@ type Flows struct {
 
 	work    chan struct{} // pending or path has changed
 	changed chan struct{} // status or refused has changed
+	queries chan query
 
 	// Owned by Run.
 	table    *FlowTable
@@ -85,6 +86,7 @@ func NewFlows(log *slog.Logger, learnedTables ...uint8) *Flows {
 		learned: map[uint8]bool{},
 		work:    make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
+		queries: make(chan query),
 		table:   NewFlowTable(),
 	}
 	for _, t := range learnedTables {
@@ -170,6 +172,8 @@ func (f *Flows) Run(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 			case <-f.work:
+			case q := <-f.queries:
+				f.answer(q)
 			}
 			continue
 		}
@@ -183,15 +187,26 @@ func (f *Flows) Run(ctx context.Context) error {
 			f.log.Warn("bridge connection ended", "path", path, "err", err)
 			backoff = minBackoff
 		}
-		pause := time.NewTimer(backoff)
-		select {
-		case <-ctx.Done():
-		case <-pause.C:
-		}
-		pause.Stop()
+		f.pause(ctx, backoff)
 		backoff = min(2*backoff, maxBackoff)
 	}
 	return nil
+}
+
+// pause returns after d, or when ctx ends.
+func (f *Flows) pause(ctx context.Context, d time.Duration) {
+	over := time.NewTimer(d)
+	defer over.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-over.C:
+			return
+		case q := <-f.queries:
+			f.answer(q)
+		}
+	}
 }
 
 // errMoved ends a connection whose bridge is not the one we want any more.
@@ -219,6 +234,9 @@ func (f *Flows) serve(ctx context.Context, path string) error {
 			return nil
 		case <-conn.Done():
 			return conn.Err()
+		case q := <-f.queries:
+			f.answer(q)
+			continue
 		case <-f.work:
 		}
 		if f.take() != path {

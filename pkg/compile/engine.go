@@ -134,6 +134,9 @@ func (e *Engine) Skipped() map[string]int {
 	return n
 }
 
+// SkipOf returns why a row, or one rule of it, makes no rules although it should; nil if it is not skipped.
+func (e *Engine) SkipOf(row sb.UUID) error { return e.skipped[row].Err }
+
 func (e *Engine) skip(s Skip) {
 	if old, ok := e.skipped[s.Row]; ok && old.Action == s.Action && errorText(old.Err) == errorText(s.Err) {
 		return

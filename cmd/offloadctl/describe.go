@@ -1,0 +1,226 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/offloadd/offloadd/pkg/api/client"
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
+)
+
+func (c *cli) describeCommand() *cobra.Command {
+	describe := group("describe", "show all about one thing")
+	var slowest, check bool
+	port := &cobra.Command{
+		Use:   "port [NAME|KEY]",
+		Short: "show a port: what was wanted, what there is, and how long each step took",
+		Long: `NAME is that of the logical port, the identifier of the container or the interface on the host.
+KEY is NETWORK/CONTAINER/IFNAME.`,
+		Args: usage(func(cmd *cobra.Command, args []string) error {
+			return cobra.ExactArgs(choose(slowest, 0, 1))(cmd, args)
+		}),
+		ValidArgsFunction: c.completePorts,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.call(cmd.Context(), func(d daemon) error {
+				var p *offloadv1.Port
+				var err error
+				if slowest {
+					p, err = d.slowestPort()
+				} else {
+					p, err = d.findPort(args[0])
+				}
+				if err != nil {
+					return err
+				}
+				if check {
+					return c.checkPort(d, p)
+				}
+				if c.structured() {
+					return c.print("Port", p)
+				}
+				c.printPort(p)
+				return nil
+			})
+		},
+	}
+	port.Flags().BoolVar(&slowest, "slowest", false, "the port whose creation took longest, instead of NAME")
+	port.Flags().BoolVar(&check, "check", false, "compare it with the kernel and Open vSwitch; exit code 1 if it differs")
+	describe.AddCommand(port)
+	return describe
+}
+
+// findPort returns the port that a name or key means.
+func (d daemon) findPort(name string) (*offloadv1.Port, error) {
+	if key, ok := parseKey(name); ok {
+		r, err := d.ports.GetPort(d.ctx, &offloadv1.GetPortRequest{Key: key})
+		return r.GetPort(), client.Error(err)
+	}
+	var found []*offloadv1.Port
+	err := d.eachPort(func(p *offloadv1.Port) error {
+		if p.GetSpec().GetLogicalPort() == name || p.GetSpec().GetKey().GetContainerId() == name || p.GetStatus().GetHostInterface() == name {
+			found = append(found, p)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, notFound{fmt.Errorf("no port %q on this node; see offloadctl get ports", name)}
+	case len(found) > 1:
+		var keys []string
+		for _, p := range found {
+			keys = append(keys, keyText(p.GetSpec().GetKey()))
+		}
+		return nil, usageError{fmt.Errorf("%q means several ports: %s", name, strings.Join(keys, ", "))}
+	}
+	return found[0], nil
+}
+
+func (d daemon) eachPort(f func(*offloadv1.Port) error) error {
+	return pages(func(token string) ([]*offloadv1.Port, string, error) {
+		r, err := d.ports.ListPorts(d.ctx, &offloadv1.ListPortsRequest{PageToken: token})
+		return r.GetPorts(), r.GetNextPageToken(), err
+	}, f)
+}
+
+// slowestPort returns the port whose creation took longest.
+func (d daemon) slowestPort() (*offloadv1.Port, error) {
+	var slowest *offloadv1.Port
+	var longest time.Duration
+	err := d.eachPort(func(p *offloadv1.Port) error {
+		if took, ok := timelineTotal(p.GetStatus().GetTimeline()); ok && (slowest == nil || took > longest) {
+			slowest, longest = p, took
+		}
+		return nil
+	})
+	if err == nil && slowest == nil {
+		err = notFound{fmt.Errorf("no port has been created on this node")}
+	}
+	return slowest, err
+}
+
+func parseKey(s string) (*offloadv1.PortKey, bool) {
+	parts := strings.Split(s, "/")
+	if len(parts) != 3 {
+		return nil, false
+	}
+	return &offloadv1.PortKey{Network: parts[0], ContainerId: parts[1], Ifname: parts[2]}, true
+}
+
+func (c *cli) printPort(p *offloadv1.Port) {
+	spec, status := p.GetSpec(), p.GetStatus()
+	s := &sheet{c: c}
+	s.add("Port", spec.GetLogicalPort())
+	s.add("State", c.paint(stateStyle(status.GetState()), stateText(status.GetState())))
+	s.add("Reason", status.GetReason())
+	s.add("Message", status.GetMessage())
+	s.add("Network", spec.GetKey().GetNetwork())
+	s.add("Container", spec.GetKey().GetContainerId())
+	s.add("Namespace", spec.GetNetns())
+	s.add("Kind", strings.ToLower(strings.TrimPrefix(spec.GetKind().String(), "PORT_KIND_")))
+	s.add("Interface", fmt.Sprintf("%s in the container, %s on the host", spec.GetKey().GetIfname(), status.GetHostInterface()))
+	s.add("MAC", status.GetMac())
+	s.add("Addresses", strings.Join(status.GetAddresses(), ", "))
+	s.add("Gateways", strings.Join(status.GetGateways(), ", "))
+	for _, r := range status.GetRoutes() {
+		s.add("Route", routeText(r))
+	}
+	s.add("MTU", orDash(status.GetMtu()))
+	s.add("OpenFlow port", orDash(status.GetOfport()))
+	s.add("CT zone", orDash(status.GetZone()))
+	for _, key := range sortedKeys(spec.GetLabels()) {
+		s.add("Label", key+"="+spec.GetLabels()[key])
+	}
+	if t := status.GetCreated(); t != nil {
+		s.add("Created", fmt.Sprintf("%s (%s ago)", t.AsTime().Format(time.RFC3339), age(c.now().Sub(t.AsTime()))))
+	}
+	s.print()
+	c.printTimeline(status.GetTimeline())
+}
+
+func routeText(r *offloadv1.Route) string {
+	text := r.GetDestination()
+	if r.GetGateway() != "" {
+		text += " via " + r.GetGateway()
+	}
+	for _, o := range []struct {
+		name  string
+		value uint32
+	}{{"mtu", r.GetMtu()}, {"advmss", r.GetAdvmss()}, {"metric", r.GetMetric()}} {
+		if o.value != 0 {
+			text += fmt.Sprintf(" %s %d", o.name, o.value)
+		}
+	}
+	return text
+}
+
+// timelineBar is the width of the drawing of a timeline, in columns.
+const timelineBar = 40
+
+// printTimeline draws when each step began and how long it took.
+func (c *cli) printTimeline(steps []*offloadv1.Step) {
+	if len(steps) == 0 {
+		return
+	}
+	first := steps[0].GetStarted().AsTime()
+	last := first
+	for _, s := range steps {
+		if end := s.GetStarted().AsTime().Add(s.GetDuration().AsDuration()); end.After(last) {
+			last = end
+		}
+	}
+	total := last.Sub(first)
+	fmt.Fprintf(c.stdout, "Timeline:  %s\n", millis(total))
+	t := table{c: c}
+	if !c.noHeaders {
+		t.heading = []cell{{text: "  STEP"}, {text: "AT"}, {text: "TOOK"}, {}}
+	}
+	for _, s := range steps {
+		at, took := s.GetStarted().AsTime().Sub(first), s.GetDuration().AsDuration()
+		text := millis(took)
+		if s.GetDuration() == nil {
+			text = "under way"
+		}
+		t.add([]cell{{text: "  " + s.GetName()}, {text: "+" + millis(at)}, {text: text}, {text: bar(at, took, total)}})
+	}
+	t.flush()
+}
+
+// bar draws a stretch of time as part of the total.
+func bar(at, took, total time.Duration) string {
+	if total <= 0 {
+		return ""
+	}
+	column := func(d time.Duration) int { return int(int64(timelineBar) * int64(d) / int64(total)) }
+	from, to := column(at), column(at+took)
+	if to == from {
+		return strings.Repeat(" ", min(from, timelineBar-1)) + "|"
+	}
+	return strings.Repeat(" ", from) + strings.Repeat("#", to-from)
+}
+
+// checkPort prints in what a port differs from reality.
+func (c *cli) checkPort(d daemon, p *offloadv1.Port) error {
+	r, err := d.ports.CheckPort(d.ctx, &offloadv1.CheckPortRequest{Key: p.GetSpec().GetKey()})
+	if err != nil {
+		return client.Error(err)
+	}
+	if c.structured() {
+		err = c.print("PortCheck", r)
+	} else {
+		if len(r.GetProblems()) == 0 {
+			fmt.Fprintf(c.stdout, "%s is as it should be\n", p.GetSpec().GetLogicalPort())
+		}
+		for _, problem := range r.GetProblems() {
+			fmt.Fprintf(c.stdout, "%s: %s\n", c.paint(red, problem.GetReason()), problem.GetMessage())
+		}
+	}
+	if err == nil && len(r.GetProblems()) > 0 {
+		err = errNegative
+	}
+	return err
+}
