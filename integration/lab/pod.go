@@ -29,6 +29,9 @@ type PodConfig struct {
 
 	// MTU defaults to 1400, which fits into any tunnel of the underlay.
 	MTU int
+
+	// Bare leaves the pod without an interface: something else makes eth0, and plugs it in.
+	Bare bool
 }
 
 // A Pod is a namespace whose eth0 is a port of a node's br-int.
@@ -49,8 +52,10 @@ func (n *Node) AddPod(ctx context.Context, c PodConfig) (*Pod, error) {
 	if err := p.create(ctx); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", c.Name, err)
 	}
-	if err := p.Plug(ctx); err != nil {
-		return nil, fmt.Errorf("pod %s: %w", c.Name, err)
+	if !c.Bare {
+		if err := p.Plug(ctx); err != nil {
+			return nil, fmt.Errorf("pod %s: %w", c.Name, err)
+		}
 	}
 	n.lab.mu.Lock()
 	n.lab.pods = append(n.lab.pods, p)
@@ -82,7 +87,7 @@ func (p *Pod) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.space, err = newSpace(p.Node.lab.Name + "-" + p.Name); err != nil {
+	if p.space, err = newSpace(p.Node.lab.Name + "-" + p.Name); err != nil || p.Bare {
 		return err
 	}
 	if err := p.space.veth("eth0", mac, p.Node.space, p.Iface()); err != nil {
