@@ -61,7 +61,7 @@ func (s *modelSwitch) mod(m openflow.Mod) error {
 				return fmt.Errorf("group %d is deleted, and used by priority %d", m.Group, k.Priority)
 			}
 		}
-	default:
+	case openflow.GroupInsert, openflow.FlowDelete:
 		return fmt.Errorf("mod kind %d", m.Kind)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 
 	"github.com/offloadd/offloadd/pkg/ir"
@@ -68,7 +69,8 @@ func fnv1a[T string | []byte](key T) uint32 {
 
 // group returns the identifier of g, which the rules in s use from now on.
 func (e *Engine) group(s *sink, g ir.SelectGroup) uint32 {
-	id := e.groups.take(string(openflow.AppendGroup(nil, &g)))
+	key := sha256.Sum256(openflow.AppendGroup(nil, &g)) // groups may be long
+	id := e.groups.take(string(key[:]))
 	if _, again := s.groups[id]; again {
 		e.groups.release(id)
 	} else if id != 0 {

@@ -253,7 +253,7 @@ func TestLongGroups(t *testing.T) {
 			}
 			commit(t, c, mods)
 			var ids []string // of buckets
-			for _, word := range strings.Split(b.ofctl(t, "dump-group-stats", "br0", "group_id=77"), ",") {
+			for word := range strings.SplitSeq(b.ofctl(t, "dump-group-stats", "br0", "group_id=77"), ",") {
 				if id, ok := strings.CutPrefix(word, "bucket"); ok {
 					ids = append(ids, id)
 				}
