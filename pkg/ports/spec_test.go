@@ -22,7 +22,7 @@ func good() Spec {
 		Addressing:  Static,
 		MAC:         MAC{0x0a, 0, 0, 0, 0, 1},
 		Addresses:   prefixes("10.0.0.5/24", "fd00::5/64"),
-		Gateways:    []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fe80::1")},
+		Gateways:    addresses("10.0.0.1", "fe80::1"),
 		Routes:      []Route{{Destination: netip.MustParsePrefix("10.1.0.0/16"), Gateway: netip.MustParseAddr("10.0.0.2"), MTU: 1400}},
 		MTU:         1500,
 		Labels:      map[string]string{"pod": "web-1"},
@@ -33,6 +33,14 @@ func prefixes(texts ...string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, s := range texts {
 		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+func addresses(texts ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range texts {
+		out = append(out, netip.MustParseAddr(s))
 	}
 	return out
 }
@@ -69,9 +77,9 @@ func TestValidate(t *testing.T) {
 		{"no prefix length", func(s *Spec) { s.Addresses = prefixes("10.0.0.5/0") }, "addresses[0]"},
 		{"address twice", func(s *Spec) { s.Addresses = prefixes("10.0.0.5/24", "10.0.0.5/25") }, "addresses[1]"},
 		{"33 addresses", func(s *Spec) { s.Addresses = make([]netip.Prefix, 33) }, "addresses"},
-		{"two IPv4 gateways", func(s *Spec) { s.Gateways = []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")} }, "gateways[1]"},
+		{"two IPv4 gateways", func(s *Spec) { s.Gateways = addresses("10.0.0.1", "10.0.0.2") }, "gateways[1]"},
 		{"no gateway", func(s *Spec) { s.Gateways = []netip.Addr{{}} }, "gateways[0]"},
-		{"gateway with zone", func(s *Spec) { s.Gateways = []netip.Addr{netip.MustParseAddr("fe80::1%eth0")} }, "gateways[0]"},
+		{"gateway with zone", func(s *Spec) { s.Gateways = addresses("fe80::1%eth0") }, "gateways[0]"},
 		{"route to nowhere", route(Route{}), "routes[0].destination"},
 		{"route with host bits", route(Route{Destination: netip.MustParsePrefix("10.0.0.1/8")}), "routes[0].destination"},
 		{"route by another family", route(Route{Destination: netip.MustParsePrefix("fd01::/64"), Gateway: netip.MustParseAddr("10.0.0.1")}), "routes[0].gateway"},
