@@ -97,9 +97,9 @@ func (c *cli) root() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", socket, "`path` of the daemon's socket; also OFFLOADCTL_SOCKET")
 	flags.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long a call may take; watches are not limited")
-	flags.StringVarP(&c.format, "output", "o", "table", "`table, wide, json or yaml`")
+	flags.StringVarP(&c.format, "output", "o", "table", "`format`: table, wide, json or yaml")
 	flags.BoolVar(&c.noHeaders, "no-headers", false, "print tables without a heading")
-	flags.StringVar(&c.color, "color", "auto", "`auto, always or never`; auto is a terminal without NO_COLOR")
+	flags.StringVar(&c.color, "color", "auto", "`when` to colour: auto, always or never; auto is on a terminal, without NO_COLOR")
 	mustComplete(root, "output", "table", "wide", "json", "yaml")
 	mustComplete(root, "color", "auto", "always", "never")
 

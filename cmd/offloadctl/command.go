@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -25,7 +26,7 @@ func group(name, short string) *cobra.Command {
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%s: %w", cmd.CommandPath(), err)}
+			return usageError{fmt.Errorf("%s: %w", strings.TrimPrefix(cmd.CommandPath(), "offloadctl "), err)}
 		}
 		return nil
 	}
@@ -33,7 +34,20 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // mustComplete gives a flag the values that a shell may complete.
 func mustComplete(cmd *cobra.Command, flag string, values ...string) {
-	completeFlag(cmd, flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, flag, fixed(values))
+}
+
+// fixed completes to those of values that begin as the user has begun.
+func fixed(values []string) cobra.CompletionFunc {
+	return func(_ *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		var fit []cobra.Completion
+		for _, v := range values {
+			if strings.HasPrefix(v, begun) {
+				fit = append(fit, v)
+			}
+		}
+		return fit, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 func completeFlag(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {

@@ -138,8 +138,23 @@ func (c *cli) printPort(p *offloadv1.Port) {
 	if t := status.GetCreated(); t != nil {
 		s.add("Created", fmt.Sprintf("%s (%s ago)", t.AsTime().Format(time.RFC3339), age(c.now().Sub(t.AsTime()))))
 	}
+	if steps := status.GetTimeline(); len(steps) > 0 {
+		s.add("Timeline", millis(extent(steps)))
+	}
 	s.print()
 	c.printTimeline(status.GetTimeline())
+}
+
+// extent returns how long it took from the beginning of the first step to the end of the last that is over.
+func extent(steps []*offloadv1.Step) time.Duration {
+	first := steps[0].GetStarted().AsTime()
+	last := first
+	for _, s := range steps {
+		if end := s.GetStarted().AsTime().Add(s.GetDuration().AsDuration()); end.After(last) {
+			last = end
+		}
+	}
+	return last.Sub(first)
 }
 
 func routeText(r *offloadv1.Route) string {
@@ -166,15 +181,7 @@ func (c *cli) printTimeline(steps []*offloadv1.Step) {
 	if len(steps) == 0 {
 		return
 	}
-	first := steps[0].GetStarted().AsTime()
-	last := first
-	for _, s := range steps {
-		if end := s.GetStarted().AsTime().Add(s.GetDuration().AsDuration()); end.After(last) {
-			last = end
-		}
-	}
-	total := last.Sub(first)
-	fmt.Fprintf(c.stdout, "Timeline:  %s\n", millis(total))
+	first, total := steps[0].GetStarted().AsTime(), extent(steps)
 	t := table{c: c}
 	if !c.noHeaders {
 		t.heading = []cell{{text: "  STEP"}, {text: "AT"}, {text: "TOOK"}, {}}

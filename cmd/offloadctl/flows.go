@@ -130,7 +130,9 @@ external_ids of Logical_Flow.`,
 			default:
 				return usageError{fmt.Errorf("--pipeline %q: neither ingress nor egress", pipeline)}
 			}
-			req.Uuid = strings.TrimPrefix(req.GetUuid(), "0x")
+			if cookie, ok := strings.CutPrefix(req.GetUuid(), "0x"); ok {
+				req.Uuid = strings.Repeat("0", max(8-len(cookie), 0)) + cookie // the first 32 bits
+			}
 			req.Counters = counters
 			return c.call(cmd.Context(), func(d daemon) error { return c.printLogicalFlows(d, req) })
 		},
@@ -140,7 +142,7 @@ external_ids of Logical_Flow.`,
 	flags.IntVar(&table, "table", 0, "only of this logical table")
 	flags.StringVar(&pipeline, "pipeline", "", "only of this `pipeline`, ingress or egress")
 	flags.StringVar(&req.LogicalPort, "port", "", "only those that mention this logical port `name`")
-	flags.StringVar(&req.Uuid, "uuid", "", "only the row with this `UUID`, or this beginning of one")
+	flags.StringVar(&req.Uuid, "uuid", "", "only the row with this `UUID`, this beginning of one, or this cookie, as in 0x1b2c3d4e")
 	flags.BoolVar(&counters, "counters", true, "read the counters from the bridge")
 	mustComplete(cmd, "pipeline", "ingress", "egress")
 	completeFlag(cmd, "datapath", c.completeDatapaths)

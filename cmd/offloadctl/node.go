@@ -103,7 +103,7 @@ func (c *cli) explainCommand() *cobra.Command {
 		Use:               "explain REASON",
 		Short:             "say what a reason means and what to do; it needs no daemon",
 		Args:              usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp),
+		ValidArgsFunction: fixed(names),
 		RunE: func(_ *cobra.Command, args []string) error {
 			e, ok := reason.Find(reason.Reason(strings.ToUpper(args[0])))
 			if !ok {

@@ -117,6 +117,8 @@ func (l *list[T]) end() {
 		fmt.Fprintf(l.c.stdout, "{\n  \"apiVersion\": %q,\n  \"kind\": %q,\n  \"items\": []\n}\n", apiVersion, l.kind)
 	case l.c.format == "json":
 		fmt.Fprint(l.c.stdout, "\n  ]\n}\n")
+	case l.n == 0:
+		fmt.Fprintln(l.c.stderr, "nothing found")
 	default:
 		l.table.flush()
 	}
@@ -233,35 +235,37 @@ func (t *table) flush() {
 
 // line returns a row, cut where the terminal ends unless the user wants all of it.
 func (t *table) line(row []cell) string {
-	left := t.c.width
-	if left == 0 || t.c.format == "wide" {
-		left = 1 << 30
+	for len(row) > 0 && row[len(row)-1].text == "" {
+		row = row[:len(row)-1]
+	}
+	starts, length := make([]int, len(row)), 0
+	for i, c := range row {
+		starts[i] = length
+		length += max(t.widths[i], utf8.RuneCountInString(c.text)) + tableGap
+		if i == len(row)-1 {
+			length = starts[i] + utf8.RuneCountInString(c.text)
+		}
+	}
+	room, cut := length, ""
+	if t.c.width > 0 && t.c.format != "wide" && length > t.c.width {
+		room, cut = t.c.width-1, "…"
 	}
 	var b strings.Builder
+	used := 0
 	for i, c := range row {
-		n := utf8.RuneCountInString(c.text)
-		if n > left {
-			b.WriteString(t.c.paint(c.style, string([]rune(c.text)[:max(left-1, 0)])))
-			b.WriteString("…")
-			break
-		}
-		b.WriteString(t.c.paint(c.style, c.text))
-		if i == len(row)-1 {
-			break
-		}
-		pad := t.widths[i] + tableGap - n
-		left -= n + pad
-		if left <= 0 {
-			break
-		}
-		b.WriteString(strings.Repeat(" ", pad))
+		gap := min(starts[i], room) - used
+		text := []rune(c.text)
+		text = text[:min(len(text), room-used-gap)]
+		b.WriteString(strings.Repeat(" ", gap))
+		b.WriteString(t.c.paint(c.style, string(text)))
+		used += gap + len(text)
 	}
-	return strings.TrimRight(b.String(), " ")
+	return b.String() + strings.Repeat(" ", room-used) + cut
 }
 
 // paint colours a text if the user wants colours.
 func (c *cli) paint(s style, text string) string {
-	if s == plain || !c.coloured() {
+	if s == plain || text == "" || !c.coloured() {
 		return text
 	}
 	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"

@@ -72,13 +72,14 @@ func (c *cli) portEvents() func(*offloadv1.WatchPortsResponse) error {
 	event := ""
 	columns := append([]column[*offloadv1.Port]{{name: "EVENT", value: func(*offloadv1.Port) string { return event }}}, c.portColumns()...)
 	l := newList(c, "", columns)
+	l.table.widths = []int{len("changed")}
 	return func(e *offloadv1.WatchPortsResponse) error {
 		if c.structured() {
 			return c.printEvent(e)
 		}
 		switch e.GetType() {
 		case offloadv1.EventType_EVENT_TYPE_LOST:
-			l.end()
+			l.table.flush()
 			fmt.Fprintf(c.stdout, "LOST %d changes; everything anew:\n", e.GetLost())
 			return nil
 		case offloadv1.EventType_EVENT_TYPE_EXISTS, offloadv1.EventType_EVENT_TYPE_CHANGED, offloadv1.EventType_EVENT_TYPE_DELETED:
@@ -91,7 +92,7 @@ func (c *cli) portEvents() func(*offloadv1.WatchPortsResponse) error {
 			}
 		case offloadv1.EventType_EVENT_TYPE_SYNCED, offloadv1.EventType_EVENT_TYPE_HEARTBEAT, offloadv1.EventType_EVENT_TYPE_UNSPECIFIED:
 		}
-		l.end()
+		l.table.flush()
 		return nil
 	}
 }
@@ -175,21 +176,10 @@ func keyText(k *offloadv1.PortKey) string {
 	return k.GetNetwork() + "/" + k.GetContainerId() + "/" + k.GetIfname()
 }
 
-// timelineTotal returns how long all steps together took, from the beginning of the first to the end of the last; false if they are
-// not over or there is none.
+// timelineTotal returns how long all steps together took; false if they are not over or there is none.
 func timelineTotal(steps []*offloadv1.Step) (time.Duration, bool) {
-	var first, last time.Time
-	for _, s := range steps {
-		if s.GetDuration() == nil || s.GetStarted() == nil {
-			return 0, false
-		}
-		began := s.GetStarted().AsTime()
-		if first.IsZero() || began.Before(first) {
-			first = began
-		}
-		if end := began.Add(s.GetDuration().AsDuration()); end.After(last) {
-			last = end
-		}
+	if len(steps) == 0 || steps[len(steps)-1].GetDuration() == nil {
+		return 0, false
 	}
-	return last.Sub(first), len(steps) > 0
+	return extent(steps), true
 }
