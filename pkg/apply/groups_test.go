@@ -20,6 +20,7 @@ type modelSwitch struct {
 	groups map[uint32]string
 	meters map[uint32]ir.RateMeter
 	bad    map[uint32]bool
+	tries  int // of what is bad
 }
 
 var errModel = errors.New("refused")
@@ -46,6 +47,7 @@ func (s *modelSwitch) mod(m openflow.Mod) error {
 			return fmt.Errorf("group %d there: %v", m.Group, there)
 		}
 		if s.bad[m.Group] {
+			s.tries++
 			return errModel
 		}
 		s.groups[m.Group] = m.Body
@@ -72,6 +74,7 @@ func (s *modelSwitch) meter(m MeterMod) error {
 		return fmt.Errorf("meter %d there: %v", m.ID, there)
 	}
 	if s.bad[m.ID] {
+		s.tries++
 		return errModel
 	}
 	s.meters[m.ID] = m.Meter
@@ -280,9 +283,10 @@ func TestRefusedGroup(t *testing.T) {
 		if err := sw.install(table); err != nil {
 			t.Fatal(err)
 		}
-		if len(sw.flows) != 2 || table.LenRefused() != 4 {
-			t.Errorf("%d flows installed and %d refused, want 2 and 4", len(sw.flows), table.LenRefused())
+		if len(sw.flows) != 2 || table.LenRefused() != 4 || sw.tries != 2 {
+			t.Errorf("%d flows installed and %d refused, after %d tries of group and meter, want 2, 4 and 2", len(sw.flows), table.LenRefused(), sw.tries)
 		}
+		table.Replace(use(3, 3))
 	}
 	table.Replace(use(2, 2))
 	table.Replace(Replacement{Owner: owner(3)})
@@ -436,6 +440,9 @@ func TestRefusedGroupOnSwitch(t *testing.T) {
 	for _, r := range b.TakeRefused() {
 		kind, _, _ := strings.Cut(r.Flow, "=")
 		told[kind+" "+fmt.Sprint(r.Rows[0][0], len(r.Rows))]++
+		if strings.Contains(r.Flow, "actions=group:6") != strings.Contains(r.Err.Error(), "group 6 was refused") {
+			t.Errorf("%s: %v", r.Flow, r.Err)
+		}
 	}
 	if want := map[string]int{"group_id 2 1": 1, "meter 3 1": 1, "table 2 1": 12, "cookie 3 1": 1}; !maps.Equal(told, want) {
 		t.Errorf("told of %v, want %v", told, want)
