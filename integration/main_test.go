@@ -21,11 +21,13 @@ func agent(t *testing.T) lab.Agent {
 	return a
 }
 
-// pair is a switch with p1 on the node n1, whose agent is under test, and p2 on n2, which has ovn-controller.
-// The switch has more ports for pods to come: p3 to p9.
+// pair is a switch with p1 on the node n1, whose agent is under test, and p2 on n2, which has ovn-controller, unless
+// opts says otherwise. The switch has more ports for pods to come: p3 to p9.
 func pair(t *testing.T, opts lab.Options) *labtest.Lab {
 	t.Helper()
-	opts.Nodes = []lab.NodeConfig{{Name: "n1", Agent: agent(t)}, {Name: "n2", Agent: lab.OVNController}}
+	if opts.Nodes == nil {
+		opts.Nodes = []lab.NodeConfig{{Name: "n1", Agent: agent(t)}, {Name: "n2", Agent: lab.OVNController}}
+	}
 	l := labtest.Start(t, opts)
 	script := "ls-add sw0\n"
 	for i := 1; i <= 9; i++ {

@@ -323,6 +323,9 @@ func (n *Node) AgentRuns() bool {
 	return n.agent != None && n.lab.process(n.Name+"/"+string(n.agent)).state() == "running"
 }
 
+// AgentEnd says how an agent that was started ended, such as "exit status 0", or "running".
+func (n *Node) AgentEnd(a Agent) string { return n.lab.process(n.Name + "/" + string(a)).state() }
+
 // AgentLog is the path of the log of the agent that runs, or of the configured one.
 func (n *Node) AgentLog() string {
 	a := n.agent
