@@ -22,6 +22,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/chassis"
 	"github.com/offloadd/offloadd/pkg/daemon"
+	"github.com/offloadd/offloadd/pkg/ports"
 )
 
 func main() {
@@ -78,7 +79,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := api.NewServer(nil, nil, nil, log)
+	attached, err := ports.New(ports.Options{
+		StateDir:    config.StateDir,
+		OVSDatabase: config.OVSDatabase,
+		Chassis:     agent,
+		Log:         log,
+		Fault:       fault,
+	})
+	if err != nil {
+		return err
+	}
+	control.ServePorts(attached)
+	node, err := daemon.NewNode(agent, build(), "flow.trace", "port.veth")
+	if err != nil {
+		return err
+	}
+	server := api.NewServer(attached, node, daemon.NewFlows(agent), log)
 	agent.ReportHealth(server.SetHealth)
 	listener, err := listen(config)
 	if err != nil {
@@ -90,6 +106,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 	tasks := append(agent.Tasks(),
 		daemon.Task{Name: "control", Run: control.Run},
+		daemon.Task{Name: "ports-database", Run: attached.RunDatabase},
+		daemon.Task{Name: "ports", Run: attached.Run},
+		daemon.PortHealth(attached, server.SetHealth),
 		daemon.Task{Name: "api", Run: func(ctx context.Context) error { return server.Serve(ctx, listener) }},
 		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {
 			for {
@@ -202,6 +221,18 @@ func randomMAC() string {
 	_, _ = rand.Read(mac) // never fails
 	mac[0] = mac[0]&0xfc | 0x02
 	return mac.String()
+}
+
+func build() daemon.Build {
+	b := daemon.Build{Version: buildVersion()}
+	if bi, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range bi.Settings {
+			if s.Key == "vcs.revision" {
+				b.Commit = s.Value
+			}
+		}
+	}
+	return b
 }
 
 func buildVersion() string {

@@ -32,7 +32,7 @@ type room struct {
 // rooms is the map of the building: data walks from the databases through the pure rooms to the switch. Test
 // files may import more; only what ships is held to the map.
 var rooms = map[string]room{
-	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api"}},
+	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports"}},
 	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 	"cmd/offloadctl":  {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 
@@ -61,7 +61,7 @@ var rooms = map[string]room{
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
 	"pkg/reason":       {pure: true},
-	"pkg/ports":        {imports: []string{"pkg/reason"}},
+	"pkg/ports":        {imports: []string{"pkg/reason", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
 	"pkg/api":          {imports: []string{"pkg/ports", "pkg/reason", "proto/offload/v1"}},
 	"pkg/api/client":   {imports: []string{"pkg/reason"}},
 	"proto/offload/v1": {},

@@ -52,6 +52,8 @@ type Agent struct {
 	ended     chan struct{} // closed when the loop has ended
 	report    func(api.Health)
 
+	followers []*follower
+
 	commands chan command
 }
 
@@ -154,6 +156,7 @@ func (a *Agent) run(ctx context.Context) error {
 			cmd = &c
 		}
 		next := a.step(ctx)
+		a.tellFollowers()
 		a.reportHealth()
 		if cmd != nil {
 			close(cmd.done)

@@ -29,7 +29,18 @@ func (k Key) Compare(o Key) int {
 		strings.Compare(k.Ifname, o.Ifname))
 }
 
+// String returns the parts with slashes between them, which no part of a valid key has.
 func (k Key) String() string { return k.Network + "/" + k.ContainerID + "/" + k.Ifname }
+
+// parseKey reads what String returns of a valid key.
+func parseKey(s string) (Key, error) {
+	parts := strings.Split(s, "/")
+	if len(parts) != 3 {
+		return Key{}, fmt.Errorf("%q: not the key of a port", s)
+	}
+	k := Key{parts[0], parts[1], parts[2]}
+	return k, k.Validate()
+}
 
 // A Kind is what a port is made of.
 type Kind string

@@ -1,0 +1,247 @@
+package integration
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/offloadd/offloadd/integration/lab"
+	"github.com/offloadd/offloadd/integration/lab/labtest"
+	"github.com/offloadd/offloadd/pkg/api/client"
+	"github.com/offloadd/offloadd/pkg/reason"
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
+)
+
+// fifty is a switch with fifty logical ports, q1 to q50, and the node n1 whose daemon makes ports.
+func fifty(t *testing.T, opts lab.Options) (*labtest.Lab, offloadv1.PortServiceClient) {
+	t.Helper()
+	opts.Nodes = []lab.NodeConfig{{Name: "n1", Agent: lab.Offloadd}}
+	l := labtest.Start(t, opts)
+	script := "ls-add sw0\n"
+	for i := range 50 {
+		c := pod(i + 1)
+		script += "lsp-add sw0 " + c.Name + "\n"
+		script += fmt.Sprintf("lsp-set-addresses %s '%s %s'\n", c.Name, c.MAC, c.IPs[0].Addr())
+	}
+	l.NB(script)
+	l.Sync()
+	return l, dialPorts(t, l.Node("n1"))
+}
+
+func dialPorts(t *testing.T, n *lab.Node) offloadv1.PortServiceClient {
+	t.Helper()
+	conn, err := client.Dial(filepath.Join(n.Dir, "offloadd.sock"), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return offloadv1.NewPortServiceClient(conn)
+}
+
+// pod is the pod for the logical port q<i>, without an interface.
+func pod(i int) lab.PodConfig {
+	return lab.PodConfig{
+		Name: fmt.Sprintf("q%d", i), MAC: fmt.Sprintf("50:54:00:00:01:%02x", i),
+		IPs:  []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.1.%d/24", i))},
+		Bare: true,
+	}
+}
+
+func spec(p *lab.Pod) *offloadv1.PortSpec {
+	return &offloadv1.PortSpec{
+		Key:         &offloadv1.PortKey{Network: "net", ContainerId: p.Name, Ifname: "eth0"},
+		Netns:       "/run/netns/" + p.Netns(),
+		LogicalPort: p.Name,
+		Mac:         p.MAC,
+		Addresses:   []string{p.IPs[0].String()},
+		Gateways:    []string{"10.0.1.254"},
+	}
+}
+
+// patience is the deadline of calls that are to succeed.
+const patience = 20 * time.Second
+
+func create(ctx context.Context, c offloadv1.PortServiceClient, s *offloadv1.PortSpec, within time.Duration) (*offloadv1.Port, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	r, err := c.CreatePort(ctx, &offloadv1.CreatePortRequest{Spec: s})
+	return r.GetPort(), client.Error(err)
+}
+
+func remove(ctx context.Context, c offloadv1.PortServiceClient, k *offloadv1.PortKey, within time.Duration) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	r, err := c.DeletePort(ctx, &offloadv1.DeletePortRequest{Key: k})
+	return r.GetExisted(), client.Error(err)
+}
+
+// wantClean fails the test if the node's audit finds anything, or more than the wanted number of ports.
+func wantClean(t *testing.T, n *lab.Node, c offloadv1.PortServiceClient, ports int) {
+	t.Helper()
+	out, err := n.Exec(t.Context(), "ovs-appctl", "-t", filepath.Join(n.Dir, "offloadd.ctl"), "ports/audit")
+	if err != nil || strings.TrimSpace(out) != "" {
+		t.Errorf("audit: %v\n%s", err, out)
+	}
+	list, err := c.ListPorts(t.Context(), &offloadv1.ListPortsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := len(list.GetPorts()); got != ports {
+		t.Errorf("%d ports, want %d: %v", got, ports, list.GetPorts())
+	}
+	links, err := n.Exec(t.Context(), "ip", "-o", "link", "show", "type", "veth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(links, ": off"); got != ports {
+		t.Errorf("%d links of ports, want %d:\n%s", got, ports, links)
+	}
+	plugged, err := n.VSctl(t.Context(), "--bare", "--columns=name", "find", "interface", "external_ids:offloadd-port!=x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(plugged, "off"); got != ports {
+		t.Errorf("%d Interfaces of ports, want %d:\n%s", got, ports, plugged)
+	}
+}
+
+// Fifty pods, eight at a time, each reaches the one before it as soon as its call has returned.
+func TestFiftyPorts(t *testing.T) {
+	l, c := fifty(t, lab.Options{})
+	n1 := l.Node("n1")
+	pods := make([]*lab.Pod, 50)
+	for i := range pods {
+		pods[i] = l.AddPod("n1", pod(i+1))
+	}
+	spans := map[string][]time.Duration{}
+	each := func(f func(ctx context.Context, i int, p *lab.Pod) error) {
+		t.Helper()
+		g, ctx := errgroup.WithContext(t.Context())
+		g.SetLimit(8)
+		for i, p := range pods {
+			g.Go(func() error { return f(ctx, i, p) })
+		}
+		l.Check(g.Wait())
+	}
+	made := make([]*offloadv1.Port, len(pods))
+	took := make([]time.Duration, len(pods))
+	each(func(ctx context.Context, i int, p *lab.Pod) (err error) {
+		start := time.Now()
+		made[i], err = create(ctx, c, spec(p), patience)
+		took[i] = time.Since(start)
+		return err
+	})
+	spans["create"] = took
+	each(func(ctx context.Context, i int, p *lab.Pod) error {
+		ok, err := p.Ping(ctx, pods[(i+1)%len(pods)].Addr(false), time.Second)
+		if err == nil && !ok {
+			err = fmt.Errorf("%s does not reach the next one", p.Name)
+		}
+		return err
+	})
+	for _, p := range made {
+		if p.GetStatus().GetState() != offloadv1.PortState_PORT_STATE_READY || p.GetStatus().GetOfport() == 0 {
+			t.Errorf("not ready: %v", p)
+		}
+		for _, s := range p.GetStatus().GetTimeline() {
+			spans[s.GetName()] = append(spans[s.GetName()], s.GetDuration().AsDuration())
+		}
+	}
+	l.Check(pods[0].Serve(t.Context(), 80)) // TCP fails if checksums are left to a card that does not exist
+	if ok, err := pods[1].Connect(t.Context(), netip.AddrPortFrom(pods[0].Addr(false), 80), 5*time.Second); err != nil || !ok {
+		t.Errorf("no TCP connection: %v", err)
+	}
+	for _, p := range pods {
+		r, err := c.CheckPort(t.Context(), &offloadv1.CheckPortRequest{Key: spec(p).GetKey()})
+		if err != nil || len(r.GetProblems()) > 0 {
+			t.Errorf("check %s: %v %v", p.Name, r.GetProblems(), err)
+		}
+	}
+	wantClean(t, n1, c, len(pods))
+	gone := make([]time.Duration, len(pods))
+	each(func(ctx context.Context, i int, p *lab.Pod) error {
+		start := time.Now()
+		existed, err := remove(ctx, c, spec(p).GetKey(), patience)
+		gone[i] = time.Since(start)
+		if err == nil && !existed {
+			err = fmt.Errorf("%s did not exist", p.Name)
+		}
+		return err
+	})
+	spans["delete"] = gone
+	for name, d := range spans {
+		slices.SortFunc(d, cmp.Compare[time.Duration])
+		t.Logf("%-10s p50 %v p90 %v max %v", name, d[len(d)/2], d[len(d)*9/10], d[len(d)-1])
+	}
+	wantClean(t, n1, c, 0)
+}
+
+// What is asked for again is there; what differs is refused; what is absent can be deleted.
+func TestPortAgain(t *testing.T) {
+	l, c := fifty(t, lab.Options{})
+	n1, p := l.Node("n1"), l.AddPod("n1", pod(1))
+	first, err := create(t.Context(), c, spec(p), patience)
+	l.Check(err)
+	again, err := create(t.Context(), c, spec(p), patience)
+	l.Check(err)
+	if first.GetRevision() > again.GetRevision() || again.GetStatus().GetCreated().AsTime() != first.GetStatus().GetCreated().AsTime() {
+		t.Errorf("again: %v\nfirst: %v", again, first)
+	}
+	other := spec(p)
+	other.Mtu = 1300
+	_, err = create(t.Context(), c, other, patience)
+	wantReason(t, err, reason.PortConflict)
+	if e, ok := err.(*reason.Error); !ok || e.Metadata["fields"] != "mtu" {
+		t.Errorf("conflict: %v does not name the field", err)
+	}
+	q := l.AddPod("n1", pod(2))
+	for _, tt := range []struct {
+		name   string
+		change func(*offloadv1.PortSpec)
+		want   reason.Reason
+	}{
+		{"same interface", func(s *offloadv1.PortSpec) { s.Netns = spec(p).GetNetns() }, reason.IfnameInUse},
+		{"same logical port", func(s *offloadv1.PortSpec) { s.LogicalPort = p.Name }, reason.LPortInUse},
+		{"same MAC", func(s *offloadv1.PortSpec) { s.Mac = p.MAC }, reason.MACInUse},
+		{"no namespace", func(s *offloadv1.PortSpec) { s.Netns = "/run/netns/nowhere" }, reason.NetnsGone},
+		{"not a namespace", func(s *offloadv1.PortSpec) { s.Netns = "/dev/null" }, reason.NetnsInvalid},
+		{"another namespace", func(s *offloadv1.PortSpec) { s.Netns = "/proc/self/ns/uts" }, reason.NetnsInvalid},
+		{"the daemon's own", func(s *offloadv1.PortSpec) { s.Netns = "/proc/self/ns/net" }, reason.NetnsInvalid},
+		{"taken name", func(s *offloadv1.PortSpec) { s.Key.Ifname = "lo" }, reason.IfnameInUse},
+		{"unknown logical port", func(s *offloadv1.PortSpec) { s.LogicalPort = "nobody" }, reason.LPortNotFound},
+		{"route nowhere", func(s *offloadv1.PortSpec) {
+			s.Routes = []*offloadv1.Route{{Destination: "10.9.0.0/16", Gateway: "fe80::1"}}
+		}, reason.InvalidField},
+	} {
+		s := spec(q)
+		tt.change(s)
+		_, err := create(t.Context(), c, s, patience)
+		if got := reason.Of(err); got != tt.want {
+			t.Errorf("%s: %s (%v), want %s", tt.name, got, err, tt.want)
+		}
+	}
+	wantClean(t, n1, c, 1)
+	for _, want := range []bool{true, false} {
+		existed, err := remove(t.Context(), c, spec(p).GetKey(), patience)
+		if err != nil || existed != want {
+			t.Errorf("delete: %v %v, want %v", existed, err, want)
+		}
+	}
+	wantClean(t, n1, c, 0)
+}
+
+func wantReason(t *testing.T, err error, want reason.Reason) {
+	t.Helper()
+	if got := reason.Of(err); got != want {
+		t.Errorf("%s (%v), want %s", got, err, want)
+	}
+}
