@@ -21,6 +21,7 @@ type follower struct {
 	known  map[ports.Key]ports.State
 	fresh  map[ports.Key]ports.State // told since EVENT_TYPE_LOST, until EVENT_TYPE_SYNCED
 	token  string
+	at     uint64 // the revision up to which it knows everything
 	synced bool
 	seen   map[offloadv1.EventType]int
 }
@@ -53,7 +54,11 @@ func (f *follower) apply(t *testing.T, m *offloadv1.WatchPortsResponse) {
 		if m.GetResumeToken() == "" || !f.synced && len(f.known) > 0 {
 			t.Fatalf("%v without token, or before everything was told", m)
 		}
-		f.token = m.GetResumeToken()
+		told := m.GetType() == offloadv1.EventType_EVENT_TYPE_CHANGED || m.GetType() == offloadv1.EventType_EVENT_TYPE_DELETED
+		if m.GetRevision() < f.at || told && m.GetRevision() == f.at {
+			t.Fatalf("%v after revision %d", m, f.at)
+		}
+		f.token, f.at = m.GetResumeToken(), m.GetRevision()
 	} else if m.GetResumeToken() != "" || m.GetRevision() != 0 {
 		t.Fatalf("%v has a token", m)
 	}
