@@ -11,6 +11,9 @@ type Verb struct{ Name, Reason string }
 // OutOfScope is the whole list of what may be missing from our bridge. A flow of the other agent that is
 // missing from ours is forgiven, and counted, only if a logical flow it comes from uses one of these verbs.
 // An entry leaves this list in the commit that encodes the action; TestParity finds the ones that stayed.
+//
+// Not in it, because no logical flow makes them: the flows of load balancers of switches in tables 68 to 70, for packets
+// that are balanced to their sender. Contents with such load balancers are among those of content.Beyond.
 func OutOfScope() []Verb {
 	const (
 		reply = "answered by a packet-in program of its own"
