@@ -507,7 +507,7 @@ func (f *Flows) possible(mods []openflow.Mod) []openflow.Mod {
 }
 
 func (f *Flows) refuse(m openflow.Mod, err error) {
-	f.table.Refused(m)
+	f.table.Refused(m, err)
 	f.report(RefusedFlow{Flow: modText(m), Rows: f.table.OwnersOf(m), Err: err})
 }
 

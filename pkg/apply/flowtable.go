@@ -67,7 +67,13 @@ type entry struct {
 	present   bool // on the switch
 	before    bool // on the switch before the last mod
 	installed Flow
-	refused   *Flow // the switch would not have it
+	refused   *refusal // nil unless the switch would not have it
+}
+
+// A refusal is a flow that the switch did not accept, and why.
+type refusal struct {
+	flow Flow
+	err  error
 }
 
 type claim struct {
@@ -303,7 +309,7 @@ func (t *FlowTable) flowMods() []openflow.Mod {
 func (t *FlowTable) mod(e *entry) (openflow.Mod, bool) {
 	m := openflow.Mod{Table: e.key.Table, Priority: e.key.Priority, Match: e.key.Match}
 	flow, wanted := t.want(e)
-	if wanted && e.refused != nil && *e.refused == flow {
+	if wanted && e.refused != nil && e.refused.flow == flow {
 		return m, false
 	}
 	t.setRefused(e, nil)
@@ -330,9 +336,9 @@ func (t *FlowTable) mod(e *entry) (openflow.Mod, bool) {
 	return m, true
 }
 
-// Refused tells that the switch did not accept m. Nothing is tried again at its key, or under its number, until
+// Refused tells that the switch did not accept m, and why. Nothing is tried again at its key, or under its number, until
 // somebody wants something else there.
-func (t *FlowTable) Refused(m openflow.Mod) {
+func (t *FlowTable) Refused(m openflow.Mod, err error) {
 	switch m.Kind {
 	case openflow.GroupAdd, openflow.GroupModify, openflow.GroupInsert:
 		t.groups.refuse(m.Group, m.Kind != openflow.GroupAdd)
@@ -345,21 +351,20 @@ func (t *FlowTable) Refused(m openflow.Mod) {
 	if e == nil {
 		return
 	}
-	flow := e.installed
-	t.setRefused(e, &flow)
+	t.setRefused(e, &refusal{e.installed, err})
 	// An older flow is still there: whatever comes next replaces or deletes it.
 	e.present, e.installed = e.before, unknown
 }
 
-func (t *FlowTable) setRefused(e *entry, flow *Flow) {
-	if (e.refused == nil) != (flow == nil) {
-		if flow != nil {
+func (t *FlowTable) setRefused(e *entry, r *refusal) {
+	if (e.refused == nil) != (r == nil) {
+		if r != nil {
 			t.refused++
 		} else {
 			t.refused--
 		}
 	}
-	e.refused = flow
+	e.refused = r
 }
 
 // unknown is a flow that no row asks for: cookies of rows have 32 bits.

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -214,7 +215,7 @@ func TestRefusedFlowWaitsForAnother(t *testing.T) {
 	if len(mods) != 1 {
 		t.Fatalf("%d mods, want 1", len(mods))
 	}
-	table.Refused(mods[0])
+	table.Refused(mods[0], errors.New("refused"))
 	if rows := table.OwnersOf(mods[0]); len(rows) != 1 || rows[0] != bad.Owner.Row {
 		t.Errorf("OwnersOf = %v, want %v", rows, bad.Owner.Row)
 	}
@@ -232,7 +233,7 @@ func TestRefusedFlowWaitsForAnother(t *testing.T) {
 	}
 	// After a reconnection everything is tried once more: the bridge may be another.
 	table.Replace(bad)
-	table.Refused(table.Mods()[0])
+	table.Refused(table.Mods()[0], errors.New("refused"))
 	table.Reset()
 	if mods = table.Mods(); len(mods) != 1 {
 		t.Errorf("after Reset %d mods, want 1", len(mods))

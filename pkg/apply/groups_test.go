@@ -112,11 +112,11 @@ func (s *modelSwitch) install(t *FlowTable) error {
 	}
 	for _, m := range t.Mods() {
 		if err := t.Missing(m); err != nil {
-			t.Refused(m)
+			t.Refused(m, errors.New("refused"))
 			continue
 		}
 		if err := s.mod(m); errors.Is(err, errModel) && isGroup(m) {
-			t.Refused(m)
+			t.Refused(m, errors.New("refused"))
 		} else if err != nil {
 			return err // a flow is only refused for what Missing knew
 		}

@@ -24,6 +24,7 @@ type Wanted struct {
 	Key      Key
 	Flow     Flow
 	Presence Presence
+	Err      error // why the bridge does not accept it
 	// Rows are who wants a flow at this key, in the order of their UUIDs, without the zero UUID.
 	Rows [][16]byte
 }
@@ -98,8 +99,8 @@ func (t *FlowTable) wanted(e *entry) (Wanted, bool) {
 	}
 	w := Wanted{Key: e.key, Flow: flow, Presence: Pending}
 	switch {
-	case e.refused != nil && *e.refused == flow:
-		w.Presence = Refused
+	case e.refused != nil && e.refused.flow == flow:
+		w.Presence, w.Err = Refused, e.refused.err
 	case e.present && e.installed == flow:
 		w.Presence = Installed
 	}

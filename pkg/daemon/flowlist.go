@@ -204,6 +204,9 @@ func flowOf(w apply.Wanted, counters flowCounters) api.Flow {
 		Match: matchText(w.Key.Match), Actions: actionsText(w.Flow.Actions),
 		State: flowStates[w.Presence],
 	}
+	if w.Err != nil && w.Presence == apply.Refused {
+		f.Error = w.Err.Error()
+	}
 	for _, row := range w.Rows {
 		f.Rows = append(f.Rows, sb.UUID(row).String())
 	}
