@@ -56,6 +56,9 @@ func onLink(extra string) string {
 	return `{"type":"offload-cni","mtu":1400,"routes":[{"dst":"10.0.0.0/16"},{"dst":"fd10::/64"}]` + extra + `}`
 }
 
+// args1 are the CNI_ARGS of guest 1; plugins that know nothing of logical ports want to be told that this is right.
+const args1 = "IgnoreUnknown=1;LogicalPort=g1"
+
 // network makes a network on n1.
 func network(l *labtest.Lab, name string, path string, plugins ...string) *attach.Network {
 	l.T.Helper()
@@ -138,15 +141,15 @@ func TestCNI(t *testing.T) {
 	pod, err := net.AddPod(ctx, guest(1))
 	l.Check(err)
 	wantPing(t, pod, host, 5*time.Second)
-	do("check", pod.Netns(), "LogicalPort=g1")
+	do("check", pod.Netns(), args1)
 
 	_, err = pod.Exec(ctx, "ip", "addr", "del", guest(1).IPs[0].Addr().String()+"/32", "dev", "eth0")
 	l.Check(err)
-	if out, err := net.Do(ctx, "check", pod.Netns(), "LogicalPort=g1"); err == nil || !strings.Contains(err.Error(), guest(1).IPs[0].Addr().String()) {
+	if out, err := net.Do(ctx, "check", pod.Netns(), args1); err == nil || !strings.Contains(err.Error(), guest(1).IPs[0].Addr().String()) {
 		t.Errorf("check without the address = %s, %v; want an error that names it", out, err)
 	}
-	do("del", pod.Netns(), "LogicalPort=g1")
-	do("del", pod.Netns(), "LogicalPort=g1")
+	do("del", pod.Netns(), args1)
+	do("del", pod.Netns(), args1)
 	l.Check(pod.Remove(ctx))
 
 	// A namespace that is gone before DEL.
@@ -224,7 +227,7 @@ func TestChained(t *testing.T) {
 	c := guest(1)
 	c.Bare = true
 	pod := l.AddPod("n1", c)
-	out, err := net.Do(ctx, "add", pod.Netns(), "LogicalPort=g1", mapping)
+	out, err := net.Do(ctx, "add", pod.Netns(), args1, mapping)
 	l.Check(err)
 	wantPing(t, pod, host, 5*time.Second)
 	var result struct {
@@ -252,7 +255,7 @@ func TestChained(t *testing.T) {
 		t.Errorf("portmap: no DNAT of 18080 in\n%s", mapped)
 	}
 	for _, verb := range []string{"check", "del"} {
-		_, err := net.Do(ctx, verb, pod.Netns(), "LogicalPort=g1", mapping)
+		_, err := net.Do(ctx, verb, pod.Netns(), args1, mapping)
 		l.Check(err)
 	}
 	if _, limited, mapped := effects(); strings.Contains(limited, "tbf") || strings.Contains(mapped, "18080") {

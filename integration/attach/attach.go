@@ -121,7 +121,7 @@ func (net *Network) AddPod(ctx context.Context, c lab.PodConfig) (*lab.Pod, erro
 	if err != nil {
 		return nil, err
 	}
-	if _, err := net.Do(ctx, "add", p.Netns(), "LogicalPort="+c.Name); err != nil {
+	if _, err := net.Do(ctx, "add", p.Netns(), "IgnoreUnknown=1;LogicalPort="+c.Name); err != nil {
 		return nil, fmt.Errorf("attach pod %s: %w", c.Name, err)
 	}
 	return p, nil

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -35,6 +36,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	agents := flags.String("agents", "offloadd,offloadd,ovn-controller", "the chassis agent of each node")
 	offloadd := flags.String("offloadd", "bin/offloadd", "the daemon's binary")
+	ctl := flags.String("offloadctl", "bin/offloadctl", "the command line's binary")
 	keep := flags.Bool("keep", false, "leave the lab running and say how to look around")
 	clean := flags.Bool("clean", false, "remove labs that -keep left running, and nothing else")
 	verbose := flags.Bool("v", false, "print every daemon's command line")
@@ -58,11 +60,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if n := len(opts.Nodes); n < 1 || n > 9 {
 		return fmt.Errorf("%d agents: want one to nine", n)
 	}
-	return play(ctx, newPage(out), opts)
+	path, err := filepath.Abs(*ctl)
+	if err != nil {
+		return err
+	}
+	return play(ctx, newPage(out), opts, path)
 }
 
 // play runs the demo from the curtain to the last table.
-func play(ctx context.Context, p *page, opts lab.Options) (err error) {
+func play(ctx context.Context, p *page, opts lab.Options, ctl string) (err error) {
 	p.title("offloadd on this machine: %d nodes, two switches, one router", len(opts.Nodes))
 
 	begin := time.Now()
@@ -84,11 +90,23 @@ func play(ctx context.Context, p *page, opts lab.Options) (err error) {
 	p.step("databases, ovn-northd and %d nodes with Open vSwitch", begin, len(opts.Nodes))
 
 	begin = time.Now()
+	d, err := newDoor(ctx, l.Dir, ctl)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if !opts.Keep {
+			err = errors.Join(err, d.forget())
+		}
+	}()
+	p.step("cnitool and offload-cni are built", begin)
+
+	begin = time.Now()
 	s := scene.New(opts.Nodes)
 	if _, err := l.NB(ctx, s.Northbound()); err != nil {
 		return err
 	}
-	pods, err := s.Populate(ctx, l)
+	pods, err := s.PopulateBy(ctx, l, d.plug)
 	if err != nil {
 		return err
 	}
@@ -111,6 +129,9 @@ func play(ctx context.Context, p *page, opts lab.Options) (err error) {
 	if err := showNodes(ctx, p, l, pods); err != nil {
 		return err
 	}
+	if err := d.show(ctx, p); err != nil {
+		return err
+	}
 	p.heading("What this machine cannot show")
 	p.text("%s", limits(ctx, l.Nodes[0]))
 	if opts.Keep {
@@ -127,7 +148,7 @@ func play(ctx context.Context, p *page, opts lab.Options) (err error) {
 
 // showNodes prints what each node did, and the packets in its tunnels.
 func showNodes(ctx context.Context, p *page, l *lab.Lab, installed map[string]time.Duration) error {
-	rows := [][]string{{"node", "agent", "flows in br-int", "interface to ovn-installed", "tunnel to", "packets from there"}}
+	rows := [][]string{{"node", "agent", "flows in br-int", "until ovn-installed", "tunnel to", "packets from there"}}
 	for _, n := range l.Nodes {
 		flows, err := n.Flows(ctx, "br-int")
 		if err != nil {
@@ -154,7 +175,7 @@ func showNodes(ctx context.Context, p *page, l *lab.Lab, installed map[string]ti
 		}
 	}
 	p.table(rows)
-	p.text("The times include running ovs-vsctl(8) twice.")
+	p.text("With offloadd the times are those of cnitool add, with ovn-controller those of ovs-vsctl(8), twice.")
 	return nil
 }
 

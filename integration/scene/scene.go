@@ -117,19 +117,29 @@ func (s Scene) Policy() string {
 
 // Populate plugs in all workloads and returns how long each took from its interface to ovn-installed.
 func (s Scene) Populate(ctx context.Context, l *lab.Lab) (map[string]time.Duration, error) {
+	return s.PopulateBy(ctx, l, Plug)
+}
+
+// PopulateBy plugs in all workloads, each by plug, and returns how long plug says that each took.
+func (s Scene) PopulateBy(ctx context.Context, l *lab.Lab, plug func(context.Context, *lab.Node, lab.PodConfig) (time.Duration, error)) (map[string]time.Duration, error) {
 	took := map[string]time.Duration{}
 	for _, w := range s.Workloads { // one after the other, so that the times are of one port each
-		pod, err := l.Node(w.Node).AddPod(ctx, w.config())
-		if err != nil {
-			return nil, err
-		}
-		d, err := pod.WaitInstalled(ctx)
+		d, err := plug(ctx, l.Node(w.Node), w.config())
 		if err != nil {
 			return nil, err
 		}
 		took[w.Name] = d
 	}
 	return took, nil
+}
+
+// Plug makes a pod and waits for ovn-installed.
+func Plug(ctx context.Context, n *lab.Node, c lab.PodConfig) (time.Duration, error) {
+	pod, err := n.AddPod(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	return pod.WaitInstalled(ctx)
 }
 
 // A Probe is one question: does one workload reach another?
