@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/bin/toolchain/bin:$(PATH)
 FUZZTIME ?= 60s
 TESTFLAGS ?=
+BASE ?= main
+GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
 	sed -n 's|^\([^ ]*\) github.com/offloadd/offloadd/internal/golden$$|\1|p' | sort -u)
 
@@ -31,10 +33,15 @@ race: prepare-race ## the tests that need no namespaces, under the race detector
 	go test -race ./cmd/... ./internal/... ./pkg/...
 
 .PHONY: lint
-lint: bin/golangci-lint $(if $(wildcard proto/*/*/*.proto),bin/buf) ## go vet, golangci-lint, and buf if there are .proto files
+lint: bin/golangci-lint bin/buf ## go vet, golangci-lint, and buf
 	go vet ./...
 	bin/golangci-lint run
-	$(if $(wildcard proto/*/*/*.proto),bin/buf lint)
+	bin/buf lint
+	@$(MAKE) breaking
+
+.PHONY: breaking
+breaking: bin/buf ## fail if a client built at commit BASE (main) would not understand the .proto files
+	@! git cat-file -e $(BASE):buf.yaml 2>/dev/null || git archive $(BASE) buf.yaml proto | bin/buf breaking --against -#format=tar
 
 .PHONY: build
 build: ## the programs, into bin/
@@ -46,8 +53,8 @@ generate: prepare ## write all generated code anew
 
 .PHONY: generate-check
 generate-check: generate ## fail if the generated code is not what its sources say
-	git diff --exit-code -- '*.gen.go' '*.pb.go'
-	@new=$$(git ls-files --others --exclude-standard -- '*.gen.go' '*.pb.go'); test -z "$$new" || { echo "not committed: $$new" >&2; exit 1; }
+	git diff --exit-code -- $(GENERATED)
+	@new=$$(git ls-files --others --exclude-standard -- $(GENERATED)); test -z "$$new" || { echo "not committed: $$new" >&2; exit 1; }
 
 .PHONY: golden
 golden: ## rewrite the expectations of golden files; explain each changed line

@@ -66,6 +66,7 @@ var rooms = map[string]room{
 	"pkg/api/client":   {imports: []string{"pkg/reason"}},
 	"proto/offload/v1": {},
 
+	"internal/apidoc": {},
 	"internal/arch":   {},
 	"internal/golden": {},
 

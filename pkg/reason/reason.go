@@ -2,6 +2,8 @@
 // details of CNI errors, the command line, the log and docs/reasons.md.
 package reason
 
+//go:generate go test -run=TestDocument -update .
+
 // A Reason is a stable name: upper case and underscores, at most 63 bytes, as google.rpc.ErrorInfo wants it.
 type Reason string
 

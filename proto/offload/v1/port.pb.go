@@ -621,7 +621,7 @@ func (x *PortSpec) GetLabels() map[string]string {
 // Step is a part of a port's creation or removal.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its name, for example "move"; docs/api.md lists them.
+	// Its name, for example "plug".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// When it began.
 	Started *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`
