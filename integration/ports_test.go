@@ -5,9 +5,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/integration/lab/labtest"
 	"github.com/offloadd/offloadd/pkg/api/client"
+	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/reason"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
@@ -244,4 +248,162 @@ func wantReason(t *testing.T, err error, want reason.Reason) {
 	if got := reason.Of(err); got != want {
 		t.Errorf("%s (%v), want %s", got, err, want)
 	}
+}
+
+// The daemon is killed at every step of making, undoing and removing a port. The call that is repeated after its restart
+// succeeds, nothing is left but what should be, and other pods lose no packet.
+func TestPortsSurviveKills(t *testing.T) {
+	opts := lab.Options{OffloaddPath: withFaults(t)}
+	l, c := fifty(t, opts)
+	n1 := l.Node("n1")
+	p, x, y := l.AddPod("n1", pod(1)), l.AddPod("n1", pod(2)), l.AddPod("n1", pod(3))
+	for _, other := range []*lab.Pod{x, y} {
+		_, err := create(t.Context(), c, spec(other), patience)
+		l.Check(err)
+	}
+	arm := filepath.Join(n1.Dir, "state", "fault")
+	for _, point := range ports.FaultPoints() {
+		for _, call := range []string{"create", "create that fails", "delete"} {
+			_, step, _ := strings.Cut(point, "-")
+			undoes := slices.Contains([]string{"unplug", "unlink", "forget"}, step)
+			if undoes == (call == "create") || (step == "condemn") != (call == "delete") && !undoes {
+				continue // it does not come by there
+			}
+			if call == "create that fails" && !undoes {
+				continue
+			}
+			t.Run(call+" "+point, func(t *testing.T) {
+				l := l.In(t)
+				ctx := t.Context()
+				want := spec(p)
+				if call == "delete" {
+					_, err := create(ctx, c, want, patience)
+					l.Check(err)
+				}
+				pings := make(chan lab.PingStats)
+				go func() {
+					s, err := x.PingN(ctx, y.Addr(false), 300, 5*time.Millisecond, 2*time.Second)
+					if err != nil {
+						t.Error(err)
+					}
+					pings <- s
+				}()
+				l.Check(os.WriteFile(arm, []byte(point), 0o644))
+				var err error
+				switch call {
+				case "create":
+					_, err = create(ctx, c, want, patience)
+				case "create that fails":
+					nobody := spec(p)
+					nobody.LogicalPort = "nobody"
+					_, err = create(ctx, c, nobody, patience)
+				case "delete":
+					_, err = remove(ctx, c, want.GetKey(), patience)
+				}
+				wantReason(t, err, reason.DaemonUnreachable)
+				l.Eventually(5*time.Second, "the daemon's end", func() bool { return !n1.AgentRuns() })
+				l.Check(os.Remove(arm))
+				_ = n1.StopAgent(syscall.SIGKILL) // it has been
+				l.Check(n1.StartAgent(lab.Offloadd))
+				if call == "delete" {
+					_, err = remove(ctx, c, want.GetKey(), patience)
+					l.Check(err)
+					wantClean(t, n1, c, 2)
+				} else {
+					_, err = create(ctx, c, want, patience)
+					l.Check(err)
+					wantClean(t, n1, c, 3)
+					if ok, err := p.Ping(ctx, x.Addr(false), time.Second); err != nil || !ok {
+						t.Errorf("the port does not work: %v", err)
+					}
+					_, err = remove(ctx, c, want.GetKey(), patience)
+					l.Check(err)
+				}
+				if s := <-pings; s.Received != s.Sent {
+					t.Errorf("others noticed: %+v", s)
+				}
+			})
+		}
+	}
+}
+
+// withFaults builds the daemon with fault points.
+func withFaults(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "offloadd")
+	cmd := exec.Command("go", "build", "-tags=faults", "-o", path, "../cmd/offloadd")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return path
+}
+
+// Whatever is away, a call says so, and nothing is left when it is back.
+func TestPortsWithoutNeighbours(t *testing.T) {
+	l, c := fifty(t, lab.Options{})
+	n1, p := l.Node("n1"), l.AddPod("n1", pod(1))
+	q := l.AddPod("n1", pod(2))
+	ctx := t.Context()
+
+	l.Check(n1.Stop("ovs-vswitchd"))
+	_, err := create(ctx, c, spec(p), patience)
+	wantReason(t, err, reason.BridgeDisconnected)
+	wantClean(t, n1, c, 0)
+	l.Check(n1.Resume(ctx, "ovs-vswitchd"))
+	_, err = create(ctx, c, spec(p), patience)
+	l.Check(err)
+
+	l.Check(n1.Stop("ovsdb-server"))
+	l.Eventually(5*time.Second, "a refusal", func() bool {
+		_, err := create(ctx, c, spec(q), patience)
+		return reason.Of(err) == reason.OVSDBDisconnected
+	})
+	_, err = remove(ctx, c, spec(p).GetKey(), patience)
+	wantReason(t, err, reason.OVSDBDisconnected)
+	l.Check(n1.Resume(ctx, "ovsdb-server"))
+	l.Eventually(15*time.Second, "the end of what could not be removed", func() bool {
+		r, err := c.ListPorts(ctx, &offloadv1.ListPortsRequest{})
+		return err == nil && len(r.GetPorts()) == 0
+	})
+	wantClean(t, n1, c, 0)
+
+	l.Check(l.Stop("sb"))
+	_, err = create(ctx, c, spec(p), patience)
+	wantReason(t, err, reason.SBDisconnected)
+	l.Check(l.Resume(ctx, "sb"))
+	_, err = create(ctx, c, spec(p), patience)
+	l.Check(err)
+
+	// A caller that gives up leaves nothing behind either.
+	gone := spec(q)
+	gone.LogicalPort = "nobody"
+	_, err = create(ctx, c, gone, 300*time.Millisecond)
+	wantReason(t, err, reason.DeadlineExceeded)
+	l.Eventually(5*time.Second, "undoing", func() bool {
+		r, err := c.ListPorts(ctx, &offloadv1.ListPortsRequest{})
+		return err == nil && len(r.GetPorts()) == 1
+	})
+	wantClean(t, n1, c, 1)
+
+	// The namespace goes away while the daemon is, and while it is there.
+	l.Check(n1.StopAgent(syscall.SIGTERM))
+	l.Check(p.Remove(ctx))
+	l.Check(n1.StartAgent(lab.Offloadd))
+	l.Eventually(10*time.Second, "the port's removal", func() bool {
+		r, err := c.ListPorts(ctx, &offloadv1.ListPortsRequest{})
+		return err == nil && len(r.GetPorts()) == 0
+	})
+	wantClean(t, n1, c, 0)
+	_, err = create(ctx, c, spec(q), patience)
+	l.Check(err)
+	l.Check(q.Remove(ctx))
+	l.Eventually(10*time.Second, "the port's failure", func() bool {
+		r, err := c.GetPort(ctx, &offloadv1.GetPortRequest{Key: spec(q).GetKey()})
+		return err == nil && r.GetPort().GetStatus().GetState() == offloadv1.PortState_PORT_STATE_FAILED
+	})
+	existed, err := remove(ctx, c, spec(q).GetKey(), patience)
+	if err != nil || !existed {
+		t.Errorf("delete: %v, %v", existed, err)
+	}
+	wantClean(t, n1, c, 0)
 }

@@ -2,5 +2,5 @@
 
 package main
 
-// fault is ports.Options.Fault: only a daemon built for tests, with the tag faults, has one.
-var fault func(point string)
+// faults returns ports.Options.Fault. Only a daemon built for tests, with the tag faults, has any.
+func faults(string) func(point string) { return nil }

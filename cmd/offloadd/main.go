@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		OVSDatabase: config.OVSDatabase,
 		Chassis:     agent,
 		Log:         log,
-		Fault:       fault,
+		Fault:       faults(config.StateDir),
 	})
 	if err != nil {
 		return err
