@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -14,7 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/offloadd/offloadd/integration/attach"
 	"github.com/offloadd/offloadd/integration/lab"
+	"github.com/offloadd/offloadd/integration/lab/labtest"
+	"github.com/offloadd/offloadd/pkg/api/client"
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
 // offloadctlPath compiles offloadctl once per test binary.
@@ -328,6 +333,8 @@ func TestOffloadctl(t *testing.T) {
 		})
 	})
 
+	t.Run("ports", func(t *testing.T) { testCtlPorts(t, l.In(t), n1) })
+
 	// Last, since it ends the daemon.
 	c.out("node", "leave")
 	if out := l.SB("find Chassis name=n1"); strings.TrimSpace(out) != "" {
@@ -346,4 +353,96 @@ func tableOf(text string) string {
 	}
 	table, _, _ := strings.Cut(rest, ",")
 	return table
+}
+
+// A port that the API makes appears in lists, in its description with the timeline, in a watch, and is gone when deleted.
+func testCtlPorts(t *testing.T, l *labtest.Lab, n *lab.Node) {
+	c := newCtl(t, n)
+	watch := c.command("watch", "ports", "-o", "json")
+	events, err := watch.StdoutPipe()
+	l.Check(err)
+	l.Check(watch.Start())
+	seen := make(chan string, 1000)
+	go func() {
+		defer close(seen)
+		for scanner := bufio.NewScanner(events); scanner.Scan(); {
+			var e struct {
+				Type string
+				Port struct{ Status struct{ State string } }
+			}
+			if err := json.Unmarshal(scanner.Bytes(), &e); err != nil {
+				t.Errorf("watch ports: %v in %q", err, scanner.Text())
+			}
+			seen <- strings.TrimPrefix(e.Type, "EVENT_TYPE_") + " " + strings.TrimPrefix(e.Port.Status.State, "PORT_STATE_")
+		}
+	}()
+	await := func(want string) {
+		t.Helper()
+		deadline := time.After(10 * time.Second)
+		for {
+			select {
+			case got, ok := <-seen:
+				if got == want {
+					return
+				}
+				if !ok {
+					t.Fatalf("the watch has ended before %q", want)
+				}
+			case <-deadline:
+				t.Fatalf("the watch does not tell %q", want)
+			}
+		}
+	}
+	await("SYNCED ")
+
+	pod := member(5)
+	pod.Bare = true
+	p := l.AddPod(n.Name, pod)
+	conn, err := client.Dial(attach.Socket(n))
+	l.Check(err)
+	defer func() { _ = conn.Close() }()
+	ports := offloadv1.NewPortServiceClient(conn)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	key := &offloadv1.PortKey{Network: "net", ContainerId: "c5", Ifname: "eth0"}
+	_, err = ports.CreatePort(ctx, &offloadv1.CreatePortRequest{Spec: &offloadv1.PortSpec{
+		Key: key, Netns: attach.Netns(p.Netns()), LogicalPort: "p5", Mac: pod.MAC, Addresses: []string{pod.IPs[0].String()},
+	}})
+	l.Check(err)
+	await("CHANGED READY")
+	if out := c.out("get", "ports"); !strings.Contains(out, "p5     ready") {
+		t.Errorf("get ports:\n%s", out)
+	}
+	for _, name := range []string{"p5", "c5", "net/c5/eth0"} {
+		out := c.out("describe", "port", name)
+		for _, want := range []string{"Port:           p5\n", pod.MAC, "10.0.0.15/24", "Timeline:", "  install "} {
+			if !strings.Contains(out, want) {
+				t.Errorf("describe port %s: no %q in\n%s", name, want, out)
+			}
+		}
+	}
+	if out := c.out("describe", "port", "--slowest"); !strings.Contains(out, "Port:           p5\n") {
+		t.Errorf("describe port --slowest:\n%s", out)
+	}
+	c.out("describe", "port", "p5", "--check")
+	if out := c.out("__complete", "describe", "port", "p"); !strings.HasPrefix(out, "p5\n") {
+		t.Errorf("completion of ports: %q, want p5", out)
+	}
+	if _, _, code := c.run("describe", "port", "p6"); code != 3 {
+		t.Errorf("describe port p6: exit code %d, want 3", code)
+	}
+	_, err = ports.DeletePort(ctx, &offloadv1.DeletePortRequest{Key: key})
+	l.Check(err)
+	for got := range seen {
+		if strings.HasPrefix(got, "DELETED") {
+			break
+		}
+	}
+	if out := items[struct{}](c, "get", "ports"); len(out) != 0 {
+		t.Errorf("get ports: %d, want none", len(out))
+	}
+	l.Check(watch.Process.Signal(os.Interrupt))
+	if err := watch.Wait(); err != nil {
+		t.Errorf("an interrupted watch ends with %v, want success", err)
+	}
 }

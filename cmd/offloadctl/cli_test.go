@@ -7,10 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -458,6 +460,33 @@ func TestAge(t *testing.T) {
 	} {
 		if got := age(d); got != want {
 			t.Errorf("age(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+// The documentation has a line for each command and each exit code.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/offloadctl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+		if !cmd.HasSubCommands() && !strings.Contains(string(text), "| `"+cmd.CommandPath()+"` |") {
+			t.Errorf("docs/offloadctl.md has no line for %s", cmd.CommandPath())
+		}
+	}
+	walk((&cli{env: env{getenv: func(string) string { return "" }}}).root())
+	codes := regexp.MustCompile(`(?m)^  (\d)  (.*)$`).FindAllStringSubmatch(longHelp, -1)
+	if len(codes) != 6 {
+		t.Errorf("the help lists %d exit codes, want 6", len(codes))
+	}
+	for _, c := range codes {
+		if !strings.Contains(string(text), "| "+c[1]+" | "+c[2]+" |") {
+			t.Errorf("docs/offloadctl.md does not say that exit code %s is: %s", c[1], c[2])
 		}
 	}
 }
