@@ -95,11 +95,13 @@ func NewFlows(log *slog.Logger, learnedTables ...uint8) *Flows {
 	return f
 }
 
-// SetPath says where the bridge's management socket is. The empty path is no bridge.
+// SetPath says where the bridge's management socket is. The empty path is no bridge. If it is another bridge, nothing is
+// installed from now on.
 func (f *Flows) SetPath(path string) {
 	f.mu.Lock()
 	changed := f.path != path
 	f.path = path
+	f.status.Installed = f.status.Installed && !changed
 	f.mu.Unlock()
 	if changed {
 		poke(f.work)
@@ -253,7 +255,7 @@ func (f *Flows) serve(ctx context.Context, path string) error {
 			f.blind = false
 			adopted = true
 		}
-		if err := f.install(ctx, conn); err != nil {
+		if err := f.install(ctx, conn, path); err != nil {
 			return err
 		}
 	}
@@ -396,7 +398,7 @@ func (f *Flows) adoptGroups(ctx context.Context, conn *openflow.Conn) error {
 }
 
 // install brings the bridge up to the newest turn and tells that it has arrived.
-func (f *Flows) install(ctx context.Context, conn *openflow.Conn) error {
+func (f *Flows) install(ctx context.Context, conn *openflow.Conn, path string) error {
 	turn := f.turn
 	for _, zone := range f.zones {
 		if err := conn.FlushZone(ctx, zone); err != nil {
@@ -423,7 +425,9 @@ func (f *Flows) install(ctx context.Context, conn *openflow.Conn) error {
 		return err
 	}
 	f.update(func(s *Status) {
-		s.Installed, s.AckedTurn = true, turn
+		if f.path == path { // update holds mu
+			s.Installed, s.AckedTurn = true, turn
+		}
 		s.Desired, s.Refused = f.table.Len(), f.table.LenRefused()
 		s.Groups, s.Meters = f.table.groups.wanted, f.table.meters.wanted
 		s.Sent += uint64(len(meters) + len(mods) + len(unwanted))

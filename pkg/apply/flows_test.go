@@ -508,6 +508,9 @@ func TestSetPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.SetPath(b.sw.Socket(other))
+	if s := b.Status(); s.Installed && s.Sent == 5 {
+		t.Errorf("%+v as soon as the bridge is another one", s)
+	}
 	b.until("the other bridge connected", func(s Status) bool { return s.Installed && s.Sent == 10 })
 	b.wantFlows(ruleTexts(numbered(5))) // the old bridge is left alone
 	b.bridge = other
