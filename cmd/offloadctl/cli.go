@@ -109,6 +109,7 @@ func (c *cli) root() *cobra.Command {
 		c.describeCommand(),
 		c.watchCommand(),
 		c.flowsCommand(),
+		c.traceCommand(),
 		c.nodeCommand(),
 		c.recomputeCommand(),
 		c.explainCommand(),

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,15 +39,13 @@ type fake struct {
 	fail   error            // what every call ends with, if not nil
 }
 
+// sockets counts what serve has made.
+var sockets atomic.Int32
+
 // serve returns the path of a socket at which f answers.
 func (f *fake) serve(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "ctl") // t.TempDir's paths are too long for sockets
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	path := filepath.Join(dir, "sock")
+	path := fmt.Sprintf("@offloadctl-%d-%d", os.Getpid(), sockets.Add(1)) // abstract: it needs no directory
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -161,8 +160,10 @@ func (f *fake) ListTunnels(context.Context, *offloadv1.ListTunnelsRequest) (*off
 
 func (f *fake) ListZones(context.Context, *offloadv1.ListZonesRequest) (*offloadv1.ListZonesResponse, error) {
 	return &offloadv1.ListZonesResponse{Zones: []*offloadv1.Zone{
-		{Owner: "4b1c0f7e-1111-2222-3333-444455556666_dnat", Zone: 1}, {Owner: "4b1c0f7e-1111-2222-3333-444455556666_snat", Zone: 2},
-		{Owner: "web1", Zone: 101}, {Owner: "web2", Zone: 102},
+		{Owner: "4b1c0f7e-1111-2222-3333-444455556666_dnat", Zone: 1},
+		{Owner: "4b1c0f7e-1111-2222-3333-444455556666_snat", Zone: 2},
+		{Owner: "web1", Zone: 101},
+		{Owner: "web2", Zone: 102},
 	}}, nil
 }
 

@@ -158,19 +158,19 @@ func extent(steps []*offloadv1.Step) time.Duration {
 }
 
 func routeText(r *offloadv1.Route) string {
-	text := r.GetDestination()
+	words := []string{r.GetDestination()}
 	if r.GetGateway() != "" {
-		text += " via " + r.GetGateway()
+		words = append(words, "via", r.GetGateway())
 	}
 	for _, o := range []struct {
 		name  string
 		value uint32
 	}{{"mtu", r.GetMtu()}, {"advmss", r.GetAdvmss()}, {"metric", r.GetMetric()}} {
 		if o.value != 0 {
-			text += fmt.Sprintf(" %s %d", o.name, o.value)
+			words = append(words, o.name, fmt.Sprint(o.value))
 		}
 	}
-	return text
+	return strings.Join(words, " ")
 }
 
 // timelineBar is the width of the drawing of a timeline, in columns.
