@@ -9,8 +9,8 @@ import (
 )
 
 // Leave decides how to take this chassis out of the deployment: its ports are released, its rows and tunnel ports
-// deleted. It is called instead of Step, again and again until done. Patch ports, zones and the bridge's flows
-// stay, so that traffic between local ports goes on.
+// deleted. It is called instead of Step, again and again until done. Patch ports and zones
+// stay; that the bridge's flows go too is the caller's business.
 func (s *State) Leave(in Inputs) (plan Plan, done bool) {
 	st := &step{
 		State:   s,
