@@ -378,7 +378,9 @@ func TestPortsWithoutNeighbours(t *testing.T) {
 	gone := spec(q)
 	gone.LogicalPort = "nobody"
 	_, err = create(ctx, c, gone, 300*time.Millisecond)
-	wantReason(t, err, reason.DeadlineExceeded)
+	if r := reason.Of(err); r != reason.DeadlineExceeded && r != reason.LPortNotFound { // who is first, client or daemon
+		t.Errorf("deadline: %v", err)
+	}
 	l.Eventually(5*time.Second, "undoing", func() bool {
 		r, err := c.ListPorts(ctx, &offloadv1.ListPortsRequest{})
 		return err == nil && len(r.GetPorts()) == 1

@@ -1,15 +1,18 @@
 package ports
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -199,6 +202,41 @@ func (kernel) ours() ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// watch sends the names of our ends of pairs that have gone, until ctx ends, and "" when some may have been missed.
+func (kernel) watch(ctx context.Context, log *slog.Logger, names chan<- string) {
+	send := func(name string) {
+		select {
+		case names <- name:
+		case <-ctx.Done():
+		}
+	}
+	for ctx.Err() == nil {
+		updates := make(chan netlink.LinkUpdate)
+		done := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() { close(done) })
+		err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{
+			ErrorCallback: func(err error) { log.Debug("link events lost", "err", err) },
+		})
+		if err == nil {
+			send("")
+			for u := range updates {
+				if name := u.Attrs().Name; u.Header.Type == unix.RTM_DELLINK && hostNames.MatchString(name) {
+					send(name)
+				}
+			}
+		} else {
+			log.Warn("link events not received", "err", err, "retry_in", retryTime)
+		}
+		if stop() {
+			close(done)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryTime):
+		}
+	}
 }
 
 // configure gives the container's end what p has, and brings it up. With userspace the datapath of the bridge cannot

@@ -21,12 +21,20 @@ func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.tidy(ctx) })
+	gone := make(chan string)
+	wg.Go(func() { s.doors.kernel.watch(ctx, s.log, gone) })
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case u := <-s.doors.sockets.client.Updates():
-			s.follow(s.doors.sockets.apply(u))
+			s.follow(s.doors.sockets.apply(u)...)
+		case name := <-gone:
+			if name == "" {
+				s.follow(s.hostNames()...)
+				continue
+			}
+			s.follow(name)
 		}
 	}
 }
@@ -120,13 +128,18 @@ func (s *Service) reconcile(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	s.finish(ctx)
+	s.follow(s.hostNames()...)
+}
+
+// hostNames are the names of the ports' interfaces on the host.
+func (s *Service) hostNames() []string {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	names := make([]string, 0, len(s.entries))
 	for _, e := range s.entries {
 		names = append(names, e.port.HostInterface)
 	}
-	s.mu.Unlock()
-	s.follow(names)
+	return names
 }
 
 // vanished says why a port went away, "" if it did not. A pair of veth devices goes away with the namespace of either.
@@ -147,7 +160,7 @@ func (s *Service) vanished(e *entry) string {
 }
 
 // follow tells the readers of the feed what has become of the ports with these interfaces on the host.
-func (s *Service) follow(names []string) {
+func (s *Service) follow(names ...string) {
 	if len(names) == 0 {
 		return
 	}
@@ -163,7 +176,8 @@ func (s *Service) follow(names []string) {
 			continue
 		}
 		p := e.port
-		p.State, p.Reason, p.Message = standing(o.socket, p.Spec)
+		exists, err := s.doors.kernel.exists(p.HostInterface)
+		p.State, p.Reason, p.Message = standing(exists || err != nil, o.socket, p.Spec)
 		if p.OFPort = uint32(max(o.socket.OFPort, 0)); p.State == Failed {
 			p.OFPort = 0
 		}
@@ -173,9 +187,11 @@ func (s *Service) follow(names []string) {
 	}
 }
 
-// standing is the state of a port that was made, judged by how it is plugged in.
-func standing(k socket, spec Spec) (State, reason.Reason, string) {
+// standing is the state of a port that was made, judged by whether its link exists and how it is plugged in.
+func standing(link bool, k socket, spec Spec) (State, reason.Reason, string) {
 	switch {
+	case !link:
+		return Failed, reason.LinkMissing, "its link no longer exists"
 	case !k.Exists:
 		return Failed, reason.PortUnplugged, "it is no longer in the integration bridge"
 	case k.LPort != spec.LogicalPort:

@@ -208,7 +208,7 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (p Port, again 
 		s.end(e, true)
 		return Port{Spec: spec}, false, err
 	}
-	err, unfinished := m.make(ctx)
+	err, unfinished := m.make(ctx, steps())
 	switch {
 	case unfinished != nil:
 		s.fail(e, unfinished)
@@ -217,7 +217,7 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (p Port, again 
 	default:
 		s.publish(e, m.port)
 		s.end(e, false)
-		s.follow([]string{m.port.HostInterface}) // what happened while it was still being made
+		s.follow(m.port.HostInterface) // what happened while it was still being made
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -409,7 +409,7 @@ func (s *Service) Check(ctx context.Context, req CheckRequest) ([]Problem, error
 		return nil, err
 	}
 	if o := s.doors.sockets.look(p.HostInterface); o.connected {
-		if state, why, message := standing(o.socket, p.Spec); state == Failed {
+		if state, why, message := standing(true, o.socket, p.Spec); state == Failed {
 			found = append(found, Problem{why, message})
 		}
 	}

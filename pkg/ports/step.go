@@ -76,10 +76,9 @@ type doors struct {
 	chassis Chassis
 }
 
-// make does the steps. If one fails it undoes them all, and the error is that of the step; unfinished says that undoing did
+// make does all steps. If one fails it undoes them all, and the error is that of the step; unfinished says that undoing did
 // not succeed, and why.
-func (m *making) make(ctx context.Context) (err, unfinished error) {
-	all := steps()
+func (m *making) make(ctx context.Context, all []step) (err, unfinished error) {
 	for i, s := range all {
 		if err = m.timed(s.name, func() error { return s.do(m, ctx) }); err == nil {
 			continue
