@@ -45,6 +45,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	// First of all: a signal that nobody waits for would end the process.
+	recompute := make(chan os.Signal, 1)
+	signal.Notify(recompute, syscall.SIGUSR2)
+	defer signal.Stop(recompute)
 	config, version, err := parse(args, stderr)
 	if err != nil {
 		return err
@@ -100,10 +104,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	recompute := make(chan os.Signal, 1)
-	signal.Notify(recompute, syscall.SIGUSR2)
-	defer signal.Stop(recompute)
-
 	tasks := append(agent.Tasks(),
 		daemon.Task{Name: "control", Run: control.Run},
 		daemon.Task{Name: "ports-database", Run: attached.RunDatabase},
