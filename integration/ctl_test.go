@@ -165,12 +165,13 @@ func TestOffloadctl(t *testing.T) {
 		if want := control(l, n1, "ct-zone-list"); zones.String() != want {
 			t.Errorf("get zones:\n%swant:\n%s", zones.String(), want)
 		}
-		if _, err := n1.VSctl(t.Context(), "set", "Open_vSwitch", ".", "ovs_version=3.1.0", "db_version=8.3.1"); err != nil { // as ovs-ctl does
+		if _, err := n1.VSctl(t.Context(), "set", "Open_vSwitch", ".", "ovs_version=3.1.0"); err != nil { // as ovs-ctl does
 			t.Fatal(err)
 		}
 		l.In(t).Eventually(10*time.Second, "the versions that are in the database are known", func() bool {
 			out := c.out("node", "info")
-			return strings.Contains(out, "Open vSwitch:  3.1.0\n") && strings.Contains(out, "Open_vSwitch 8.3.1\n")
+			return strings.Contains(out, "Open vSwitch:  3.1.0\n") && strings.Contains(out, "Open_vSwitch 8.3.1\n") &&
+				strings.Contains(out, "OVN_Southbound 20.27.0\n")
 		})
 	})
 

@@ -76,12 +76,17 @@ func (n *Node) Identity(ctx context.Context) (api.Identity, error) {
 		a := n.agent
 		seen.Chassis = a.plan.Config.Name
 		seen.Schemas = map[string]string{}
+		for _, db := range []*database{a.ovs, a.south} {
+			if db.client == nil {
+				continue
+			}
+			if v := db.client.SchemaVersion(); v != "" {
+				seen.Schemas[db.name] = v
+			}
+		}
 		if root := a.sw.Root(); root != nil {
 			if root.OVSVersion != nil {
 				seen.OVS = *root.OVSVersion
-			}
-			if root.DbVersion != nil {
-				seen.Schemas[a.ovs.name] = *root.DbVersion
 			}
 		}
 		if g := a.store.Global; g != nil {

@@ -57,7 +57,7 @@ func rowCounts(s *sb.Store) map[string]int {
 
 func switchTables() []ovsdb.Table {
 	return []ovsdb.Table{
-		{Name: vswitchdb.OpenvSwitchTable, Row: vswitchdb.OpenvSwitch{}, Columns: []string{"bridges", "external_ids", "other_config", "iface_types", "datapaths", "ssl", "ovs_version", "db_version"}},
+		{Name: vswitchdb.OpenvSwitchTable, Row: vswitchdb.OpenvSwitch{}, Columns: []string{"bridges", "external_ids", "other_config", "iface_types", "datapaths", "ssl", "ovs_version"}},
 		{Name: vswitchdb.BridgeTable, Row: vswitchdb.Bridge{}, Columns: []string{"name", "ports", "fail_mode", "datapath_type", "external_ids", "other_config"}},
 		{Name: vswitchdb.PortTable, Row: vswitchdb.Port{}, Columns: []string{"name", "interfaces", "external_ids"}},
 		{Name: vswitchdb.InterfaceTable, Row: vswitchdb.Interface{}, Columns: []string{

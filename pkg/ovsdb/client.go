@@ -62,6 +62,7 @@ type Client struct {
 	wanted   map[string]clauseList
 	sequence uint64
 	schema   schema
+	version  string // of the schema
 }
 
 // New checks the configuration. Nothing happens before [Client.Run].
@@ -194,6 +195,13 @@ func (c *Client) HasColumn(table, column string) bool {
 	defer c.mu.Unlock()
 	_, ok := c.schema[table][column]
 	return ok
+}
+
+// SchemaVersion returns the version of the server's schema, like "20.27.0". It is empty before the first connection.
+func (c *Client) SchemaVersion() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.version
 }
 
 // A request is a transaction on its way through the loop.
@@ -431,7 +439,7 @@ func (l *loop) receive(m *message) error {
 	switch l.session.state {
 	case askingMonitor:
 		l.mu.Lock()
-		l.schema = l.replica.schema
+		l.schema, l.version = l.replica.schema, l.replica.version
 		l.mu.Unlock()
 	case monitoring:
 		l.since, l.lastFailure = time.Now(), ""

@@ -455,9 +455,12 @@ func TestGeneratedRowsFitSchemas(t *testing.T) {
 			vswitchdb.SSL{},
 		},
 	} {
-		schema, err := parseSchema(readFile(t, path))
+		schema, version, err := parseSchema(readFile(t, path))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if strings.Count(version, ".") != 2 {
+			t.Errorf("%s has the version %q", path, version)
 		}
 		for name, columns := range schema {
 			row := rowNamed(t, rows, name)
@@ -532,7 +535,7 @@ func TestParseSchemaRefuses(t *testing.T) {
 		``, `null`, `{}`, `[]`, `{"tables":{}}`, `{"tables":[]}`, `{"tables":{"T":{"columns":{"c":{"type":[]}}}}}`,
 		`{"tables":{"T":{"columns":{"c":{"type":{"key":1}}}}}}`, `{"tables":{"T":{"columns":{"c":{"type":{"key":{"type":2}}}}}}}`,
 	} {
-		if s, err := parseSchema([]byte(text)); err == nil {
+		if s, _, err := parseSchema([]byte(text)); err == nil {
 			t.Errorf("parseSchema(%s) = %v, want an error", text, s)
 		}
 	}

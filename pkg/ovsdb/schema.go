@@ -20,19 +20,21 @@ type columnType struct {
 	many bool
 }
 
-func parseSchema(text []byte) (schema, error) {
+// parseSchema returns the tables of a database schema, and its version.
+func parseSchema(text []byte) (tables schema, version string, err error) {
 	var wire struct {
-		Tables map[string]struct {
+		Version string `json:"version"`
+		Tables  map[string]struct {
 			Columns map[string]struct {
 				Type columnType `json:"type"`
 			} `json:"columns"`
 		} `json:"tables"`
 	}
 	if err := json.Unmarshal(text, &wire); err != nil {
-		return nil, fmt.Errorf("schema: %w", err)
+		return nil, "", fmt.Errorf("schema: %w", err)
 	}
 	if len(wire.Tables) == 0 {
-		return nil, errors.New("schema: no tables")
+		return nil, "", errors.New("schema: no tables")
 	}
 	s := make(schema, len(wire.Tables))
 	for name, table := range wire.Tables {
@@ -42,7 +44,7 @@ func parseSchema(text []byte) (schema, error) {
 		}
 		s[name] = columns
 	}
-	return s, nil
+	return s, wire.Version, nil
 }
 
 // UnmarshalJSON reads either the name of an atomic type or an object.

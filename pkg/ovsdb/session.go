@@ -54,6 +54,7 @@ type replica struct {
 	txn        UUID // the contents are those after this transaction; zero if unknown
 	conditions conditions
 	schema     schema             // of the last server
+	version    string             // of that schema
 	skewLogged map[[3]string]bool // by reason, table, column
 
 	// The newest log index seen of a cluster. A server that is behind it would
@@ -280,11 +281,11 @@ func (s *session) fit(db *serverDatabase) error {
 
 // monitor asks for the contents, now that the schema is known.
 func (s *session) monitor(text []byte) error {
-	schema, err := parseSchema(text)
+	schema, version, err := parseSchema(text)
 	if err != nil {
 		return err
 	}
-	s.schema = schema
+	s.schema, s.version = schema, version
 	s.logSkew()
 	s.state = askingMonitor
 	if s.txn == (UUID{}) || s.conditions.changing {
