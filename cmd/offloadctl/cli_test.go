@@ -280,6 +280,29 @@ func (f *fake) ListLogicalFlows(req *offloadv1.ListLogicalFlowsRequest, s offloa
 	return nil
 }
 
+// Trace delivers what enters at p1, and drops everything else.
+func (f *fake) Trace(req *offloadv1.TraceRequest, s offloadv1.FlowService_TraceServer) error {
+	lf := &offloadv1.LogicalFlow{Uuid: "00000abc-0000-0000-0000-000000000000", Flows: fakeFlows[1:]}
+	steps := []*offloadv1.TraceStep{
+		{Kind: offloadv1.TraceStepKind_TRACE_STEP_KIND_PIPELINE, Text: `ingress(dp="sw0", inport="p1")`, Datapath: "sw0", Pipeline: offloadv1.Pipeline_PIPELINE_INGRESS},
+		{Kind: offloadv1.TraceStepKind_TRACE_STEP_KIND_TABLE, Text: " 0. 1, priority 50, uuid 00000abc", LogicalFlow: lf},
+		{Kind: offloadv1.TraceStepKind_TRACE_STEP_KIND_ACTION, Text: "next;"},
+	}
+	if strings.Contains(req.GetMicroflow(), `inport == "p1"`) {
+		steps = append(steps, &offloadv1.TraceStep{
+			Kind: offloadv1.TraceStepKind_TRACE_STEP_KIND_OUTPUT, Depth: 1, Text: `/* output to "p2", type "" */`, Datapath: "sw0", LogicalPort: "p2", Via: "tunnel to n2",
+		})
+	} else {
+		steps = append(steps, &offloadv1.TraceStep{Kind: offloadv1.TraceStepKind_TRACE_STEP_KIND_DROP, Text: "no match (implicit drop)", Datapath: "sw0"})
+	}
+	for _, step := range steps {
+		if err := s.Send(&offloadv1.TraceResponse{Step: step}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func refusal(code codes.Code, r reason.Reason, message string, metadata map[string]string) error {
 	s, err := status.New(code, message).WithDetails(&errdetails.ErrorInfo{Reason: string(r), Domain: reason.Domain, Metadata: metadata})
 	if err != nil {
@@ -319,7 +342,7 @@ func (s shell) golden(file string) {
 	golden.Run(s.t, file, func(line string) string {
 		sh := s
 		sh.env = map[string]string{"TERM": "xterm"}
-		words := strings.Fields(line)
+		words := words(line)
 		for words[0] != "offloadctl" {
 			name, value, _ := strings.Cut(words[0], "=")
 			if name == "WIDTH" {
@@ -340,6 +363,19 @@ func (s shell) golden(file string) {
 		}
 		return strings.TrimSuffix(strings.ReplaceAll(out, s.socket, "SOCKET"), "\n")
 	})
+}
+
+// words splits a line at blanks; what stands between ' is one word.
+func words(line string) []string {
+	var all []string
+	for i, part := range strings.Split(line, "'") {
+		if i%2 == 1 {
+			all = append(all, part)
+		} else {
+			all = append(all, strings.Fields(part)...)
+		}
+	}
+	return all
 }
 
 func TestCommands(t *testing.T) {
