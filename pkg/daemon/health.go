@@ -16,7 +16,11 @@ func (a *Agent) reportHealth() {
 		return
 	}
 	a.report(databaseHealth(api.SubsystemOVS, a.ovs, a.config.OVSDatabase, reason.OVSDBDisconnected))
-	a.report(databaseHealth(api.SubsystemSB, a.south, a.south.remote, reason.SBDisconnected))
+	south := databaseHealth(api.SubsystemSB, a.south, a.south.remote, reason.SBDisconnected)
+	if a.south.client == nil && !a.ovs.synced {
+		south.Message = "the local database, which says where it is, has not been read"
+	}
+	a.report(south)
 	bridge := api.Health{Subsystem: api.SubsystemBridge}
 	switch status := a.flows.Status(); {
 	case a.bridgePath() == "":
