@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,20 +21,6 @@ import (
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
-// offloadctlPath compiles offloadctl once per test binary.
-var offloadctlPath = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "offloadctl")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "offloadctl")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/offloadd/offloadd/cmd/offloadctl").CombinedOutput()
-	if err != nil {
-		return "", errors.New(string(out))
-	}
-	return path, nil
-})
-
 // A ctl runs offloadctl against the daemon of a node.
 type ctl struct {
 	t    *testing.T
@@ -43,14 +28,19 @@ type ctl struct {
 	node *lab.Node
 }
 
+// newCtl compiles offloadctl.
 func newCtl(t *testing.T, n *lab.Node) ctl {
 	t.Helper()
-	path, err := offloadctlPath()
+	path := filepath.Join(t.TempDir(), "offloadctl")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/offloadd/offloadd/cmd/offloadctl").CombinedOutput()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return ctl{t, path, n}
 }
+
+// in is the same for a subtest.
+func (c ctl) in(t *testing.T) ctl { return ctl{t, c.path, c.node} }
 
 func (c ctl) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(c.t.Context(), c.path, args...)
@@ -126,7 +116,7 @@ func TestOffloadctl(t *testing.T) {
 	c := newCtl(t, n1)
 
 	t.Run("status", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		out := c.out("status")
 		for _, want := range []string{"n1", "br-int, connected, everything is installed", "1 tunnels", "offload.sb"} {
 			if !strings.Contains(out, want) {
@@ -145,7 +135,7 @@ func TestOffloadctl(t *testing.T) {
 	})
 
 	t.Run("get", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		type named struct {
 			Name, Interface, Chassis, Owner string
 			Zone                            int
@@ -178,7 +168,7 @@ func TestOffloadctl(t *testing.T) {
 	// Every flow that offloadctl says is installed is one that ovs-ofctl sees, and the other way round, but for those that
 	// the bridge has learned.
 	t.Run("flows", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		learned := map[string]bool{"69": true, "76": true, "77": true, "78": true}
 		seen := map[string]int{}
 		for _, text := range flowTexts(l, n1, "br-int") {
@@ -232,7 +222,7 @@ func TestOffloadctl(t *testing.T) {
 	})
 
 	t.Run("counters grow with traffic", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		const pings = 50
 		before := packets(t, items[ctlFlow](c, "get", "flows", "--table", "65"))
 		s, err := l.Pod("p2").PingN(t.Context(), l.Pod("p1").Addr(false), pings, 5*time.Millisecond, 2*time.Second)
@@ -246,7 +236,7 @@ func TestOffloadctl(t *testing.T) {
 	})
 
 	t.Run("exit codes", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		for want, args := range map[int][]string{
 			0: {"version"},
 			2: {"get", "flows", "--table", "300"},
@@ -260,7 +250,7 @@ func TestOffloadctl(t *testing.T) {
 	})
 
 	t.Run("completion", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		if out := c.out("__complete", "flows", "--datapath", "s"); !strings.HasPrefix(out, "sw0\n") {
 			t.Errorf("datapaths: %q, want sw0", out)
 		}
@@ -273,7 +263,7 @@ func TestOffloadctl(t *testing.T) {
 	})
 
 	t.Run("recompute", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		sent := status(l, n1, "flow modifications sent")
 		c.out("recompute")
 		l.Sync()
@@ -284,7 +274,7 @@ func TestOffloadctl(t *testing.T) {
 
 	// A long list arrives while it is made: the first line is there long before the last.
 	t.Run("a thousand flows", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		var sets []string
 		for i := range 1500 {
 			sets = append(sets, "10.9."+strconv.Itoa(i/250)+"."+strconv.Itoa(i%250+1))
@@ -315,7 +305,7 @@ func TestOffloadctl(t *testing.T) {
 	})
 
 	t.Run("bridge away", func(t *testing.T) {
-		c := newCtl(t, n1)
+		c := c.in(t)
 		l.Check(n1.Stop("ovs-vswitchd"))
 		l.In(t).Eventually(10*time.Second, "the status says that there is no bridge, with exit code 1", func() bool {
 			stdout, _, code := c.run("status")
@@ -334,7 +324,7 @@ func TestOffloadctl(t *testing.T) {
 		})
 	})
 
-	t.Run("ports", func(t *testing.T) { testCtlPorts(t, l.In(t), n1) })
+	t.Run("ports", func(t *testing.T) { testCtlPorts(l.In(t), c.in(t)) })
 
 	// Last, since it ends the daemon.
 	c.out("node", "leave")
@@ -357,8 +347,8 @@ func tableOf(text string) string {
 }
 
 // A port that the API makes appears in lists, in its description with the timeline, in a watch, and is gone when deleted.
-func testCtlPorts(t *testing.T, l *labtest.Lab, n *lab.Node) {
-	c := newCtl(t, n)
+func testCtlPorts(l *labtest.Lab, c ctl) {
+	t, n := c.t, c.node
 	watch := c.command("watch", "ports", "-o", "json")
 	events, err := watch.StdoutPipe()
 	l.Check(err)
