@@ -409,3 +409,124 @@ func TestPortsWithoutNeighbours(t *testing.T) {
 	}
 	wantClean(t, n1, c, 0)
 }
+
+// The addresses are those that ovn-northd assigned; what is on the link the request says.
+func TestPortWithDynamicAddresses(t *testing.T) {
+	l, c := fifty(t, lab.Options{})
+	l.NB(`
+		ls-add sw1
+		set logical_switch sw1 other_config:subnet=10.0.2.0/24
+		lsp-add sw1 d1
+		lsp-set-addresses d1 dynamic
+		lsp-add sw1 d2
+		lsp-set-addresses d2 dynamic
+		lsp-add sw1 d3
+		lsp-set-addresses d3 unknown`)
+	var made []*offloadv1.Port
+	var pods []*lab.Pod
+	for _, name := range []string{"d1", "d2", "d3"} {
+		p := l.AddPod("n1", lab.PodConfig{Name: name, MAC: "50:54:00:00:00:00", Bare: true})
+		port, err := create(t.Context(), c, &offloadv1.PortSpec{
+			Key:         &offloadv1.PortKey{Network: "net", ContainerId: name, Ifname: "eth0"},
+			Netns:       "/run/netns/" + p.Netns(),
+			LogicalPort: name,
+			Routes:      []*offloadv1.Route{{Destination: "10.0.2.0/24"}},
+			Gateways:    []string{"10.0.2.1"},
+		}, patience)
+		if name == "d3" {
+			wantReason(t, err, reason.LPortNoAddresses)
+			break
+		}
+		l.Check(err)
+		want := strings.Fields(l.NB("get logical_switch_port " + name + " dynamic_addresses"))
+		got := port.GetStatus().GetMac() + " " + strings.TrimSuffix(port.GetStatus().GetAddresses()[0], "/32")
+		if got != strings.Trim(strings.Join(want, " "), `"`) {
+			t.Errorf("%s has %s, northd assigned %s", name, got, want)
+		}
+		made, pods = append(made, port), append(pods, p)
+	}
+	to := netip.MustParsePrefix(made[1].GetStatus().GetAddresses()[0]).Addr()
+	if ok, err := pods[0].Ping(t.Context(), to, time.Second); err != nil || !ok {
+		t.Errorf("d1 does not reach d2: %v", err)
+	}
+	wantClean(t, l.Node("n1"), c, 2)
+}
+
+// Calls for one port that come at the same time have one result, and the last word has the one that deletes.
+func TestPortCallsAtOnce(t *testing.T) {
+	l, c := fifty(t, lab.Options{})
+	n1, p := l.Node("n1"), l.AddPod("n1", pod(1))
+	var g errgroup.Group
+	made := make([]*offloadv1.Port, 5)
+	for i := range made {
+		g.Go(func() (err error) {
+			made[i], err = create(t.Context(), c, spec(p), patience)
+			return err
+		})
+	}
+	l.Check(g.Wait())
+	for _, m := range made {
+		if got, want := m.GetStatus().GetCreated().AsTime(), made[0].GetStatus().GetCreated().AsTime(); got != want {
+			t.Errorf("made at %v and at %v", got, want)
+		}
+	}
+	wantClean(t, n1, c, 1)
+
+	q := l.AddPod("n1", pod(2))
+	waits := spec(q)
+	waits.LogicalPort = "nobody"
+	created := make(chan error)
+	go func() {
+		_, err := create(t.Context(), c, waits, patience)
+		created <- err
+	}()
+	l.Eventually(5*time.Second, "a port that waits", func() bool {
+		r, err := c.GetPort(t.Context(), &offloadv1.GetPortRequest{Key: waits.GetKey()})
+		steps := r.GetPort().GetStatus().GetTimeline()
+		return err == nil && len(steps) > 0 && steps[len(steps)-1].GetName() == "claim"
+	})
+	_, err := remove(t.Context(), c, waits.GetKey(), patience)
+	l.Check(err)
+	wantReason(t, <-created, reason.PortDeleted)
+	wantClean(t, n1, c, 1)
+
+	// The namespace goes away while its port is being made.
+	go func() {
+		_, err := create(t.Context(), c, waits, patience)
+		created <- err
+	}()
+	l.Check(q.Remove(t.Context()))
+	if err := <-created; err == nil {
+		t.Errorf("a port without a namespace")
+	}
+	wantClean(t, n1, c, 1)
+}
+
+// One after the other, to see what each step takes when nothing else is to be done.
+func TestPortSteps(t *testing.T) {
+	l, c := fifty(t, lab.Options{})
+	p := l.AddPod("n1", pod(1))
+	spans := map[string][]time.Duration{}
+	var names []string
+	for range 30 {
+		start := time.Now()
+		port, err := create(t.Context(), c, spec(p), patience)
+		l.Check(err)
+		spans["create"] = append(spans["create"], time.Since(start))
+		for _, s := range port.GetStatus().GetTimeline() {
+			if !slices.Contains(names, s.GetName()) {
+				names = append(names, s.GetName())
+			}
+			spans[s.GetName()] = append(spans[s.GetName()], s.GetDuration().AsDuration())
+		}
+		start = time.Now()
+		_, err = remove(t.Context(), c, spec(p).GetKey(), patience)
+		l.Check(err)
+		spans["delete"] = append(spans["delete"], time.Since(start))
+	}
+	for _, name := range append(names, "create", "delete") {
+		d := spans[name]
+		slices.Sort(d)
+		t.Logf("%-10s p50 %v p90 %v max %v", name, d[len(d)/2], d[len(d)*9/10], d[len(d)-1])
+	}
+}

@@ -69,9 +69,7 @@ func (a *Agent) logicalPort(name string) ports.LogicalPort {
 		l.Known = l.Connected && a.south.conditions >= a.condSeq && a.plugged(name)
 	default:
 		l.Known, l.Exists = true, true
-		if len(p.MAC) > 0 {
-			l.Addresses = p.MAC[0]
-		}
+		l.Addresses = addresses(a.store, p)
 		l.Claimed = p.Chassis == me || slices.Contains(p.AdditionalChassis, me)
 		if !a.welcome(p) {
 			l.Requested = p.Options["requested-chassis"]

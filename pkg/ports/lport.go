@@ -22,7 +22,7 @@ type LogicalPort struct {
 	Connected bool   // the Southbound is connected and has been read
 	Known     bool   // the chassis would know if it existed; before, Exists means nothing
 	Exists    bool   // there is a Port_Binding
-	Addresses string // the first entry of its column mac
+	Addresses string // "MAC IP...", as in its column mac; "": none
 	Claimed   bool   // by this chassis
 	Requested string // the chassis it is reserved for, if that is another one
 	Zone      uint16 // of conntrack; 0: none
