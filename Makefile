@@ -69,6 +69,10 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 bench-cold: prepare build ## cold start of offloadd and of ovn-controller on the same databases, as ratios
 	go run ./integration/benchcold -offloadd bin/offloadd $(BENCHFLAGS)
 
+.PHONY: bench-ports
+bench-ports: prepare build ## pods attached by cnitool: offload-cni, the reference plugin bridge, and the kernel alone
+	go run ./integration/benchports -offloadd bin/offloadd $(BENCHFLAGS)
+
 .PHONY: parity
 parity: prepare build ## compare the flows of offloadd with those of ovn-controller, a line for each database contents
 	OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -run TestParity ./integration/parity/...
