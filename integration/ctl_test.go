@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -214,10 +215,20 @@ func TestOffloadctl(t *testing.T) {
 		if with < 20 {
 			t.Errorf("%d logical flows of sw0 have flows, want at least 20", with)
 		}
+		// The counters of one are read by its cookie, those of many by table.
 		all := items[logical](c, "flows")
-		one := items[logical](c, "flows", "--uuid", all[0].UUID)
-		if len(one) != 1 || one[0].UUID != all[0].UUID {
-			t.Errorf("flows --uuid %s: %+v", all[0].UUID, one)
+		i := slices.IndexFunc(all, func(lf logical) bool { return len(lf.Flows) == 1 })
+		if i < 0 {
+			t.Fatal("no logical flow has become one flow")
+		}
+		for _, id := range []string{all[i].UUID, all[i].UUID[:9], "0x" + strings.TrimLeft(all[i].UUID[:8], "0")} {
+			one := items[logical](c, "flows", "--datapath", all[i].DatapathName, "--uuid", id)
+			if len(one) != 1 || one[0].UUID != all[i].UUID || len(one[0].Flows) != 1 || one[0].Flows[0].Counters == nil {
+				t.Errorf("flows --uuid %s: %+v, want %s with a flow and its counters", id, one, all[i].UUID)
+			}
+		}
+		if one := items[logical](c, "flows", "--uuid", all[i].UUID, "--counters=false"); one[0].Flows[0].Counters != nil {
+			t.Errorf("flows --counters=false: %+v", one[0].Flows[0])
 		}
 	})
 
