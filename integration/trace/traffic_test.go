@@ -38,15 +38,34 @@ type traffic struct {
 	rnd          *rand.Rand
 	macs, v4, v6 []ir.U128
 	endpoints    []endpoint
-	ports        []uint64 // OpenFlow ports
+	ports        []uint64 // OpenFlow ports, those of the content's Local in its order
 	tunnels      []uint64
 	datapaths    int
 }
 
 func (s single) traffic(rnd *rand.Rand) *traffic {
 	s.T.Helper()
-	g := &traffic{rnd: rnd}
-	text := s.Content.NB
+	g := &traffic{rnd: rnd, ports: make([]uint64, len(s.content.Local))}
+	out, err := s.node.VSctl(s.T.Context(), "--bare", "--columns=name,ofport,type", "list", "interface")
+	s.Check(err)
+	for row := range strings.SplitSeq(strings.TrimSpace(out), "\n\n") {
+		f := strings.Fields(row)
+		if len(f) < 3 {
+			continue
+		}
+		n, err := strconv.ParseUint(f[1], 10, 16)
+		if err != nil {
+			continue // it has none
+		}
+		var i int
+		if _, err := fmt.Sscanf(f[0], "v%d", &i); err == nil && i < len(g.ports) {
+			g.ports[i] = n
+		}
+		if f[2] == "geneve" {
+			g.tunnels = append(g.tunnels, n)
+		}
+	}
+	text := s.content.NB
 	g.macs = append(g.macs, ir.U64(0xffffffffffff), ir.U64(0x333300000001), ir.U64(0x01005e000001), ir.U64(0x0a0000777777))
 	mac := func(text string) ir.U128 {
 		v, err := strconv.ParseUint(strings.ReplaceAll(text, ":", ""), 16, 48)
@@ -78,31 +97,10 @@ func (s single) traffic(rnd *rand.Rand) *traffic {
 				addr(&e.v4, ip)
 			}
 		}
-		if i := slices.Index(s.Local, m[1]); i >= 0 {
-			out, err := s.node.VSctl(s.T.Context(), "get", "interface", fmt.Sprintf("v%d", i), "ofport")
-			s.Check(err)
-			e.port, err = strconv.ParseUint(strings.TrimSpace(out), 10, 16)
-			s.Check(err)
+		if i := slices.Index(s.content.Local, m[1]); i >= 0 {
+			e.port = g.ports[i]
 		}
 		g.endpoints = append(g.endpoints, e)
-	}
-	out, err := s.node.VSctl(s.T.Context(), "--bare", "--columns=name,ofport,type", "list", "interface")
-	s.Check(err)
-	for row := range strings.SplitSeq(strings.TrimSpace(out), "\n\n") {
-		f := strings.Fields(row)
-		if len(f) < 3 {
-			continue
-		}
-		n, err := strconv.ParseUint(f[1], 10, 16)
-		if err != nil {
-			continue
-		}
-		switch {
-		case f[2] == "geneve":
-			g.tunnels = append(g.tunnels, n)
-		case f[2] == "internal" && strings.HasPrefix(f[0], "v"):
-			g.ports = append(g.ports, n)
-		}
 	}
 	return g
 }

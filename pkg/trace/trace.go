@@ -223,9 +223,9 @@ func (t *tracer) lookup(s eval.Step) {
 	}
 }
 
-// physical tells of a rule that is not made from a logical flow, unless it only sends every packet on.
+// physical tells of a rule that is not made from a logical flow, unless it sends every packet on.
 func (t *tracer) physical(s eval.Step, r *eval.Rule) {
-	if _, on := only(r.Actions).(ir.Resubmit); on && len(r.Match) == 0 {
+	if len(r.Match) == 0 && len(r.Actions) > 0 {
 		return
 	}
 	last := s.Table == compile.TableLocalOutput && len(r.Match) == 0
@@ -249,14 +249,6 @@ func (t *tracer) physical(s eval.Step, r *eval.Rule) {
 		why = "the outport is the inport"
 	}
 	t.drop(s.Packet, why)
-}
-
-// only returns the action of a list of one.
-func only(actions []ir.Action) ir.Action {
-	if len(actions) == 1 {
-		return actions[0]
-	}
-	return nil
 }
 
 func (t *tracer) missed(p *eval.Packet, table uint8) {
