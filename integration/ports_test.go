@@ -3,6 +3,7 @@ package integration
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -81,8 +82,8 @@ func create(ctx context.Context, c offloadv1.PortServiceClient, s *offloadv1.Por
 	return r.GetPort(), client.Error(err)
 }
 
-func remove(ctx context.Context, c offloadv1.PortServiceClient, k *offloadv1.PortKey, within time.Duration) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, within)
+func remove(ctx context.Context, c offloadv1.PortServiceClient, k *offloadv1.PortKey) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	r, err := c.DeletePort(ctx, &offloadv1.DeletePortRequest{Key: k})
 	return r.GetExisted(), client.Error(err)
@@ -174,7 +175,7 @@ func TestFiftyPorts(t *testing.T) {
 	gone := make([]time.Duration, len(pods))
 	each(func(ctx context.Context, i int, p *lab.Pod) error {
 		start := time.Now()
-		existed, err := remove(ctx, c, spec(p).GetKey(), patience)
+		existed, err := remove(ctx, c, spec(p).GetKey())
 		gone[i] = time.Since(start)
 		if err == nil && !existed {
 			err = fmt.Errorf("%s did not exist", p.Name)
@@ -204,7 +205,7 @@ func TestPortAgain(t *testing.T) {
 	other.Mtu = 1300
 	_, err = create(t.Context(), c, other, patience)
 	wantReason(t, err, reason.PortConflict)
-	if e, ok := err.(*reason.Error); !ok || e.Metadata["fields"] != "mtu" {
+	if e, ok := errors.AsType[*reason.Error](err); !ok || e.Metadata["fields"] != "mtu" {
 		t.Errorf("conflict: %v does not name the field", err)
 	}
 	q := l.AddPod("n1", pod(2))
@@ -235,7 +236,7 @@ func TestPortAgain(t *testing.T) {
 	}
 	wantClean(t, n1, c, 1)
 	for _, want := range []bool{true, false} {
-		existed, err := remove(t.Context(), c, spec(p).GetKey(), patience)
+		existed, err := remove(t.Context(), c, spec(p).GetKey())
 		if err != nil || existed != want {
 			t.Errorf("delete: %v %v, want %v", existed, err, want)
 		}
@@ -298,7 +299,7 @@ func TestPortsSurviveKills(t *testing.T) {
 					nobody.LogicalPort = "nobody"
 					_, err = create(ctx, c, nobody, patience)
 				case "delete":
-					_, err = remove(ctx, c, want.GetKey(), patience)
+					_, err = remove(ctx, c, want.GetKey())
 				}
 				wantReason(t, err, reason.DaemonUnreachable)
 				l.Eventually(5*time.Second, "the daemon's end", func() bool { return !n1.AgentRuns() })
@@ -306,7 +307,7 @@ func TestPortsSurviveKills(t *testing.T) {
 				_ = n1.StopAgent(syscall.SIGKILL) // it has been
 				l.Check(n1.StartAgent(lab.Offloadd))
 				if call == "delete" {
-					_, err = remove(ctx, c, want.GetKey(), patience)
+					_, err = remove(ctx, c, want.GetKey())
 					l.Check(err)
 					wantClean(t, n1, c, 2)
 				} else {
@@ -316,7 +317,7 @@ func TestPortsSurviveKills(t *testing.T) {
 					if ok, err := p.Ping(ctx, x.Addr(false), time.Second); err != nil || !ok {
 						t.Errorf("the port does not work: %v", err)
 					}
-					_, err = remove(ctx, c, want.GetKey(), patience)
+					_, err = remove(ctx, c, want.GetKey())
 					l.Check(err)
 				}
 				if s := <-pings; s.Received != s.Sent {
@@ -358,7 +359,7 @@ func TestPortsWithoutNeighbours(t *testing.T) {
 		_, err := create(ctx, c, spec(q), patience)
 		return reason.Of(err) == reason.OVSDBDisconnected
 	})
-	_, err = remove(ctx, c, spec(p).GetKey(), patience)
+	_, err = remove(ctx, c, spec(p).GetKey())
 	wantReason(t, err, reason.OVSDBDisconnected)
 	l.Check(n1.Resume(ctx, "ovsdb-server"))
 	l.Eventually(15*time.Second, "the end of what could not be removed", func() bool {
@@ -403,7 +404,7 @@ func TestPortsWithoutNeighbours(t *testing.T) {
 		r, err := c.GetPort(ctx, &offloadv1.GetPortRequest{Key: spec(q).GetKey()})
 		return err == nil && r.GetPort().GetStatus().GetState() == offloadv1.PortState_PORT_STATE_FAILED
 	})
-	existed, err := remove(ctx, c, spec(q).GetKey(), patience)
+	existed, err := remove(ctx, c, spec(q).GetKey())
 	if err != nil || !existed {
 		t.Errorf("delete: %v, %v", existed, err)
 	}
@@ -485,7 +486,7 @@ func TestPortCallsAtOnce(t *testing.T) {
 		steps := r.GetPort().GetStatus().GetTimeline()
 		return err == nil && len(steps) > 0 && steps[len(steps)-1].GetName() == "claim"
 	})
-	_, err := remove(t.Context(), c, waits.GetKey(), patience)
+	_, err := remove(t.Context(), c, waits.GetKey())
 	l.Check(err)
 	wantReason(t, <-created, reason.PortDeleted)
 	wantClean(t, n1, c, 1)
@@ -520,7 +521,7 @@ func TestPortSteps(t *testing.T) {
 			spans[s.GetName()] = append(spans[s.GetName()], s.GetDuration().AsDuration())
 		}
 		start = time.Now()
-		_, err = remove(t.Context(), c, spec(p).GetKey(), patience)
+		_, err = remove(t.Context(), c, spec(p).GetKey())
 		l.Check(err)
 		spans["delete"] = append(spans["delete"], time.Since(start))
 	}

@@ -63,17 +63,17 @@ func (a *Agent) logicalPort(name string) ports.LogicalPort {
 	}
 	l.Zone = a.plan.Local.Zones[name]
 	me := a.plan.Local.Chassis
-	switch p := a.store.PortByName(name); {
-	case p == nil:
+	p := a.store.PortByName(name)
+	if p == nil {
 		// A logical port is looked for when an Interface names it.
 		l.Known = l.Connected && a.south.conditions >= a.condSeq && a.plugged(name)
-	default:
-		l.Known, l.Exists = true, true
-		l.Addresses = addresses(a.store, p)
-		l.Claimed = p.Chassis == me || slices.Contains(p.AdditionalChassis, me)
-		if !a.welcome(p) {
-			l.Requested = p.Options["requested-chassis"]
-		}
+		return l
+	}
+	l.Known, l.Exists = true, true
+	l.Addresses = addresses(a.store, p)
+	l.Claimed = p.Chassis == me || slices.Contains(p.AdditionalChassis, me)
+	if !a.welcome(p) {
+		l.Requested = p.Options["requested-chassis"]
 	}
 	return l
 }

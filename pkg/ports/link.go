@@ -342,7 +342,7 @@ func checksumOff(ns *netns, name string) error {
 	if err != nil {
 		return refused(err, "%s", request)
 	}
-	defer socket.Close()
+	defer func() { _ = socket.Close() }()
 	req := nl.NewNetlinkRequest(int(family.ID), unix.NLM_F_ACK)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: {Socket: socket}}
 	req.AddData(&nl.Genlmsg{Command: unix.ETHTOOL_MSG_FEATURES_SET, Version: unix.ETHTOOL_GENL_VERSION})

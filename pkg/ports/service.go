@@ -377,11 +377,14 @@ func (s *Service) Check(ctx context.Context, req CheckRequest) ([]Problem, error
 	if !ok {
 		return nil, reason.Errorf(reason.PortNotFound, "ports check %s: there is no such port", req.Key)
 	}
-	switch {
-	case p.State == Creating:
+	switch p.State {
+	case Creating:
 		return nil, nil
-	case p.State == Deleting || p.State == Failed:
-		return []Problem{{cmpReason(p.Reason), "the port is " + string(p.State) + ": " + p.Message}}, nil
+	case Deleting:
+		return []Problem{{reason.PortBusy, "the port is being removed"}}, nil
+	case Failed:
+		return []Problem{{p.Reason, p.Message}}, nil
+	case Plugged, Ready:
 	}
 	s.mu.Lock()
 	var id netnsID
@@ -414,11 +417,4 @@ func (s *Service) Check(ctx context.Context, req CheckRequest) ([]Problem, error
 		}
 	}
 	return found, nil
-}
-
-func cmpReason(r reason.Reason) reason.Reason {
-	if r == "" {
-		return reason.PortDeleted
-	}
-	return r
 }

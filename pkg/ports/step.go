@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/offloadd/offloadd/pkg/reason"
@@ -102,7 +103,7 @@ const unmakeTime = 10 * time.Second
 // unmake undoes steps from the last to the first. It goes on when one cannot be undone, so that as little as possible is
 // left, except that then the record stays.
 func (m *making) unmake(ctx context.Context, done []step) error {
-	m.port.State, m.port.Timeline = Deleting, m.port.Timeline[:len(m.port.Timeline):len(m.port.Timeline)]
+	m.port.State, m.port.Timeline = Deleting, slices.Clip(m.port.Timeline)
 	var failed error
 	for i := range done {
 		s := done[len(done)-1-i]
@@ -119,10 +120,10 @@ func (m *making) timed(name string, do func() error) error {
 	m.fault("before-" + name)
 	start := time.Now()
 	before := m.port.Timeline
-	m.port.Timeline = append(before[:len(before):len(before)], Step{name, start, -1})
+	m.port.Timeline = append(slices.Clip(before), Step{name, start, -1})
 	m.publish(m.port)
 	err := do()
-	m.port.Timeline = append(before[:len(before):len(before)], Step{name, start, time.Since(start)})
+	m.port.Timeline = append(slices.Clip(before), Step{name, start, time.Since(start)})
 	m.fault("after-" + name)
 	return err
 }
@@ -136,8 +137,7 @@ func ended(ctx context.Context, err error) error {
 	case errors.Is(cause, errDeleted):
 		return errDeleted
 	case errors.Is(cause, context.DeadlineExceeded):
-		var waited *reason.Error
-		if errors.As(err, &waited) {
+		if _, ok := errors.AsType[*reason.Error](err); ok {
 			return err
 		}
 		return reason.Errorf(reason.DeadlineExceeded, "ports create: %w", err)
@@ -232,12 +232,11 @@ func (m *making) await(ctx context.Context, goal milestone) error {
 		if ok {
 			return nil
 		}
-		switch {
-		case obstacle.Reason == cause:
-		case obstacle.Reason == reason.OVNNotInstalled: // nothing is wrong, it only takes its time
+		if obstacle.Reason != cause {
 			cause, patient = obstacle.Reason, nil
-		default:
-			cause, patient = obstacle.Reason, time.After(grace)
+			if cause != reason.OVNNotInstalled { // in that case nothing is wrong, it only takes its time
+				patient = time.After(grace)
+			}
 		}
 		select {
 		case <-o.changed:
