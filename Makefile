@@ -44,8 +44,8 @@ breaking: bin/buf ## fail if a client built at commit BASE (main) would not unde
 	@! git cat-file -e $(BASE):buf.yaml 2>/dev/null || git archive $(BASE) buf.yaml proto | bin/buf breaking --against -#format=tar
 
 .PHONY: build
-build: ## the programs, into bin/
-	go build -o bin/ ./cmd/...
+build: ## the programs, statically linked, into bin/
+	CGO_ENABLED=0 go build -o bin/ ./cmd/...
 
 .PHONY: generate
 generate: prepare ## write all generated code anew

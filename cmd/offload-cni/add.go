@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -39,18 +38,18 @@ func add(ctx context.Context, r *request) error {
 			return err
 		}
 		if err := useAllocated(spec, allocated); err != nil {
-			return errors.Join(err, r.releaseLate(ctx))
+			return all(err, r.releaseLate(ctx))
 		}
 	}
 	port, err := r.create(ctx, spec)
 	if err == nil {
 		err = r.answer(port, allocated)
 		if err != nil { // the runtime will not know of the port
-			err = errors.Join(err, r.deleteLate(ctx))
+			err = all(err, r.deleteLate(ctx))
 		}
 	}
 	if err != nil && allocated != nil {
-		err = errors.Join(err, r.releaseLate(ctx))
+		err = all(err, r.releaseLate(ctx))
 	}
 	return err
 }
@@ -146,7 +145,7 @@ func (r *request) answer(port *offloadv1.Port, allocated *current.Result) error 
 		if err != nil {
 			return fmt.Errorf("offload-cni result: address: %w", err)
 		}
-		ip := &current.IPConfig{Interface: current.Int(container), Address: ipNet(p)}
+		ip := &current.IPConfig{Interface: new(container), Address: ipNet(p)}
 		for _, s := range gateways {
 			if gw, err := netip.ParseAddr(s); err == nil && gw.Is4() == p.Addr().Is4() {
 				ip.Gateway = gw.AsSlice()

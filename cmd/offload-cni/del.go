@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -78,15 +77,4 @@ func (r *request) keys(ctx context.Context) (keys []*offloadv1.PortKey, err erro
 			return keys, nil
 		}
 	}
-}
-
-// all returns an error with the code of the first and the messages of all; nil if there is none.
-func all(errs ...error) error {
-	err := errors.Join(errs...)
-	if err == nil {
-		return nil
-	}
-	first := *cniError(err)
-	first.Msg = err.Error()
-	return &first
 }

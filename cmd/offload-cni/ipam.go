@@ -24,7 +24,7 @@ func (r *request) allocate(ctx context.Context) (*current.Result, error) {
 		err = errors.New("no address")
 	}
 	if err != nil {
-		return nil, errors.Join(r.ipamError(err), r.releaseLate(ctx))
+		return nil, all(r.ipamError(err), r.releaseLate(ctx))
 	}
 	return allocated, nil
 }
@@ -47,8 +47,7 @@ func (r *request) ipamError(err error) error {
 		return nil
 	}
 	code, details := types.ErrInternal, ""
-	var e *types.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*types.Error](err); ok {
 		code, details = e.Code, e.Details
 		err = errors.New(e.Msg)
 	}

@@ -12,14 +12,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/ports"
@@ -80,14 +81,16 @@ type node struct {
 	mu     sync.Mutex // guards what follows
 	feed   *ports.Feed
 	asked  []ports.CreateRequest
+	trace  []string        // traceparent and tracestate of the last Create
 	answer error           // of Create and Delete, if not nil
 	wrong  []ports.Problem // found by Check
 	checks []ports.CheckRequest
 }
 
-func (n *node) Create(_ context.Context, req ports.CreateRequest) (ports.Port, error) {
+func (n *node) Create(ctx context.Context, req ports.CreateRequest) (ports.Port, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.trace = slices.Concat(metadata.ValueFromIncomingContext(ctx, "traceparent"), metadata.ValueFromIncomingContext(ctx, "tracestate"))
 	n.asked = append(n.asked, req)
 	if n.answer != nil {
 		return ports.Port{}, n.answer
@@ -225,13 +228,21 @@ func tree(t *testing.T, text string) any {
 	return v
 }
 
+// The runtime's trace goes on in the daemon; what cannot be one does no harm.
+func TestTrace(t *testing.T) {
+	n, _, conf := newLab(t)
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for state, want := range map[string][]string{"a=1": {parent, "a=1"}, "a\x1b": {parent}, strings.Repeat("x", 600): {parent}, "": {parent}} {
+		accepted(t, conf(""), env("ADD", k8s, "TRACEPARENT="+parent, "TRACESTATE="+state)...)
+		if diff := cmp.Diff(want, n.trace); diff != "" {
+			t.Errorf("TRACESTATE=%.20q (-want +got):\n%s", state, diff)
+		}
+	}
+}
+
 // What cannot be is refused with the code of the specification, and names what is wrong; the daemon hears nothing of it.
 func TestRefused(t *testing.T) {
 	n, _, conf := newLab(t)
-	self, err := os.Readlink("/proc/self/ns/net")
-	if err != nil || self == "" {
-		t.Fatal(err)
-	}
 	for _, tt := range []struct {
 		name  string
 		conf  string
@@ -426,6 +437,7 @@ func TestGC(t *testing.T) {
 // A plugin of the reference kind: it writes down how it was called.
 const fakeIPAM = `#!/bin/sh
 echo "$CNI_COMMAND $CNI_CONTAINERID" >>"$(dirname "$0")/calls"
+[ "$CNI_COMMAND" = DEL ] && [ -e "$(dirname "$0")/full" ] && echo '{"code":5,"msg":"disk full"}' && exit 1
 [ "$CNI_COMMAND" = ADD ] && cat "$(dirname "$0")/result"
 exit 0
 `
@@ -468,11 +480,18 @@ func TestIPAM(t *testing.T) {
 	if e := refused(t, conf(ipam), with("ADD")...); e.Code != 11 {
 		t.Errorf("ADD: %+v, want code 11", e)
 	}
-	if e := refused(t, conf(ipam), with("DEL")...); e.Code != 11 {
+	if e := refused(t, conf(ipam), with("DEL")...); e.Code != 11 { // and the addresses are kept
 		t.Errorf("DEL: %+v, want code 11", e)
 	}
 	if got, want := calls(), "ADD c1,CHECK c1,STATUS c1,GC c1,DEL c1,ADD c1,DEL c1"; got != want {
 		t.Errorf("calls %s, want %s", got, want)
+	}
+	// That the release fails too is said, but the code is that of what failed first.
+	if err := os.WriteFile(filepath.Join(dir, "full"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if e := refused(t, conf(ipam), with("ADD")...); e.Code != 11 || !strings.Contains(e.Msg, "no logical port") || !strings.Contains(e.Msg, "disk full") {
+		t.Errorf("ADD that cannot be undone: %+v, want code 11 and both messages", e)
 	}
 	if e := refused(t, conf(`"ipam":{"type":"absent"}`), with("ADD")...); !strings.Contains(e.Msg, "absent") {
 		t.Errorf("no such plugin: %+v", e)

@@ -106,8 +106,7 @@ func jitter(d time.Duration) time.Duration {
 
 // cniError returns an error as the runtime wants it: the code and the remedy that the table of reasons has for it.
 func cniError(err error) *types.Error {
-	var e *types.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*types.Error](err); ok {
 		return e
 	}
 	why := reason.Of(err)
@@ -115,12 +114,24 @@ func cniError(err error) *types.Error {
 	if !ok { // of a newer daemon
 		entry, _ = reason.Find(reason.Internal)
 	}
-	details := string(why) + ": " + entry.Remedy
-	var re *reason.Error
-	if errors.As(err, &re) {
-		for _, k := range slices.Sorted(maps.Keys(re.Metadata)) {
-			details += fmt.Sprintf(" %s=%q", k, re.Metadata[k])
+	details := []string{string(why) + ": " + entry.Remedy}
+	if e, ok := errors.AsType[*reason.Error](err); ok {
+		for _, k := range slices.Sorted(maps.Keys(e.Metadata)) {
+			details = append(details, fmt.Sprintf("%s=%q", k, e.Metadata[k]))
 		}
 	}
-	return types.NewError(uint(entry.CNI), err.Error(), details)
+	return types.NewError(uint(entry.CNI), err.Error(), strings.Join(details, " "))
+}
+
+// all returns an error with code and details of the first, and the messages of all; nil if there is none.
+func all(errs ...error) error {
+	errs = slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	if len(errs) == 0 {
+		return nil
+	}
+	first := *cniError(errs[0])
+	for _, err := range errs[1:] {
+		first.Msg += "\n" + cniError(err).Msg
+	}
+	return &first
 }

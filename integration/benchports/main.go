@@ -98,12 +98,13 @@ type network struct {
 func (b *bench) networks() []network { return []network{b.ours, b.theirs} }
 
 func (b *bench) prepare(ctx context.Context) error {
-	script := "ls-add sw0\n"
+	var script strings.Builder
+	script.WriteString("ls-add sw0\n")
 	for i := range b.pods {
 		c := config(i)
-		script += fmt.Sprintf("lsp-add sw0 %s -- lsp-set-addresses %s '%s %s'\n", c.Name, c.Name, c.MAC, c.IPs[0].Addr())
+		fmt.Fprintf(&script, "lsp-add sw0 %s -- lsp-set-addresses %s '%s %s'\n", c.Name, c.Name, c.MAC, c.IPs[0].Addr())
 	}
-	if _, err := b.lab.NB(ctx, script); err != nil {
+	if _, err := b.lab.NB(ctx, script.String()); err != nil {
 		return err
 	}
 	if err := b.lab.Sync(ctx); err != nil {

@@ -66,12 +66,12 @@ func (b *bench) kernel(pod *lab.Pod) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { inHost.Close(); err = errors.Join(err, host.Close()) }()
+	defer func() { err = errors.Join(err, inHost.Close(), host.Close()) }()
 	space, inPod, err := open(pod.Netns())
 	if err != nil {
 		return err
 	}
-	defer func() { inPod.Close(); err = errors.Join(err, space.Close()) }()
+	defer func() { err = errors.Join(err, inPod.Close(), space.Close()) }()
 	for _, row := range []string{placeRow, moveRow} {
 		v := netlink.NewVeth(netlink.NewLinkAttrs())
 		v.Name, v.PeerName = "bench1", "eth0"

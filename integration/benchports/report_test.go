@@ -17,8 +17,15 @@ func TestPercentile(t *testing.T) {
 		p    int
 		want time.Duration
 	}{
-		{all, 50, 50}, {all, 90, 90}, {all, 99, 99}, {all, 100, 100},
-		{all[:1], 50, 100}, {all[:1], 99, 100}, {all[:2], 50, 99}, {all[:2], 51, 100}, {nil, 50, 0},
+		{all, 50, 50},
+		{all, 90, 90},
+		{all, 99, 99},
+		{all, 100, 100},
+		{all[:1], 50, 100},
+		{all[:1], 99, 100},
+		{all[:2], 50, 99},
+		{all[:2], 51, 100},
+		{nil, 50, 0},
 	} {
 		if got := percentile(tt.all, tt.p); got != tt.want {
 			t.Errorf("percentile(%d values, %d) = %d, want %d", len(tt.all), tt.p, got, tt.want)
