@@ -228,6 +228,26 @@ func tree(t *testing.T, text string) any {
 	return v
 }
 
+// Behind another plugin, what that one made is passed on, and our addresses belong to our interface.
+func TestPassOn(t *testing.T) {
+	_, _, conf := newLab(t)
+	prev := `"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"net1","sandbox":"/run/netns/none"}],"ips":[{"interface":0,"address":"192.0.2.1/24"}]}`
+	got := tree(t, accepted(t, conf(prev), env("ADD", k8s)...)).(map[string]any)
+	var names, ips []string
+	for _, i := range got["interfaces"].([]any) {
+		names = append(names, i.(map[string]any)["name"].(string))
+	}
+	for _, ip := range got["ips"].([]any) {
+		ips = append(ips, fmt.Sprintf("%v %v", ip.(map[string]any)["interface"], ip.(map[string]any)["address"]))
+	}
+	if diff := cmp.Diff([]string{"net1", "veth0", "eth0"}, names); diff != "" {
+		t.Errorf("interfaces (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"0 192.0.2.1/24", "2 10.0.0.5/24", "2 fd00::5/64"}, ips); diff != "" {
+		t.Errorf("addresses (-want +got):\n%s", diff)
+	}
+}
+
 // The runtime's trace goes on in the daemon; what cannot be one does no harm.
 func TestTrace(t *testing.T) {
 	n, _, conf := newLab(t)

@@ -154,3 +154,22 @@ func (net *Network) Forget() error {
 	}
 	return err
 }
+
+// Sweep removes what cnitool kept of labs that are gone.
+func Sweep() error {
+	entries, err := os.ReadDir(cache)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		parts := strings.SplitN(e.Name(), "-", 3)
+		if parts[0] != "ovnlab" || len(parts) < 3 {
+			continue // somebody else's
+		}
+		// A lab has a namespace of its own as long as it lives.
+		if _, serr := os.Stat(Netns(parts[0] + "-" + parts[1] + "-net")); errors.Is(serr, os.ErrNotExist) {
+			err = errors.Join(err, os.Remove(filepath.Join(cache, e.Name())))
+		}
+	}
+	return err
+}

@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/offloadd/offloadd/integration/attach"
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/integration/scene"
 )
@@ -44,7 +45,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	if *clean {
-		return lab.Sweep(true)
+		return errors.Join(lab.Sweep(true), attach.Sweep())
 	}
 	opts := lab.Options{OffloaddPath: *offloadd, Keep: *keep}
 	if *verbose {
@@ -237,6 +238,7 @@ func lookAround(l *lab.Lab, s scene.Scene) string {
   export OVS_RUNDIR=%[4]s     # the programs of Open vSwitch talk to %[5]s
   ovs-vsctl show; ovs-ofctl -O OpenFlow15 dump-flows br-int; tail %[6]s
   ip netns exec %[7]s ping %[8]s     # from %[9]s
+  bin/offloadctl --socket %[10]s status
   make demo-clean     # ends it
-`, l.Name, l.NBRemote(), l.SBRemote(), n.Dir, n.Name, n.AgentLog(), l.Pod(from.Name).Netns(), to.IP(false), from.Name)
+`, l.Name, l.NBRemote(), l.SBRemote(), n.Dir, n.Name, n.AgentLog(), l.Pod(from.Name).Netns(), to.IP(false), from.Name, attach.Socket(n))
 }
