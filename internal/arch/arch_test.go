@@ -71,7 +71,7 @@ var rooms = map[string]room{
 	"internal/golden": {},
 
 	"integration":     {},
-	"integration/...": {imports: []string{"integration/...", "pkg/..."}},
+	"integration/...": {imports: []string{"integration/...", "pkg/...", "proto/..."}},
 }
 
 // impure packages of the standard library reach out of the program, or read its clock. net/netip and the
