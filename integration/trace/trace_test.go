@@ -202,6 +202,10 @@ func microflow(p map[ir.Field]ir.U128, inport string) string {
 	return strings.Join(terms, " && ")
 }
 
+// portSecurity is left out: ovn-trace does not take it from flows, but has its own idea of it, in which for example any frame passes
+// that is neither IP nor ARP.
+var portSecurity = regexp.MustCompile(`(?m)^\s*lsp-set-port-security .*$`)
+
 // TestTraceAsOVNTrace traces random packets through random deployments with the daemon and with ovn-trace, which only reads the
 // Southbound: they go through the same egress pipelines and leave by the same ports.
 func TestTraceAsOVNTrace(t *testing.T) {
@@ -212,6 +216,7 @@ func TestTraceAsOVNTrace(t *testing.T) {
 	for _, c := range append(contents("remote-many", "localport", "routers-chained", "acl-conjunctions-shared"),
 		content.RandomTopology(rnd.Uint64N(1000)), content.RandomTopology(rnd.Uint64N(1000)), content.RandomACLs(rnd.Uint64N(1000))) {
 		t.Run(c.Name, func(t *testing.T) {
+			c.NB = portSecurity.ReplaceAllString(c.NB, "")
 			s := install(t, c)
 			rules, g, ports := s.rules(), s.traffic(rnd), s.places()
 			g.tunnels = nil // packets from other chassis have been through the ingress pipeline
