@@ -93,8 +93,13 @@ func belongings(l *labtest.Lab) string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	ports, err := n.VSctl(ctx, "list-ports", "br-int")
-	l.Check(err)
+	var rows []string
+	for _, table := range []string{"Port", "Interface"} {
+		out, err := n.VSctl(ctx, "--bare", "--columns=name", "list", table)
+		l.Check(err)
+		rows = append(rows, strings.Fields(out)...)
+	}
+	slices.Sort(rows)
 	journal := files(l, filepath.Join(n.Dir, "state"))
 	spaces, err := n.Exec(ctx, "ip", "netns", "list")
 	l.Check(err)
@@ -105,7 +110,7 @@ func belongings(l *labtest.Lab) string {
 		}
 	}
 	slices.Sort(ours)
-	return fmt.Sprintf("links %v\nports %v\nnamespaces %v\nstate %v\n", names, strings.Fields(ports), ours, journal)
+	return fmt.Sprintf("links %v\nrows %v\nnamespaces %v\nstate %v\n", names, rows, ours, journal)
 }
 
 // files lists the files below dir.
