@@ -314,7 +314,6 @@ func (t *thread) decTTL(a ir.DecTTL) {
 	}
 	t.observe(Step{Kind: Punt, Action: a})
 	t.exit = true
-	t.note("the TTL is exceeded")
 }
 
 // clone executes actions on a copy of the packet. It reports whether they were cut short.
