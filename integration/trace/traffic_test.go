@@ -40,7 +40,6 @@ type traffic struct {
 	endpoints    []endpoint
 	ports        []uint64 // OpenFlow ports, those of the content's Local in its order
 	tunnels      []uint64
-	datapaths    int
 }
 
 func (s single) traffic(rnd *rand.Rand) *traffic {
