@@ -37,4 +37,3 @@ func TestUsed(t *testing.T) {
 		}
 	}
 }
-
