@@ -75,6 +75,7 @@ func TestManualListsAllCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = control.listener.Close() }()
+	control.ServePorts(nil)
 	want := sortedKeys(control.commands)
 	if !slices.Equal(got, want) {
 		t.Errorf("the manual has %q, the socket %q", got, want)
