@@ -220,11 +220,10 @@ func packetOf(fields map[ir.Field]ir.U128) eval.Packet {
 	return p
 }
 
-// passages runs a packet through the program.
-func passages(p *eval.Program, tunnels []uint64, pkt map[ir.Field]ir.U128, states []uint32) ([]passage, error) {
-	var all []passage
+// passages runs a packet through the program. Of states are left those that were met, with what translation adds to them.
+func passages(p *eval.Program, tunnels []uint64, pkt map[ir.Field]ir.U128, states []uint32) (all []passage, met []uint32, err error) {
 	var now passage
-	_, err := p.Run(packetOf(pkt), 0, eval.Options{CT: states, Observe: func(s eval.Step) {
+	r, err := p.Run(packetOf(pkt), 0, eval.Options{CT: states, Observe: func(s eval.Step) {
 		switch s.Kind {
 		case eval.Lookup:
 			line := fmt.Sprintf("%d none", s.Table)
@@ -245,7 +244,7 @@ func passages(p *eval.Program, tunnels []uint64, pkt map[ir.Field]ir.U128, state
 		case eval.Act, eval.Punt, eval.Note, eval.Resume, eval.Begin, eval.End:
 		}
 	}})
-	return all, err
+	return all, r.CT, err
 }
 
 // fieldsOf returns the fields of p that are not 0, as ofproto/trace prints them.
@@ -365,7 +364,7 @@ func TestEvalAsOfprotoTrace(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	caught := map[string]int{}
 	met := map[string]int{}
-	for _, c := range append(contents("remote-many", "localport", "routers-chained", "acl-conjunctions-shared"),
+	for _, c := range append(contents("remote-many", "localport", "routers-chained", "router-acl", "router-mac-bindings", conjunctive), nat,
 		content.RandomTopology(rnd.Uint64N(1000)), content.RandomTopology(rnd.Uint64N(1000)), content.RandomACLs(rnd.Uint64N(1000))) {
 		t.Run(c.Name, func(t *testing.T) {
 			s := install(t, c)
@@ -379,9 +378,14 @@ func TestEvalAsOfprotoTrace(t *testing.T) {
 			for name, mutation := range mutations {
 				mutants[name] = mutated(rules, mutation)
 			}
-			for range 60 {
-				pkt, states := g.packet(), g.states()
-				got, err := passages(p, g.tunnels, pkt, states)
+			packets := 60
+			if c.Name == nat.Name || c.Name == conjunctive {
+				packets = 250 // few are translated, and few satisfy a conjunction
+			}
+			valid := c.Name == nat.Name // ofproto/trace translates invalid packets, too; a switch does not
+			for range packets {
+				pkt, states := g.packet(), g.states(valid)
+				got, states, err := passages(p, g.tunnels, pkt, states)
 				if err != nil {
 					t.Fatalf("seed %d, %s, packet %s: %v", seed, c.Name, flowText(pkt), err)
 				}
@@ -394,8 +398,11 @@ func TestEvalAsOfprotoTrace(t *testing.T) {
 					t.Fatalf("seed %d, %s, packet %s, states %v (-ofproto/trace +eval):\n%s\n%s", seed, c.Name, flowText(pkt), states, diff, text)
 				}
 				count(met, got)
+				if slices.ContainsFunc(states, func(state uint32) bool { return state&(eval.StateSNAT|eval.StateDNAT) != 0 }) {
+					met["translated"]++
+				}
 				for name, m := range mutants {
-					if got, err := passages(m, g.tunnels, pkt, states); err != nil || !cmp.Equal(want, got) {
+					if got, _, err := passages(m, g.tunnels, pkt, states); err != nil || !cmp.Equal(want, got) {
 						caught[name]++
 					}
 				}
@@ -403,7 +410,7 @@ func TestEvalAsOfprotoTrace(t *testing.T) {
 		})
 	}
 	t.Logf("packets: %v", met)
-	for _, what := range []string{"all", "dropped", "sent", "tunnelled", "tracked"} {
+	for _, what := range []string{"all", "dropped", "sent", "tunnelled", "tracked", "translated"} {
 		if met[what] == 0 {
 			t.Errorf("no packet was %s", what)
 		}
@@ -464,6 +471,30 @@ func count(met map[string]int, all []passage) {
 		met["dropped"]++
 	}
 }
+
+// conjunctive is a content with conjunctive matches.
+const conjunctive = "acl-conjunctions-shared"
+
+// nat is a router that translates addresses on this chassis.
+var nat = content.Content{Name: "nat", Local: []string{"p1", "p2", "out"}, NB: `
+	ls-add sw0
+	lsp-add sw0 p1
+	lsp-set-addresses p1 "0a:00:00:00:00:01 10.0.0.1"
+	lsp-add sw0 p2
+	lsp-set-addresses p2 "0a:00:00:00:00:02 10.0.0.2"
+	ls-add ext
+	lsp-add ext out
+	lsp-set-addresses out "0a:00:00:00:01:01 172.16.0.100"
+	lr-add lr0
+	lrp-add lr0 lr0-sw0 0a:00:00:00:00:fe 10.0.0.254/24
+	lsp-add sw0 sw0-lr0 -- lsp-set-type sw0-lr0 router -- lsp-set-addresses sw0-lr0 router -- lsp-set-options sw0-lr0 router-port=lr0-sw0
+	lrp-add lr0 lr0-ext 0a:00:00:00:01:fe 172.16.0.254/24
+	lsp-add ext ext-lr0 -- lsp-set-type ext-lr0 router -- lsp-set-addresses ext-lr0 router -- lsp-set-options ext-lr0 router-port=lr0-ext
+	lrp-set-gateway-chassis lr0-ext n1 10
+	lr-nat-add lr0 snat 172.16.0.1 10.0.0.0/24
+	lr-nat-add lr0 dnat_and_snat 172.16.0.2 10.0.0.2
+	static-mac-binding-add lr0-ext 172.16.0.100 0a:00:00:00:01:01
+`}
 
 func contents(names ...string) []content.Content {
 	var list []content.Content

@@ -226,13 +226,16 @@ func (g *traffic) icmpv6(p map[ir.Field]ir.U128, set setter) {
 	p[ir.NDTarget] = pick(g.rnd, g.v6)
 }
 
-// states draws what the connection tracker finds: enough for any packet.
-func (g *traffic) states() []uint32 {
-	all := make([]uint32, 64)
+// states draws what the connection tracker finds, or of that what is valid: enough for any packet.
+func (g *traffic) states(valid bool) []uint32 {
+	all := make([]uint32, lookups)
 	for i := range all {
 		all[i] = eval.StateTrk | pick(g.rnd, []uint32{
 			eval.StateNew, eval.StateEst, eval.StateEst, eval.StateEst | eval.StateRpl, eval.StateNew | eval.StateRel, eval.StateInv,
 		})
+		if valid {
+			all[i] = eval.StateTrk | all[i]&(eval.StateNew|eval.StateEst|eval.StateRpl|eval.StateRel)
+		}
 	}
 	return all
 }

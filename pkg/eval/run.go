@@ -170,7 +170,7 @@ func (t *thread) resume(p pass) {
 		state = t.options.CT[n]
 	}
 	state |= StateTrk
-	if p.nat != nil {
+	if p.nat != nil && state&StateInv == 0 {
 		state |= uint32(t.packet.translate(p.nat))
 	}
 	t.result.CT = append(t.result.CT, state)

@@ -83,6 +83,13 @@ func TestRun(t *testing.T) {
 					ir.Move{Src: ir.Whole(ir.TCPDst), Dst: ir.Sub{Field: ir.Reg0, N: 16}}, ir.Output{Port: 1}),
 			},
 		},
+		{
+			name: "an invalid packet is not translated", want: "1/0x30", opts: Options{CT: []uint32{StateInv}},
+			rules: []ir.Rule{
+				rule(0, 1, all, ir.CT{Commit: true, Table: 3, NAT: &ir.NAT{Src: true, AddrMin: ir.U64(0x0a000001)}}),
+				rule(3, 1, all.Eq(ir.IPSrc, 0), ir.Move{Src: ir.Whole(ir.CTState), Dst: ir.Whole(ir.Reg0)}, ir.Output{Port: 1}),
+			},
+		},
 		{name: "an exceeded TTL ends it", set: map[ir.Field]uint64{ir.EthType: 0x0800, ir.IPTTL: 1}, rules: []ir.Rule{
 			rule(0, 1, all, ir.DecTTL{}, ir.Output{Port: 1}),
 		}},
