@@ -335,7 +335,9 @@ func (s single) traced(pkt map[ir.Field]ir.U128, states []uint32) (all []passage
 			}
 			now.Lookups = append(now.Lookups, m[2]+" "+m[4]+" "+cookie)
 		case strings.Contains(line, ">> skipping output to input port"):
-			now.Outputs = now.Outputs[:len(now.Outputs)-1]
+			if now.Outputs = now.Outputs[:len(now.Outputs)-1]; len(now.Outputs) == 0 {
+				now.Outputs = nil
+			}
 		default:
 			if o := traceOutput.FindStringSubmatch(line); o != nil {
 				now.Outputs = append(now.Outputs, o[1])
