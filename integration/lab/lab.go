@@ -130,6 +130,9 @@ func create(opts Options) (*Lab, error) {
 		return nil, err
 	}
 	defer unlock()
+	if err := shareNetnsDir(); err != nil {
+		return nil, fmt.Errorf("lab start: %w", err)
+	}
 	for range 1000 {
 		name := fmt.Sprintf("%s%04x", namePrefix, rand.IntN(1<<16))
 		dir := filepath.Join(root, name)
