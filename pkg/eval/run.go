@@ -24,6 +24,10 @@ type Options struct {
 	// StateTrk is added. Once used up it is an established connection.
 	CT []uint32
 
+	// Track, if it is not nil, is asked instead of CT. It may be asked about the same packet several times, and gives the same
+	// answer as long as the connection tracker is the same.
+	Track Tracker
+
 	// Length is that of the packet in bytes.
 	Length int
 
@@ -32,6 +36,15 @@ type Options struct {
 
 	// Observe, if it is not nil, is called with everything that happens, in order.
 	Observe func(Step)
+}
+
+// A Tracker tells what a lookup of a packet in a zone of the connection tracker finds.
+type Tracker func(zone uint16, pkt *Packet) Conn
+
+// A Conn is a connection as a packet's lookup finds it. State are flags of ct_state, to which StateTrk is added.
+type Conn struct {
+	State, Mark uint32
+	Label       ir.U128
 }
 
 // A StepKind says what a Step is.
@@ -79,6 +92,8 @@ type Result struct {
 	PacketIns int
 	// CT is the states that were assumed, one for each lookup in the connection tracker.
 	CT []uint32
+	// Commits and Learns count what the packet left behind: connections committed, flows learned.
+	Commits, Learns int
 }
 
 // The limits of Open vSwitch (MAX_DEPTH, MAX_RESUBMITS), and bounds on what it limits by memory.
@@ -166,7 +181,12 @@ func (t *thread) fail(format string, args ...any) {
 // resume gives the packet the state that the connection tracker is assumed to find.
 func (t *thread) resume(p pass) {
 	state := uint32(StateEst)
-	if n := len(t.result.CT); n < len(t.options.CT) {
+	if n := len(t.result.CT); t.options.Track != nil {
+		c := t.options.Track(p.zone, &t.packet)
+		state = c.State
+		t.packet.Set(ir.CTMark, ir.U64(uint64(c.Mark)))
+		t.packet.Set(ir.CTLabel, c.Label)
+	} else if n < len(t.options.CT) {
 		state = t.options.CT[n]
 	}
 	state |= StateTrk
@@ -272,6 +292,7 @@ func (t *thread) action(a ir.Action) {
 			t.note("the packet waits for the controller")
 		}
 	case ir.Learn:
+		t.result.Learns++
 		t.note("nothing is learned into table %d", a.Table)
 	case ir.Meter:
 		t.note("meter %d lets the packet pass", a.ID)
@@ -337,6 +358,9 @@ func (t *thread) ct(a ir.CT) {
 	zone := a.Zone
 	if a.ZoneFrom.Field != 0 {
 		zone = uint16(t.packet.Bits(a.ZoneFrom).Lo)
+	}
+	if a.Commit {
+		t.result.Commits++
 	}
 	for _, x := range a.Exec {
 		t.action(x)

@@ -1,0 +1,384 @@
+package eval
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+
+	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/tc"
+)
+
+// A Block is the filters of a shared block, as the kernel's software runs them (net/sched/cls_api.c, __tcf_classify;
+// cls_flower.c). It does not change, and may be used by several goroutines.
+type Block struct {
+	chains map[uint32][]*tc.Filter // in the order of their prefs
+}
+
+// NewBlock returns the block of filters, which must not change afterwards. Filters that are for hardware only are left out.
+func NewBlock(filters []tc.Filter) *Block {
+	b := &Block{chains: map[uint32][]*tc.Filter{}}
+	for i := range filters {
+		if f := &filters[i]; f.Flags&tc.SkipSW == 0 {
+			b.chains[f.Chain] = append(b.chains[f.Chain], f)
+		}
+	}
+	for _, c := range b.chains {
+		slices.SortStableFunc(c, func(x, y *tc.Filter) int { return cmp.Compare(x.Pref, y.Pref) })
+	}
+	return b
+}
+
+// An Arrival is where a packet comes in: the device, and the UDP port of the tunnel that it came through, or 0.
+type Arrival struct {
+	Device     string
+	EncDstPort uint16
+}
+
+// A VerdictKind says what a block does with a packet.
+type VerdictKind uint8
+
+// The kinds of verdicts.
+const (
+	Passed     VerdictKind = iota // who receives from the device gets it
+	Dropped                       // it is gone, as a filter says
+	Redirected                    // it leaves by Ifindex
+	Lost                          // nobody decides: it is gone, or somebody gets it who takes it for another one; a mistake
+)
+
+// String returns the verdict in a word.
+func (k VerdictKind) String() string {
+	return [...]string{"passed", "dropped", "redirected", "lost"}[k]
+}
+
+// A Verdict is what has become of a packet.
+type Verdict struct {
+	Kind    VerdictKind
+	Ifindex int           // of Redirected
+	Ingress bool          // of Redirected: as if it came in by Ifindex
+	Packet  Packet        // as it is in the end
+	Tunnel  *tc.TunnelSet // what a tunnel device will write around it
+	Copies  []tc.Mirred   // the copies that were sent before
+	Why     string        // of Lost
+	Path    []tc.Key      // the filters that ran
+	Filters []*tc.Filter  // the same, themselves
+	// Pristine says that the packet is as it was when it came in, without a connection, and that nothing has seen it.
+	Pristine bool
+	// BadChecksum says that something was rewritten and a checksum that covers it was not mended.
+	BadChecksum bool
+	// Undefined says that two filters of one pref match the packet and do different things.
+	Undefined bool
+}
+
+// maxGotos is how often a packet can go to another chain (max_reclassify_loop in cls_api.c).
+const maxGotos = 16
+
+// Run sends a packet through the block. OVN's Geneve option, in a filter any tun_metadata field, is tun_metadata0 of the packet.
+// track is asked what lookups in the connection tracker find; of its states flower sees fewer bits than Open vSwitch.
+func (b *Block) Run(pkt Packet, from Arrival, track Tracker) Verdict {
+	r := blockRun{from: from, track: track, came: pkt}
+	r.Packet = pkt
+	r.run(b)
+	r.Pristine = r.Packet == r.came && r.Tunnel == nil && len(r.Copies) == 0 && !r.touched
+	r.BadChecksum = r.stale != tc.CSum{}
+	return r.Verdict
+}
+
+type blockRun struct {
+	Verdict
+	from    Arrival
+	track   Tracker
+	came    Packet
+	touched bool    // in a way that the fields do not show
+	stale   tc.CSum // checksums that are wrong
+}
+
+func (r *blockRun) lost(why string) { r.Kind, r.Why = Lost, why }
+
+func (r *blockRun) run(b *Block) {
+	chain := uint32(0)
+	for gotos := 0; ; gotos++ {
+		if gotos > maxGotos {
+			r.Kind, r.Why = Dropped, "too many gotos"
+			return
+		}
+		f := r.find(b.chains[chain])
+		if f == nil {
+			if chain != 0 {
+				r.lost("nothing matches in a chain")
+			}
+			return // of chain 0: as if there were no filters
+		}
+		r.Path, r.Filters = append(r.Path, f.Key()), append(r.Filters, f)
+		var done bool
+		if chain, done = r.act(f); done {
+			return
+		}
+		if b.chains[chain] == nil {
+			r.lost("there is no such chain")
+			return
+		}
+	}
+}
+
+// find returns the filter that runs, nil for none.
+func (r *blockRun) find(chain []*tc.Filter) *tc.Filter {
+	var met *tc.Filter
+	for _, f := range chain {
+		if met != nil && f.Pref > met.Pref {
+			break
+		}
+		if !r.matches(f) {
+			continue
+		}
+		if met == nil {
+			met = f
+		} else if !reflect.DeepEqual(f.Actions, met.Actions) {
+			r.Undefined = true
+		}
+	}
+	return met
+}
+
+// protocol returns the outermost EtherType.
+func (r *blockRun) protocol() uint16 {
+	if r.Packet.Value(ir.VLANTCI).Lo&vlanPresent != 0 {
+		return tc.ProtocolVLAN
+	}
+	return uint16(r.Packet.Value(ir.EthType).Lo)
+}
+
+func (r *blockRun) matches(f *tc.Filter) bool {
+	if f.Protocol != tc.ProtocolAll && f.Protocol != r.protocol() {
+		return false
+	}
+	if f.Indev != "" && f.Indev != r.from.Device || f.EncDstPort != 0 && f.EncDstPort != r.from.EncDstPort {
+		return false
+	}
+	proto := uint64(0)
+	if t, ok := f.Match.Term(ir.IPProto); ok && t.Mask == ir.IPProto.Ones() && isIPType(f.Protocol) {
+		proto = t.Value.Lo
+	}
+	for i := range f.Match {
+		t := &f.Match[i]
+		if heeds(t.Field, f.Protocol, proto) && r.key(t.Field).And(t.Mask) != t.Value {
+			return false
+		}
+	}
+	return true
+}
+
+func isIPType(protocol uint16) bool {
+	return protocol == tc.ProtocolIPv4 || protocol == tc.ProtocolIPv6
+}
+
+// heeds reports whether flower heeds a condition on a field in a filter for this EtherType and IP protocol, 0 if the filter
+// says none. The others it ignores without a word (fl_set_key in cls_flower.c).
+func heeds(field ir.Field, protocol uint16, proto uint64) bool {
+	switch field {
+	case ir.IPProto, ir.IPDSCP, ir.IPECN, ir.IPTTL:
+		return isIPType(protocol)
+	case ir.TCPSrc, ir.TCPDst, ir.TCPFlags:
+		return proto == protoTCP
+	case ir.UDPSrc, ir.UDPDst:
+		return proto == protoUDP
+	case ir.SCTPSrc, ir.SCTPDst:
+		return proto == protoSCTP
+	case ir.ICMPType, ir.ICMPCode:
+		return protocol == tc.ProtocolIPv4 && proto == protoICMP
+	case ir.ICMPv6Type, ir.ICMPv6Code:
+		return protocol == tc.ProtocolIPv6 && proto == protoICMPv6
+	case ir.ARPOp, ir.ARPSPA, ir.ARPTPA, ir.ARPSHA, ir.ARPTHA:
+		return protocol == tc.ProtocolARP
+	default:
+		return true
+	}
+}
+
+const protoICMP, protoICMPv6 = 1, 58
+
+// key returns a field as flower dissects it.
+func (r *blockRun) key(f ir.Field) ir.U128 {
+	switch f {
+	case ir.TCPSrc, ir.TCPDst, ir.TCPFlags, ir.UDPSrc, ir.UDPDst, ir.SCTPSrc, ir.SCTPDst,
+		ir.ICMPType, ir.ICMPCode, ir.ICMPv6Type, ir.ICMPv6Code:
+		if !r.Packet.Value(ir.IPFrag).IsZero() {
+			return ir.U128{} // it does not look into fragments, nor into the first
+		}
+	default:
+	}
+	if f.IsTunMetadata() {
+		f = ir.TunMetadata0
+	}
+	return r.Packet.Value(f)
+}
+
+// act executes a filter's actions. It returns the chain to go to, or that the packet is done with.
+func (r *blockRun) act(f *tc.Filter) (chain uint32, done bool) {
+	for _, a := range f.Actions {
+		switch a := a.(type) {
+		case tc.CT:
+			if !r.ct(a) {
+				return 0, true
+			}
+		case tc.Pedit:
+			for _, e := range a.Edits {
+				r.edit(e)
+			}
+		case tc.CSum:
+			r.mend(a)
+		case tc.TunnelSet:
+			r.setTunnel(a)
+		case tc.TunnelUnset:
+			r.Tunnel, r.from.EncDstPort = nil, 0
+			r.clearTunnel()
+		case tc.VLAN:
+			r.vlan(a)
+		case tc.SkbEdit:
+			r.Packet.setMasked(ir.PktMark, ir.U64(uint64(a.Mark)), ir.U64(uint64(a.MarkMask)))
+			r.touched = r.touched || a.Host
+		case tc.Mirred:
+			if a.Mirror {
+				r.Copies = append(r.Copies, a)
+				continue
+			}
+			r.Kind, r.Ifindex, r.Ingress = Redirected, a.Ifindex, a.Ingress
+			return 0, true
+		case tc.Goto:
+			return a.Chain, false
+		case tc.Pass:
+			r.Kind = Passed
+			return 0, true
+		case tc.Drop:
+			r.Kind = Dropped
+			return 0, true
+		case tc.Trap:
+			r.lost("a trap in software")
+			return 0, true
+		default:
+			panic("eval: action of a filter that is not known")
+		}
+	}
+	r.lost("no action decides")
+	return 0, true
+}
+
+// ct reports whether the packet goes on (net/sched/act_ct.c, tcf_ct_act).
+func (r *blockRun) ct(a tc.CT) bool {
+	p := &r.Packet
+	if a.Clear {
+		p.untrack()
+		return true
+	}
+	switch {
+	case !p.isIP():
+		r.Kind = Dropped
+		return false
+	case !p.Value(ir.IPFrag).IsZero():
+		r.lost("a fragment waits for the others")
+		return false
+	}
+	c := r.track(a.Zone, p)
+	state := c.State | StateTrk
+	switch {
+	case state&StateInv != 0:
+		state = StateTrk | StateInv
+	case state&StateEst != 0: // also if it is related to another one
+		state &= StateTrk | StateEst | StateRpl
+	case state&StateRel != 0:
+		state &= StateTrk | StateRel | StateRpl
+	default:
+		state &= StateTrk | StateNew | StateRpl
+	}
+	p.untrack()
+	p.Set(ir.CTState, ir.U64(uint64(state)))
+	p.Set(ir.CTZone, ir.U64(uint64(a.Zone)))
+	p.Set(ir.CTMark, ir.U64(uint64(c.Mark)))
+	p.Set(ir.CTLabel, c.Label)
+	if a.Commit {
+		p.setMasked(ir.CTMark, ir.U64(uint64(a.Mark)), ir.U64(uint64(a.MarkMask)))
+		p.setMasked(ir.CTLabel, a.Label, a.LabelMask)
+	}
+	if a.Commit || a.NAT {
+		r.touched = true
+	}
+	return true
+}
+
+func (r *blockRun) edit(e tc.Edit) {
+	p := &r.Packet
+	v := e.Value
+	if e.Add {
+		v = p.Value(e.Field).Add(v)
+	}
+	before := p.Value(e.Field)
+	p.setMasked(e.Field, v, e.Mask)
+	if p.Value(e.Field) == before {
+		return
+	}
+	switch e.Field {
+	case ir.IPTTL, ir.IPDSCP:
+		r.stale.IPv4 = r.stale.IPv4 || p.Value(ir.EthType).Lo == etherTypeIPv4
+	case ir.IPSrc, ir.IPDst:
+		r.stale.IPv4 = true
+		r.staleTransport()
+	case ir.IPv6Src, ir.IPv6Dst, ir.TCPSrc, ir.TCPDst, ir.UDPSrc, ir.UDPDst:
+		r.staleTransport()
+	default:
+	}
+}
+
+// staleTransport notes that a checksum that covers addresses and ports is wrong.
+func (r *blockRun) staleTransport() {
+	switch r.Packet.Value(ir.IPProto).Lo {
+	case protoTCP:
+		r.stale.TCP = true
+	case protoUDP:
+		r.stale.UDP = true
+	case protoICMPv6:
+		r.stale.ICMP = true
+	}
+}
+
+func (r *blockRun) mend(a tc.CSum) {
+	r.stale.IPv4 = r.stale.IPv4 && !a.IPv4
+	r.stale.ICMP = r.stale.ICMP && !a.ICMP
+	r.stale.TCP = r.stale.TCP && !a.TCP
+	r.stale.UDP = r.stale.UDP && !a.UDP
+}
+
+func (r *blockRun) clearTunnel() {
+	for f := ir.TunID; f < ir.Reg0; f++ {
+		r.Packet.Set(f, ir.U128{})
+	}
+}
+
+func (r *blockRun) setTunnel(a tc.TunnelSet) {
+	r.clearTunnel()
+	r.Tunnel, r.from.EncDstPort = &a, a.DstPort
+	p := &r.Packet
+	p.Set(ir.TunID, ir.U64(uint64(a.ID)))
+	src, dst := ir.TunSrc, ir.TunDst
+	if a.Dst.Is6() {
+		src, dst = ir.TunIPv6Src, ir.TunIPv6Dst
+	}
+	p.Set(src, ir.FromBytes(a.Src.AsSlice()))
+	p.Set(dst, ir.FromBytes(a.Dst.AsSlice()))
+	if len(a.Options) > 0 && a.Options[0].Class == tc.OptionClass && a.Options[0].Type == tc.OptionType && len(a.Options[0].Data) == 4 {
+		p.Set(ir.TunMetadata0, ir.FromBytes([]byte(a.Options[0].Data)))
+	}
+}
+
+func (r *blockRun) vlan(a tc.VLAN) {
+	p := &r.Packet
+	tci := ir.U64(vlanPresent | uint64(a.Prio)<<13 | uint64(a.ID))
+	switch a.Op {
+	case tc.VLANPop:
+		p.popVLAN()
+	case tc.VLANPush:
+		p.pushVLAN()
+		p.Set(ir.VLANTCI, tci)
+	case tc.VLANModify:
+		p.Set(ir.VLANTCI, tci)
+	}
+}

@@ -1,0 +1,144 @@
+package eval
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/tc"
+)
+
+func filter(chain uint32, pref, protocol uint16, m ir.Match, actions ...tc.Action) tc.Filter {
+	return tc.Filter{Chain: chain, Pref: pref, Handle: 1, Protocol: protocol, Match: m, Actions: actions}
+}
+
+func TestBlock(t *testing.T) {
+	var all ir.Match
+	tcp := map[ir.Field]uint64{ir.EthType: 0x0800, ir.IPProto: 6, ir.TCPDst: 80, ir.IPTTL: 64, ir.EthDst: 5}
+	with := func(f ir.Field, v uint64) map[ir.Field]uint64 {
+		m := maps.Clone(tcp)
+		m[f] = v
+		return m
+	}
+	out := tc.Mirred{Ifindex: 7}
+	ip := func(m ir.Match, actions ...tc.Action) tc.Filter { return filter(0, 5, tc.ProtocolIPv4, m, actions...) }
+	loop := func(n uint32) (all []tc.Filter) {
+		for i := range n {
+			all = append(all, filter(i, 1, tc.ProtocolAll, nil, tc.Goto{Chain: i + 1}))
+		}
+		return append(all, filter(n, 1, tc.ProtocolAll, nil, out))
+	}
+	tracked := func(m ir.Match) []tc.Filter {
+		return []tc.Filter{
+			ip(all, tc.CT{Zone: 3}, tc.Goto{Chain: 9}),
+			filter(9, 1, tc.ProtocolIPv4, m, out),
+			filter(9, 2, tc.ProtocolAll, nil, tc.CT{Clear: true}, tc.Pass{}),
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		filters []tc.Filter
+		packet  map[ir.Field]uint64
+		from    Arrival
+		state   uint32
+		want    string
+	}{
+		{name: "nothing", want: "passed pristine"},
+		{name: "redirect", filters: []tc.Filter{ip(all, out)}, want: "redirected 7 pristine"},
+		{name: "the smaller pref", filters: []tc.Filter{ip(all, out), filter(0, 4, tc.ProtocolIPv4, nil, tc.Drop{})}, want: "dropped pristine"},
+		{name: "one pref, two ways", filters: []tc.Filter{ip(all, out), ip(all, tc.Drop{})}, want: "redirected 7 pristine undefined"},
+		{name: "for hardware only", filters: []tc.Filter{{Pref: 1, Protocol: tc.ProtocolAll, Flags: tc.SkipSW, Actions: []tc.Action{tc.Drop{}}}}, want: "passed pristine"},
+		{name: "another EtherType", filters: []tc.Filter{filter(0, 1, tc.ProtocolIPv6, nil, out)}, want: "passed pristine"},
+		{name: "a tag hides it", filters: []tc.Filter{ip(all, out)}, packet: with(ir.VLANTCI, 0x1005), want: "passed pristine"},
+		{name: "the tag's EtherType", filters: []tc.Filter{filter(0, 1, tc.ProtocolVLAN, nil, out)}, packet: with(ir.VLANTCI, 0x1005), want: "redirected 7 pristine"},
+		{name: "the device", filters: []tc.Filter{{Pref: 1, Protocol: tc.ProtocolAll, Indev: "v1", Actions: []tc.Action{out}}}, from: Arrival{Device: "v1"}, want: "redirected 7 pristine"},
+		{name: "another device", filters: []tc.Filter{{Pref: 1, Protocol: tc.ProtocolAll, Indev: "v1", Actions: []tc.Action{out}}}, from: Arrival{Device: "v2"}, want: "passed pristine"},
+		{name: "no tunnel", filters: []tc.Filter{{Pref: 1, Protocol: tc.ProtocolAll, EncDstPort: 6081, Actions: []tc.Action{out}}}, want: "passed pristine"},
+		{name: "a tunnel", filters: []tc.Filter{{Pref: 1, Protocol: tc.ProtocolAll, EncDstPort: 6081, Actions: []tc.Action{tc.TunnelUnset{}, out}}}, from: Arrival{EncDstPort: 6081}, packet: with(ir.TunID, 4), want: "redirected 7"},
+		{name: "a port with its protocol", filters: []tc.Filter{ip(all.Eq(ir.IPProto, 6).Eq(ir.TCPDst, 81), out)}, want: "passed pristine"},
+		{name: "a port without its protocol", filters: []tc.Filter{ip(all.Eq(ir.TCPDst, 81), out)}, want: "redirected 7 pristine"},
+		{name: "a port of another protocol", filters: []tc.Filter{ip(all.Eq(ir.IPProto, 6).Eq(ir.UDPDst, 81), out)}, want: "redirected 7 pristine"},
+		{name: "a TTL without its EtherType", filters: []tc.Filter{filter(0, 1, tc.ProtocolAll, all.Eq(ir.IPTTL, 1), out)}, want: "redirected 7 pristine"},
+		{name: "a fragment has no ports", filters: []tc.Filter{ip(all.Eq(ir.IPProto, 6).Eq(ir.TCPDst, 80), out)}, packet: with(ir.IPFrag, 1), want: "passed pristine"},
+		{name: "any tun_metadata is the option", filters: []tc.Filter{ip(all.Eq(ir.TunMetadata0+3, 8), out)}, packet: with(ir.TunMetadata0, 8), want: "redirected 7 pristine"},
+		{name: "sixteen gotos", filters: loop(16), want: "redirected 7 pristine"},
+		{name: "seventeen gotos", filters: loop(17), want: "dropped pristine"},
+		{name: "off the end", filters: []tc.Filter{ip(all, tc.Goto{Chain: 9}), filter(9, 1, tc.ProtocolIPv6, nil, out)}, want: "lost pristine"},
+		{name: "no chain", filters: []tc.Filter{ip(all, tc.Goto{Chain: 9})}, want: "lost pristine"},
+		{name: "no verdict", filters: []tc.Filter{ip(all, tc.CSum{})}, want: "lost pristine"},
+		{name: "a trap", filters: []tc.Filter{ip(all, tc.Trap{})}, want: "lost pristine"},
+		{name: "established", filters: tracked(all.Masked(ir.CTState, 0x22, 0x3b)), state: StateEst, want: "redirected 7"},
+		{name: "established and related is established", filters: tracked(all.Eq(ir.CTState, 0x22)), state: StateEst | StateRel | StateDNAT, want: "redirected 7"},
+		{name: "related", filters: tracked(all.Eq(ir.CTState, 0x24)), state: StateNew | StateRel, want: "redirected 7"},
+		{name: "a reply", filters: tracked(all.Masked(ir.CTState, 0x2a, 0x2a)), state: StateEst | StateRpl, want: "redirected 7"},
+		{name: "invalid", filters: tracked(all.Eq(ir.CTState, 0x30)), state: StateInv | StateEst, want: "redirected 7"},
+		{name: "new, forgotten", filters: tracked(all.Masked(ir.CTState, 0x22, 0x3b)), state: StateNew, want: "passed pristine"},
+		{name: "passed with a connection", filters: []tc.Filter{ip(all, tc.CT{}, tc.Pass{})}, want: "passed"},
+		{name: "a lookup of a fragment", filters: []tc.Filter{ip(all, tc.CT{}, tc.Pass{})}, packet: with(ir.IPFrag, 1), want: "lost pristine"},
+		{name: "a lookup of what is not IP", filters: []tc.Filter{filter(0, 1, tc.ProtocolAll, nil, tc.CT{}, tc.Pass{})}, packet: map[ir.Field]uint64{ir.EthType: 0x0806}, want: "dropped pristine"},
+		{name: "a commit", filters: []tc.Filter{ip(all, tc.CT{Commit: true}, tc.CT{Clear: true}, tc.Pass{})}, want: "passed"},
+		{name: "a copy", filters: []tc.Filter{ip(all, tc.Mirred{Ifindex: 3, Mirror: true}, tc.Pass{})}, want: "passed"},
+		{
+			name: "TTL without checksum", want: "redirected 7 ttl=63 checksum",
+			filters: []tc.Filter{ip(all, tc.Pedit{Edits: []tc.Edit{{Field: ir.IPTTL, Value: ir.U64(255), Mask: ir.U64(255), Add: true}}}, out)},
+		},
+		{
+			name: "TTL with checksum", want: "redirected 7 ttl=63",
+			filters: []tc.Filter{ip(all, tc.Pedit{Edits: []tc.Edit{{Field: ir.IPTTL, Value: ir.U64(255), Mask: ir.U64(255), Add: true}}}, tc.CSum{IPv4: true}, out)},
+		},
+		{
+			name: "a rewrite of some bits", want: "redirected 7 dst=6",
+			filters: []tc.Filter{ip(all, tc.Pedit{Edits: []tc.Edit{{Field: ir.EthDst, Value: ir.U64(2), Mask: ir.U64(3)}}}, out)},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.packet == nil {
+				c.packet = tcp
+			}
+			var pkt Packet
+			for f, v := range c.packet {
+				pkt.Set(f, ir.U64(v))
+			}
+			v := NewBlock(c.filters).Run(pkt, c.from, func(uint16, *Packet) Conn { return Conn{State: c.state, Mark: 1} })
+			got := v.Kind.String()
+			if v.Kind == Redirected {
+				got += fmt.Sprintf(" %d", v.Ifindex)
+			}
+			if ttl := v.Packet.Value(ir.IPTTL); ttl != pkt.Value(ir.IPTTL) {
+				got += fmt.Sprintf(" ttl=%d", ttl.Lo)
+			}
+			if dst := v.Packet.Value(ir.EthDst); dst != pkt.Value(ir.EthDst) {
+				got += fmt.Sprintf(" dst=%d", dst.Lo)
+			}
+			for _, s := range []struct {
+				is   bool
+				text string
+			}{{v.Pristine, " pristine"}, {v.BadChecksum, " checksum"}, {v.Undefined, " undefined"}} {
+				if s.is {
+					got += s.text
+				}
+			}
+			if got != c.want {
+				t.Errorf("Run = %q, want %q; path %v, %s", got, c.want, v.Path, v.Why)
+			}
+		})
+	}
+}
+
+func TestTrack(t *testing.T) {
+	p := program(
+		rule(0, 1, ir.Match{}, ir.CT{Table: 1, Zone: 4}),
+		rule(1, 1, ir.Match{}.Eq(ir.CTMark, 8).Eq(ir.CTZone, 4).Masked(ir.CTState, 0x22, 0x22),
+			ir.CT{Commit: true, Zone: 5, Table: ir.NoTable}, ir.Learn{Table: 3}, ir.Output{Port: 1}),
+	)
+	var zones []uint16
+	r, err := p.Run(Packet{}, 0, Options{Track: func(zone uint16, _ *Packet) Conn {
+		zones = append(zones, zone)
+		return Conn{State: StateEst, Mark: 8}
+	}})
+	if err != nil || ports(r) != "1/0x0" || r.Commits != 1 || r.Learns != 1 || !slices.Equal(zones, []uint16{4}) {
+		t.Errorf("Run = %s, %d commits, %d flows learned, %v; zones %v", ports(r), r.Commits, r.Learns, err, zones)
+	}
+}
