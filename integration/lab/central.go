@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
@@ -111,7 +112,7 @@ func (l *Lab) startDB(ctx context.Context, name string) error {
 		return err
 	}
 	// A member of a cluster serves when it has joined and there is a leader.
-	_, err = l.tool(ctx, "ovsdb-client", "--timeout=20", "wait", "unix:"+l.central(name+".sock"), database, "connected")
+	_, err = l.tool(ctx, "ovsdb-client", timeoutArg(20*time.Second), "wait", "unix:"+l.central(name+".sock"), database, "connected")
 	return err
 }
 
@@ -194,7 +195,7 @@ func (l *Lab) SBTransact(ctx context.Context, operations string) (string, error)
 
 // Sync waits until ovn-northd and every chassis have caught up with the Northbound database.
 func (l *Lab) Sync(ctx context.Context) error {
-	_, err := l.tool(ctx, "ovn-nbctl", "--db="+l.NBRemote(), "--timeout=30", "--wait=hv", "sync")
+	_, err := l.tool(ctx, "ovn-nbctl", "--db="+l.NBRemote(), timeoutArg(30*time.Second), "--wait=hv", "sync")
 	return err
 }
 

@@ -25,6 +25,10 @@ type Options struct {
 	// OffloaddPath is the daemon's binary. Needed if a node's agent is Offloadd.
 	OffloaddPath string
 
+	// Datapath is what forwards packets on the nodes. Empty is $OFFLOADD_DATAPATH, or System in a guest of
+	// integration/vm, and Netdev elsewhere.
+	Datapath Datapath
+
 	// SBServers is the number of Southbound servers: 0 or 1 is a standalone database, more a RAFT cluster.
 	SBServers int
 
@@ -101,6 +105,12 @@ func checkOptions(o *Options) error {
 		return errors.New("lab start: network namespaces need root")
 	}
 	o.TLS = o.TLS || o.RBAC
+	if err := o.Datapath.complete(); err != nil {
+		return err
+	}
+	if _, err := patience(); err != nil {
+		return err
+	}
 	names := map[string]bool{"net": true}
 	for _, n := range o.Nodes {
 		switch {
@@ -245,7 +255,7 @@ func (l *Lab) Close() error {
 		p.kill() // nothing in the lab outlives it, so nobody needs a graceful end
 	}
 	for _, p := range daemons {
-		p.wait(5 * time.Second)
+		p.wait(Patient(5 * time.Second))
 	}
 	l.spawner.close()
 	err := Remove(l.Name)
@@ -284,7 +294,7 @@ func (l *Lab) State(ctx context.Context) string {
 	var b []byte
 	for _, n := range l.Nodes {
 		for _, argv := range [][]string{
-			{"ovs-vsctl", "--timeout=5", "show"},
+			{"ovs-vsctl", timeoutArg(5 * time.Second), "show"},
 			{"ovs-appctl", "tnl/neigh/show"},
 			{"ovs-appctl", "dpctl/dump-flows"},
 		} {

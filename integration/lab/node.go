@@ -52,7 +52,7 @@ type NodeConfig struct {
 	AgentArgs []string
 
 	// EncapTypes default to geneve, EncapIPs to the node's IPv4 address on the underlay. Other addresses
-	// are added to the node's br-phy.
+	// are added to the node's device on the underlay (Datapath).
 	EncapTypes []string
 	EncapIPs   []netip.Addr
 
@@ -129,6 +129,9 @@ func (n *Node) startOVS(ctx context.Context) error {
 	if err := n.startOVSDB(ctx); err != nil {
 		return err
 	}
+	if err := n.lab.opts.Datapath.prepare(ctx, n.space); err != nil {
+		return err
+	}
 	if err := n.startVswitchd(); err != nil {
 		return err
 	}
@@ -142,25 +145,24 @@ func (n *Node) startOVS(ctx context.Context) error {
 		ids["ovn-monitor-all"] = "true"
 	}
 	maps.Copy(ids, n.config.ExternalIDs)
-	// The userspace datapath sends tunnel packets out of the bridge that has their source address. Without
-	// --no-wait, ovs-vsctl returns when ovs-vswitchd has done it all.
-	args := []string{
-		"init",
-		"--", "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "other_config:hwaddr=" + n.mac(),
-		"--", "add-port", "br-phy", "phy0",
-		"--", "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=netdev", "fail_mode=secure",
-		"--", "set", "open", ".",
+	args := []string{"init", "--", "add-br", "br-int", "--", "set", "bridge", "br-int", "fail_mode=secure"}
+	if n.lab.opts.Datapath == Netdev {
+		args = append(args, "datapath_type=netdev",
+			"--", "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "other_config:hwaddr="+n.mac(),
+			"--", "add-port", "br-phy", "phy0")
 	}
+	args = append(args, "--", "set", "open", ".")
 	for k, v := range ids {
 		args = append(args, "external_ids:"+k+"="+strconv.Quote(v))
 	}
+	// Without --no-wait, ovs-vsctl returns when ovs-vswitchd has done it all.
 	if _, err := n.VSctl(ctx, args...); err != nil {
 		return err
 	}
 	return n.addressUnderlay()
 }
 
-// addressUnderlay gives br-phy its addresses; ovs-vswitchd makes the device anew whenever it starts.
+// addressUnderlay gives the device on the underlay its addresses; ovs-vswitchd makes br-phy anew whenever it starts.
 func (n *Node) addressUnderlay() error {
 	var addrs []string
 	for _, ip := range n.underlayIPs() {
@@ -170,7 +172,7 @@ func (n *Node) addressUnderlay() error {
 		}
 		addrs = append(addrs, netip.PrefixFrom(ip, bits).String())
 	}
-	return n.space.links(func(h *netlink.Handle) error { return configure(h, "br-phy", addrs...) })
+	return n.space.links(func(h *netlink.Handle) error { return configure(h, n.lab.opts.Datapath.underlay(), addrs...) })
 }
 
 // mac is the Ethernet address of br-phy.
@@ -187,8 +189,11 @@ func (n *Node) underlayIPs() []netip.Addr {
 }
 
 // resolveUnderlay tells ovs-vswitchd the Ethernet addresses of the other nodes. It would ask for them
-// itself, but drops the packet that made it ask.
+// itself, but drops the packet that made it ask. The kernel keeps that packet.
 func (n *Node) resolveUnderlay(ctx context.Context) error {
+	if n.lab.opts.Datapath != Netdev {
+		return nil
+	}
 	for _, other := range n.lab.Nodes {
 		if other == n {
 			continue
@@ -385,7 +390,7 @@ func (n *Node) SetUnderlay(up bool) error {
 
 // VSctl runs ovs-vsctl(8) on the node.
 func (n *Node) VSctl(ctx context.Context, args ...string) (string, error) {
-	return n.tool(ctx, append([]string{"ovs-vsctl", "--timeout=20"}, args...)...)
+	return n.tool(ctx, append([]string{"ovs-vsctl", timeoutArg(20 * time.Second)}, args...)...)
 }
 
 // OFctl runs ovs-ofctl(8) on the node, with OpenFlow 1.5.

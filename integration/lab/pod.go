@@ -123,6 +123,9 @@ func (p *Pod) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if p.Node.lab.opts.Datapath != Netdev {
+		return nil
+	}
 	// The userspace datapath takes packets off the wire as they are: it wants real checksums and no
 	// segments larger than the MTU.
 	_, err = p.Exec(ctx, "ethtool", "-K", "eth0", "tx", "off", "tso", "off", "gso", "off")

@@ -105,21 +105,21 @@ func (p *process) wait(d time.Duration) bool {
 	}
 }
 
-// stop sends sig and waits for the end; a process that outlives the grace of ten seconds is killed, and
+// stop sends sig and waits for the end; a process that outlives the grace of ten patient seconds is killed, and
 // that is an error.
 func (p *process) stop(sig syscall.Signal) error {
 	p.signal(sig)
-	if p.wait(10 * time.Second) {
+	if p.wait(Patient(10 * time.Second)) {
 		return nil
 	}
 	p.kill()
-	p.wait(10 * time.Second)
+	p.wait(Patient(10 * time.Second))
 	return fmt.Errorf("stop %s: still running ten seconds after %v", p.name, sig)
 }
 
-// until asks cond every few milliseconds until it holds, ctx or the process ends, or twenty seconds pass.
+// until asks cond every few milliseconds until it holds, ctx or the process ends, or twenty patient seconds pass.
 func (p *process) until(ctx context.Context, what string, cond func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, Patient(20*time.Second))
 	defer cancel()
 	err := Until(ctx, func() (bool, error) {
 		select {
@@ -180,7 +180,7 @@ const defaultTimeout = 30 * time.Second
 func (c command) run(ctx context.Context) (string, error) {
 	if _, has := ctx.Deadline(); !has {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
+		ctx, cancel = context.WithTimeout(ctx, Patient(defaultTimeout))
 		defer cancel()
 	}
 	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)

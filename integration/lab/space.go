@@ -118,7 +118,7 @@ func onOwnThread(f func() error) error {
 
 // links calls f with a netlink handle of the namespace.
 func (s *space) links(f func(*netlink.Handle) error) error {
-	h, err := netlink.NewHandleAt(s.ns)
+	h, err := netlink.NewHandleAt(s.ns, unix.NETLINK_ROUTE, unix.NETLINK_GENERIC)
 	if err != nil {
 		return fmt.Errorf("netns %s: netlink: %w", s.name, err)
 	}

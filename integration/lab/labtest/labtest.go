@@ -85,9 +85,11 @@ func (l *Lab) WaitInstalled(pods ...*lab.Pod) {
 	}
 }
 
-// Eventually waits until cond holds, and fails the test if it does not within the time.
+// Eventually waits until cond holds, and fails the test if it does not within the time, or longer on a slow machine
+// (lab.Patient).
 func (l *Lab) Eventually(within time.Duration, what string, cond func() bool) {
 	l.T.Helper()
+	within = lab.Patient(within)
 	ctx, cancel := context.WithTimeout(l.T.Context(), within)
 	defer cancel()
 	if err := lab.Until(ctx, func() (bool, error) { return cond(), nil }); err != nil {
@@ -114,6 +116,9 @@ func Offloadd(t testing.TB) string {
 	t.Helper()
 	if path := os.Getenv("OFFLOADD"); path != "" {
 		return path
+	}
+	if guest := os.Getenv("OFFLOADD_VM"); guest != "" {
+		t.Fatalf("the daemon is not built in a guest (%s): set OFFLOADD to the path of its binary", guest)
 	}
 	path, err := built()
 	if err != nil {
