@@ -6,6 +6,9 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(CURDIR)/bin/toolchain/bin:$(PATH)
 FUZZTIME ?= 60s
 TESTFLAGS ?=
+KERNEL ?= uml
+VMKERNELS ?= uml qemu
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
@@ -27,6 +30,14 @@ demo-clean: ## end what `make demo KEEP=1` left running
 test: prepare ## all tests, including those on real OVS and OVN in network namespaces (root)
 	go test $(TESTFLAGS) ./cmd/... ./internal/... ./pkg/...
 	go test $(TESTFLAGS) -p 1 ./integration/...
+
+.PHONY: test-vm
+test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS (package:name ...) on VMKERNELS (uml qemu)
+	@set -e; for kernel in $(VMKERNELS); do for t in $(VMTESTS); do \
+		echo "== $$kernel: $$t"; \
+		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -timeout 30m $(TESTFLAGS) \
+			-exec "$(CURDIR)/bin/vmrun -v -timeout 25m -kernel $$kernel --" -run "$${t#*:}" "$${t%%:*}"; \
+	done; done
 
 .PHONY: race
 race: prepare-race ## the tests that need no namespaces, under the race detector (gcc)
@@ -77,11 +88,21 @@ bench-ports: prepare build ## pods attached by cnitool: offload-cni, the referen
 parity: prepare build ## compare the flows of offloadd with those of ovn-controller, a line for each database contents
 	OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -run TestParity ./integration/parity/...
 
-.PHONY: prepare prepare-race
+.PHONY: vm
+vm: prepare-vm bin/vmrun ## run CMD in a guest kernel: make vm KERNEL=qemu CMD='uname -a; tc qdisc'
+	@bin/vmrun -v -kernel $(KERNEL) -- sh -c $(if $(CMD),'$(subst ','\'',$(CMD))',$(error CMD is what to run))
+
+.PHONY: bin/vmrun
+bin/vmrun:
+	@CGO_ENABLED=0 go build -o $@ ./integration/vm/run
+
+.PHONY: prepare prepare-race prepare-vm
 prepare:
 	@tools/prepare lab
 prepare-race:
 	@tools/prepare race
+prepare-vm:
+	@tools/prepare vm
 
 bin/golangci-lint: tools/go.mod
 	go build -modfile=tools/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
