@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,25 +100,18 @@ func Remove(name string) error {
 	return nil
 }
 
-// pids returns the processes that the pidfiles under dir name and whose command line, for a number may
-// have been used again, mentions dir.
+// pids returns the daemons of a lab: the processes with a path below its directory in their command lines. Files with
+// process identifiers do not tell, since a daemon writes its own some time after it has been started.
 func pids(dir string) []int {
 	var found []int
-	for _, pattern := range []string{"*.pid", "*/*.pid"} {
-		files, _ := filepath.Glob(filepath.Join(dir, pattern)) // the pattern is well-formed
-		for _, file := range files {
-			b, err := os.ReadFile(file)
-			if err != nil {
-				continue
-			}
-			pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-			if err != nil || pid <= 1 {
-				continue
-			}
-			cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			if err == nil && bytes.Contains(cmdline, []byte(dir+"/")) {
-				found = append(found, pid)
-			}
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well-formed
+	for _, file := range files {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil || pid <= 1 || pid == os.Getpid() {
+			continue
+		}
+		if cmdline, err := os.ReadFile(file); err == nil && bytes.Contains(cmdline, []byte(dir+"/")) {
+			found = append(found, pid)
 		}
 	}
 	return found

@@ -175,7 +175,7 @@ func isIPType(protocol uint16) bool {
 // heeds reports whether flower heeds a condition on a field in a filter for this EtherType and IP protocol, 0 if the filter
 // says none. The others it ignores without a word (fl_set_key in cls_flower.c).
 func heeds(field ir.Field, protocol uint16, proto uint64) bool {
-	switch field {
+	switch field { //nolint:exhaustive // the others are not of this kind
 	case ir.IPProto, ir.IPDSCP, ir.IPECN, ir.IPTTL:
 		return isIPType(protocol)
 	case ir.TCPSrc, ir.TCPDst, ir.TCPFlags:
@@ -199,7 +199,7 @@ const protoICMP, protoICMPv6 = 1, 58
 
 // key returns a field as flower dissects it.
 func (r *blockRun) key(f ir.Field) ir.U128 {
-	switch f {
+	switch f { //nolint:exhaustive // the others are not of this kind
 	case ir.TCPSrc, ir.TCPDst, ir.TCPFlags, ir.UDPSrc, ir.UDPDst, ir.SCTPSrc, ir.SCTPDst,
 		ir.ICMPType, ir.ICMPCode, ir.ICMPv6Type, ir.ICMPv6Code:
 		if !r.Packet.Value(ir.IPFrag).IsZero() {
@@ -316,7 +316,7 @@ func (r *blockRun) edit(e tc.Edit) {
 	if p.Value(e.Field) == before {
 		return
 	}
-	switch e.Field {
+	switch e.Field { //nolint:exhaustive // the others are not of this kind
 	case ir.IPTTL, ir.IPDSCP:
 		r.stale.IPv4 = r.stale.IPv4 || p.Value(ir.EthType).Lo == etherTypeIPv4
 	case ir.IPSrc, ir.IPDst:

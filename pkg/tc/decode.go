@@ -44,7 +44,6 @@ type ActionState struct {
 	Drops, Overlimits  uint32
 	Requeues           uint32
 	Qlen, Backlog      uint32
-	noStats            bool
 
 	// What follows is missing in terse dumps, and 0 if it has not happened.
 	Installed, LastUsed, FirstUsed, Expires Ticks // ago; Expires: from now
@@ -167,7 +166,7 @@ func (in *Installed) options(b []byte) {
 	}
 	f.Match = v.terms(f.Match)
 	// For tagged packets the kernel gives back the type after the tag.
-	if d := attrs[flowerEthType]; len(d) == 2 && be.Uint16(d) != f.Protocol && !(v.tagged && v.hasType && be.Uint16(d) == v.typ) {
+	if d := attrs[flowerEthType]; len(d) == 2 && be.Uint16(d) != f.Protocol && (!v.tagged || !v.hasType || be.Uint16(d) != v.typ) {
 		in.foreign("eth_type %04x", be.Uint16(d))
 	}
 }

@@ -198,7 +198,7 @@ func appendKeys(b []byte, f *Filter) ([]byte, error) {
 		}
 		if some {
 			b = appendAttr(b, k.attr, u128Bytes(value, k.size, k.host))
-			if k.mask != noMask && !(k.short && !value.IsZero() && mask == ir.Ones(8*k.size)) {
+			if k.mask != noMask && (!k.short || value.IsZero() || mask != ir.Ones(8*k.size)) {
 				b = appendAttr(b, k.mask, u128Bytes(mask, k.size, k.host))
 			}
 		}
@@ -300,9 +300,9 @@ func kindOf(a Action) string {
 	panic(fmt.Sprintf("tc: action %T", a))
 }
 
-// appendGen appends the header of every action's parameters, tc_gen.
-func appendGen(b []byte, verdict uint32) []byte {
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0) // index 0: a new one; capab
+// tcGen returns the header of every action's parameters, tc_gen.
+func tcGen(verdict uint32) []byte {
+	b := make([]byte, 8, 32) // index 0: a new one; capab
 	b = ne.AppendUint32(b, verdict)
 	return append(b, 0, 0, 0, 0, 0, 0, 0, 0) // refcnt, bindcnt
 }
@@ -379,14 +379,14 @@ func appendActionOptions(b []byte, a Action, f *Filter) ([]byte, error) {
 	case Pedit:
 		return appendPedit(b, a, f)
 	case CSum:
-		return appendAttr(b, csumParms, ne.AppendUint32(appendGen(nil, verdictPipe), a.bits())), nil
+		return appendAttr(b, csumParms, ne.AppendUint32(tcGen(verdictPipe), a.bits())), nil
 	case TunnelSet:
 		return appendTunnel(b, a)
 	case TunnelUnset:
 		b = appendU8(b, tunNoCSum, 0)
-		return appendAttr(b, parms, ne.AppendUint32(appendGen(nil, verdictPipe), tunUnset)), nil
+		return appendAttr(b, parms, ne.AppendUint32(tcGen(verdictPipe), tunUnset)), nil
 	case VLAN:
-		b = appendAttr(b, parms, ne.AppendUint32(appendGen(nil, verdictPipe), uint32(a.Op)))
+		b = appendAttr(b, parms, ne.AppendUint32(tcGen(verdictPipe), uint32(a.Op)))
 		if a.Op != VLANPop {
 			b = appendU16(b, vlanID, a.ID)
 			b = appendBE16(b, vlanProtocol, a.Protocol)
@@ -394,7 +394,7 @@ func appendActionOptions(b []byte, a Action, f *Filter) ([]byte, error) {
 		}
 		return b, nil
 	case SkbEdit:
-		b = appendAttr(b, parms, appendGen(nil, verdictPipe))
+		b = appendAttr(b, parms, tcGen(verdictPipe))
 		if a.MarkMask != 0 {
 			b = appendU32(b, skbMark, a.Mark)
 			if a.MarkMask != ^uint32(0) {
@@ -415,19 +415,19 @@ func appendActionOptions(b []byte, a Action, f *Filter) ([]byte, error) {
 		case a.Ingress:
 			op = ingressRedirect
 		}
-		p := ne.AppendUint32(appendGen(nil, verdict), op)
+		p := ne.AppendUint32(tcGen(verdict), op)
 		return appendAttr(b, parms, ne.AppendUint32(p, uint32(a.Ifindex))), nil
 	case Goto:
 		if a.Chain > MaxChain {
 			return nil, fmt.Errorf("goto chain %d, which is more than %d", a.Chain, MaxChain)
 		}
-		return appendAttr(b, parms, appendGen(nil, verdictGoto|a.Chain)), nil
+		return appendAttr(b, parms, tcGen(verdictGoto|a.Chain)), nil
 	case Pass:
-		return appendAttr(b, parms, appendGen(nil, verdictOK)), nil
+		return appendAttr(b, parms, tcGen(verdictOK)), nil
 	case Drop:
-		return appendAttr(b, parms, appendGen(nil, verdictShot)), nil
+		return appendAttr(b, parms, tcGen(verdictShot)), nil
 	case Trap:
-		return appendAttr(b, parms, appendGen(nil, verdictTrap)), nil
+		return appendAttr(b, parms, tcGen(verdictTrap)), nil
 	}
 	panic(fmt.Sprintf("tc: action %T", a))
 }
@@ -462,7 +462,7 @@ func appendCT(b []byte, a CT) []byte {
 		}
 	}
 	b = appendU16(b, ctAction, bits)
-	return appendAttr(b, ctParms, appendGen(nil, verdictPipe))
+	return appendAttr(b, ctParms, tcGen(verdictPipe))
 }
 
 // appendRange appends an address as the attribute of its family, if it is one.
@@ -524,5 +524,5 @@ func appendTunnel(b []byte, a TunnelSet) ([]byte, error) {
 		noCSum = 1
 	}
 	b = appendU8(b, tunNoCSum, noCSum)
-	return appendAttr(b, parms, ne.AppendUint32(appendGen(nil, verdictPipe), tunSet)), nil
+	return appendAttr(b, parms, ne.AppendUint32(tcGen(verdictPipe), tunSet)), nil
 }

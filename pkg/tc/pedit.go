@@ -65,7 +65,7 @@ func placeOf(field ir.Field, f *Filter) (place, error) {
 			continue
 		}
 		found = true
-		switch p.header {
+		switch p.header { //nolint:exhaustive // the others have no such words
 		case headerIPv4:
 			if f.etherType() == ProtocolIPv4 {
 				return p, nil
@@ -130,7 +130,7 @@ func appendPedit(b []byte, a Pedit, f *Filter) ([]byte, error) {
 	if len(ws) > 255 {
 		return nil, fmt.Errorf("pedit of %d words, more than 255", len(ws))
 	}
-	sel := append(appendGen(nil, verdictPipe), byte(len(ws)), 0, 0, 0) // nkeys, flags, padding
+	sel := append(tcGen(verdictPipe), byte(len(ws)), 0, 0, 0) // nkeys, flags, padding
 	for _, w := range ws {
 		sel = be.AppendUint32(sel, ^w.mask) // 1: preserve
 		sel = be.AppendUint32(sel, w.value)

@@ -115,8 +115,8 @@ func (c *canon) replaced(row any, self string) (string, error) {
 	if err := json.Unmarshal([]byte(replaced), now.Interface()); err != nil {
 		return "", err
 	}
-	for i := range now.Elem().NumField() {
-		if set, ok := now.Elem().Field(i).Interface().([]string); ok {
+	for _, field := range now.Elem().Fields() {
+		if set, ok := reflect.TypeAssert[[]string](field); ok {
 			slices.Sort(set)
 		}
 	}
