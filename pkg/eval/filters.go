@@ -2,6 +2,7 @@ package eval
 
 import (
 	"cmp"
+	"fmt"
 	"reflect"
 	"slices"
 
@@ -10,23 +11,67 @@ import (
 )
 
 // A Block is the filters of a shared block, as the kernel's software runs them (net/sched/cls_api.c, __tcf_classify;
-// cls_flower.c). It does not change, and may be used by several goroutines.
+// cls_flower.c), or as hardware does. It does not change, and may be used by several goroutines.
 type Block struct {
-	chains map[uint32][]*tc.Filter // in the order of their prefs
+	chains   map[uint32][]*tc.Filter // in the order in which they are tried
+	hardware bool
 }
 
 // NewBlock returns the block of filters, which must not change afterwards. Filters that are for hardware only are left out.
+//
+// Their order is that in which they were added. It matters within a pref: the kernel keeps the filters of a pref by mask, and
+// tries first the mask that came first.
 func NewBlock(filters []tc.Filter) *Block {
+	return newBlock(filters, func(f *tc.Filter) bool { return f.Flags&tc.SkipSW == 0 })
+}
+
+// NewHardwareBlock returns what a NIC has of the filters: those that are flagged tc.InHW. Packets for which it has none, at the
+// beginning or in a chain, it passes to software, and so it does with those whose connection is not established. Where two
+// filters of one pref match, Undefined is all that can be said.
+func NewHardwareBlock(filters []tc.Filter) *Block {
+	b := newBlock(filters, func(f *tc.Filter) bool { return f.Flags&tc.InHW != 0 && f.Flags&tc.SkipHW == 0 })
+	b.hardware = true
+	return b
+}
+
+func newBlock(filters []tc.Filter, has func(*tc.Filter) bool) *Block {
 	b := &Block{chains: map[uint32][]*tc.Filter{}}
 	for i := range filters {
-		if f := &filters[i]; f.Flags&tc.SkipSW == 0 {
+		if f := &filters[i]; has(f) {
 			b.chains[f.Chain] = append(b.chains[f.Chain], f)
 		}
 	}
 	for _, c := range b.chains {
-		slices.SortStableFunc(c, func(x, y *tc.Filter) int { return cmp.Compare(x.Pref, y.Pref) })
+		type mask struct {
+			pref uint16
+			mask string
+		}
+		first := map[mask]int{} // when the mask was first seen
+		at := make(map[*tc.Filter]int, len(c))
+		for i, f := range c {
+			m := mask{f.Pref, maskText(f)}
+			if _, seen := first[m]; !seen {
+				first[m] = i
+			}
+			at[f] = first[m]
+		}
+		slices.SortStableFunc(c, func(x, y *tc.Filter) int {
+			return cmp.Or(cmp.Compare(x.Pref, y.Pref), cmp.Compare(at[x], at[y]))
+		})
 	}
 	return b
+}
+
+// maskText is equal for filters that look at the same bits.
+func maskText(f *tc.Filter) string {
+	b := fmt.Appendf(nil, "%t %t", f.Indev != "", f.EncDstPort != 0)
+	typ, proto := etherType(f), ipProto(f)
+	for _, t := range f.Match {
+		if heeds(t.Field, typ, proto) {
+			b = fmt.Appendf(b, " %d/%v", t.Field, t.Mask)
+		}
+	}
+	return string(b)
 }
 
 // An Arrival is where a packet comes in: the device, and the UDP port of the tunnel that it came through, or 0.
@@ -58,8 +103,8 @@ type Verdict struct {
 	Ingress bool          // of Redirected: as if it came in by Ifindex
 	Packet  Packet        // as it is in the end
 	Tunnel  *tc.TunnelSet // what a tunnel device will write around it
-	Copies  []tc.Mirred   // the copies that were sent before
-	Why     string        // of Lost
+	Copies  []Copy        // those that were sent before
+	Why     string        // of Lost, and of what happened although no filter says so
 	Path    []tc.Key      // the filters that ran
 	Filters []*tc.Filter  // the same, themselves
 	// Pristine says that the packet is as it was when it came in, without a connection, and that nothing has seen it.
@@ -70,13 +115,20 @@ type Verdict struct {
 	Undefined bool
 }
 
+// A Copy is a packet that was sent while the original went on.
+type Copy struct {
+	tc.Mirred
+	Packet Packet
+	Tunnel *tc.TunnelSet
+}
+
 // maxGotos is how often a packet can go to another chain (max_reclassify_loop in cls_api.c).
 const maxGotos = 16
 
 // Run sends a packet through the block. OVN's Geneve option, in a filter any tun_metadata field, is tun_metadata0 of the packet.
 // track is asked what lookups in the connection tracker find; of its states flower sees fewer bits than Open vSwitch.
 func (b *Block) Run(pkt Packet, from Arrival, track Tracker) Verdict {
-	r := blockRun{from: from, track: track, came: pkt}
+	r := blockRun{from: from, track: track, came: pkt, hardware: b.hardware}
 	r.Packet = pkt
 	r.run(b)
 	r.Pristine = r.Packet == r.came && r.Tunnel == nil && len(r.Copies) == 0 && !r.touched
@@ -89,8 +141,10 @@ type blockRun struct {
 	from    Arrival
 	track   Tracker
 	came    Packet
-	touched bool    // in a way that the fields do not show
-	stale   tc.CSum // checksums that are wrong
+	touched bool // in a way that the fields do not show
+
+	hardware bool
+	stale    tc.CSum // checksums that are wrong
 }
 
 func (r *blockRun) lost(why string) { r.Kind, r.Why = Lost, why }
@@ -104,7 +158,10 @@ func (r *blockRun) run(b *Block) {
 		}
 		f := r.find(b.chains[chain])
 		if f == nil {
-			if chain != 0 {
+			switch {
+			case b.hardware:
+				r.Why = "nothing matches in hardware"
+			case chain != 0:
 				r.lost("nothing matches in a chain")
 			}
 			return // of chain 0: as if there were no filters
@@ -114,7 +171,7 @@ func (r *blockRun) run(b *Block) {
 		if chain, done = r.act(f); done {
 			return
 		}
-		if b.chains[chain] == nil {
+		if b.chains[chain] == nil && !b.hardware {
 			r.lost("there is no such chain")
 			return
 		}
@@ -155,17 +212,56 @@ func (r *blockRun) matches(f *tc.Filter) bool {
 	if f.Indev != "" && f.Indev != r.from.Device || f.EncDstPort != 0 && f.EncDstPort != r.from.EncDstPort {
 		return false
 	}
-	proto := uint64(0)
-	if t, ok := f.Match.Term(ir.IPProto); ok && t.Mask == ir.IPProto.Ones() && isIPType(f.Protocol) {
-		proto = t.Value.Lo
-	}
+	typ, proto := etherType(f), ipProto(f)
 	for i := range f.Match {
 		t := &f.Match[i]
-		if heeds(t.Field, f.Protocol, proto) && r.key(t.Field).And(t.Mask) != t.Value {
+		if !heeds(t.Field, typ, proto) {
+			continue
+		}
+		if !r.has(t.Field) || r.key(t.Field).And(t.Mask) != t.Value {
 			return false
 		}
 	}
 	return true
+}
+
+// etherType returns the EtherType that flower knows of f's packets behind their tags, 0 if it knows none.
+func etherType(f *tc.Filter) uint16 {
+	switch f.Protocol {
+	case tc.ProtocolAll:
+		return 0
+	case tc.ProtocolVLAN, tc.ProtocolQinQ:
+		t, ok := f.Match.Term(ir.EthType)
+		if !ok || t.Mask != ir.EthType.Ones() {
+			return 0
+		}
+		return uint16(t.Value.Lo)
+	}
+	return f.Protocol
+}
+
+// ipProto returns the IP protocol that flower knows of f's packets, 0 if it knows none.
+func ipProto(f *tc.Filter) uint64 {
+	if t, ok := f.Match.Term(ir.IPProto); ok && t.Mask == ir.IPProto.Ones() && isIPType(etherType(f)) {
+		return t.Value.Lo
+	}
+	return 0
+}
+
+// has reports whether the packet has addresses of the kind that a condition on f presupposes (FLOW_DISSECTOR_KEY_CONTROL).
+func (r *blockRun) has(f ir.Field) bool {
+	p := &r.Packet
+	switch f { //nolint:exhaustive // the others presuppose nothing
+	case ir.IPSrc, ir.IPDst:
+		return p.Value(ir.EthType).Lo == etherTypeIPv4
+	case ir.IPv6Src, ir.IPv6Dst:
+		return p.Value(ir.EthType).Lo == etherTypeIPv6
+	case ir.TunSrc, ir.TunDst:
+		return r.from.EncDstPort != 0 && p.Value(ir.TunIPv6Src).IsZero() && p.Value(ir.TunIPv6Dst).IsZero()
+	case ir.TunIPv6Src, ir.TunIPv6Dst:
+		return r.from.EncDstPort != 0 && p.Value(ir.TunSrc).IsZero() && p.Value(ir.TunDst).IsZero()
+	}
+	return !f.IsTunMetadata() || r.from.EncDstPort != 0 // those of tunnels have the option
 }
 
 func isIPType(protocol uint16) bool {
@@ -205,6 +301,11 @@ func (r *blockRun) key(f ir.Field) ir.U128 {
 		if !r.Packet.Value(ir.IPFrag).IsZero() {
 			return ir.U128{} // it does not look into fragments, nor into the first
 		}
+	case ir.ARPOp, ir.ARPSPA, ir.ARPTPA, ir.ARPSHA, ir.ARPTHA:
+		const request, reply = 1, 2
+		if op := r.Packet.Value(ir.ARPOp).Lo; op != request && op != reply {
+			return ir.U128{} // of other operations it knows nothing
+		}
 	default:
 	}
 	if f.IsTunMetadata() {
@@ -223,7 +324,9 @@ func (r *blockRun) act(f *tc.Filter) (chain uint32, done bool) {
 			}
 		case tc.Pedit:
 			for _, e := range a.Edits {
-				r.edit(e)
+				if !r.edit(e) {
+					return 0, true
+				}
 			}
 		case tc.CSum:
 			r.mend(a)
@@ -239,7 +342,7 @@ func (r *blockRun) act(f *tc.Filter) (chain uint32, done bool) {
 			r.touched = r.touched || a.Host
 		case tc.Mirred:
 			if a.Mirror {
-				r.Copies = append(r.Copies, a)
+				r.Copies = append(r.Copies, Copy{a, r.Packet, r.Tunnel})
 				continue
 			}
 			r.Kind, r.Ifindex, r.Ingress = Redirected, a.Ifindex, a.Ingress
@@ -253,7 +356,9 @@ func (r *blockRun) act(f *tc.Filter) (chain uint32, done bool) {
 			r.Kind = Dropped
 			return 0, true
 		case tc.Trap:
-			r.lost("a trap in software")
+			if !r.hardware {
+				r.lost("a trap in software")
+			}
 			return 0, true
 		default:
 			panic("eval: action of a filter that is not known")
@@ -272,7 +377,7 @@ func (r *blockRun) ct(a tc.CT) bool {
 	}
 	switch {
 	case !p.isIP():
-		r.Kind = Dropped
+		r.Kind, r.Why = Dropped, "a lookup of what is not IP"
 		return false
 	case !p.Value(ir.IPFrag).IsZero():
 		r.lost("a fragment waits for the others")
@@ -280,6 +385,10 @@ func (r *blockRun) ct(a tc.CT) bool {
 	}
 	c := r.track(a.Zone, p)
 	state := c.State | StateTrk
+	if r.hardware && (state&StateEst == 0 || state&StateInv != 0) {
+		r.Why = "a connection that is not in hardware"
+		return false
+	}
 	switch {
 	case state&StateInv != 0:
 		state = StateTrk | StateInv
@@ -299,14 +408,23 @@ func (r *blockRun) ct(a tc.CT) bool {
 		p.setMasked(ir.CTMark, ir.U64(uint64(a.Mark)), ir.U64(uint64(a.MarkMask)))
 		p.setMasked(ir.CTLabel, a.Label, a.LabelMask)
 	}
-	if a.Commit || a.NAT {
+	if a.NAT && state&(StateEst|StateRel) != 0 { // what is new and not committed is not translated
+		for _, x := range c.NAT {
+			p.setMasked(x.Field, x.Value, x.Mask)
+		}
 		r.touched = true
 	}
+	r.touched = r.touched || a.Commit
 	return true
 }
 
-func (r *blockRun) edit(e tc.Edit) {
+// edit reports whether the packet has what is to be rewritten. The kernel writes to where it would be.
+func (r *blockRun) edit(e tc.Edit) bool {
 	p := &r.Packet
+	if !p.carries(e.Field) {
+		r.lost("a rewrite of a header that the packet does not have")
+		return false
+	}
 	v := e.Value
 	if e.Add {
 		v = p.Value(e.Field).Add(v)
@@ -314,7 +432,7 @@ func (r *blockRun) edit(e tc.Edit) {
 	before := p.Value(e.Field)
 	p.setMasked(e.Field, v, e.Mask)
 	if p.Value(e.Field) == before {
-		return
+		return true
 	}
 	switch e.Field { //nolint:exhaustive // the others are not of this kind
 	case ir.IPTTL, ir.IPDSCP:
@@ -326,7 +444,30 @@ func (r *blockRun) edit(e tc.Edit) {
 		r.staleTransport()
 	default:
 	}
+	return true
 }
+
+// carries reports whether the packet has the header that f is a field of.
+func (p *Packet) carries(f ir.Field) bool {
+	later := p.Value(ir.IPFrag).Lo&fragLater != 0
+	proto := p.Value(ir.IPProto).Lo
+	switch f { //nolint:exhaustive // every packet has the others that can be rewritten
+	case ir.IPSrc, ir.IPDst:
+		return p.Value(ir.EthType).Lo == etherTypeIPv4
+	case ir.IPv6Src, ir.IPv6Dst:
+		return p.Value(ir.EthType).Lo == etherTypeIPv6
+	case ir.IPTTL, ir.IPDSCP:
+		return p.isIP()
+	case ir.TCPSrc, ir.TCPDst:
+		return proto == protoTCP && !later
+	case ir.UDPSrc, ir.UDPDst:
+		return proto == protoUDP && !later
+	}
+	return true
+}
+
+// fragLater is the bit of ip_frag that says that it is not the first fragment.
+const fragLater = 2
 
 // staleTransport notes that a checksum that covers addresses and ports is wrong.
 func (r *blockRun) staleTransport() {

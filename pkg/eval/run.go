@@ -41,10 +41,12 @@ type Options struct {
 // A Tracker tells what a lookup of a packet in a zone of the connection tracker finds.
 type Tracker func(zone uint16, pkt *Packet) Conn
 
-// A Conn is a connection as a packet's lookup finds it. State are flags of ct_state, to which StateTrk is added.
+// A Conn is a connection as a packet's lookup finds it. State are flags of ct_state, to which StateTrk is added. NAT is what
+// translation makes of the packet if the lookup asks for it; of one that is new it makes nothing.
 type Conn struct {
 	State, Mark uint32
 	Label       ir.U128
+	NAT         []ir.Set
 }
 
 // A StepKind says what a Step is.
@@ -94,6 +96,9 @@ type Result struct {
 	CT []uint32
 	// Commits and Learns count what the packet left behind: connections committed, flows learned.
 	Commits, Learns int
+	// Meters, Queues and Samples count what happened to it that is not seen in Outputs: limits of its rate, queues chosen for it,
+	// samples taken.
+	Meters, Queues, Samples int
 }
 
 // The limits of Open vSwitch (MAX_DEPTH, MAX_RESUBMITS), and bounds on what it limits by memory.
@@ -181,16 +186,23 @@ func (t *thread) fail(format string, args ...any) {
 // resume gives the packet the state that the connection tracker is assumed to find.
 func (t *thread) resume(p pass) {
 	state := uint32(StateEst)
+	var known *Conn
 	if n := len(t.result.CT); t.options.Track != nil {
 		c := t.options.Track(p.zone, &t.packet)
-		state = c.State
+		state, known = c.State, &c
 		t.packet.Set(ir.CTMark, ir.U64(uint64(c.Mark)))
 		t.packet.Set(ir.CTLabel, c.Label)
 	} else if n < len(t.options.CT) {
 		state = t.options.CT[n]
 	}
 	state |= StateTrk
-	if p.nat != nil && state&StateInv == 0 {
+	switch {
+	case p.nat == nil || state&StateInv != 0:
+	case known != nil && state&StateNew == 0: // it is translated as its first packet was
+		for _, x := range known.NAT {
+			t.packet.setMasked(x.Field, x.Value, x.Mask)
+		}
+	default:
 		state |= uint32(t.packet.translate(p.nat))
 	}
 	t.result.CT = append(t.result.CT, state)
@@ -295,6 +307,7 @@ func (t *thread) action(a ir.Action) {
 		t.result.Learns++
 		t.note("nothing is learned into table %d", a.Table)
 	case ir.Meter:
+		t.result.Meters++
 		t.note("meter %d lets the packet pass", a.ID)
 	case ir.CheckPktLarger:
 		larger := uint64(0)
@@ -304,7 +317,11 @@ func (t *thread) action(a ir.Action) {
 		p.SetBits(a.Dst, ir.U64(larger))
 	case ir.Bundle:
 		t.bundle(a)
-	case ir.SetQueue, ir.Sample, ir.Note:
+	case ir.SetQueue:
+		t.result.Queues++
+	case ir.Sample:
+		t.result.Samples++
+	case ir.Note:
 	default:
 		panic(fmt.Sprintf("eval: action %T", a))
 	}
