@@ -335,3 +335,12 @@ func (f *Filter) etherType() uint16 {
 	}
 	return ProtocolAll
 }
+
+// exact returns the value of a field that f matches as a whole.
+func (f *Filter) exact(field ir.Field) (uint64, bool) {
+	t, ok := f.Match.Term(field)
+	if !ok || t.Mask != field.Ones() {
+		return 0, false
+	}
+	return t.Value.Lo, true
+}
