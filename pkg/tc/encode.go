@@ -99,9 +99,7 @@ func AppendFilter(b []byte, t Target, f *Filter) ([]byte, error) {
 // AppendKey appends the payload of the message RTM_DELTFILTER that removes the filter k from t.
 func AppendKey(b []byte, t Target, k Key) []byte {
 	b = appendTcmsg(b, t, k.Handle, k.Pref, 0)
-	if k.Chain != 0 {
-		b = appendU32(b, tcaChain, k.Chain)
-	}
+	b = appendU32(b, tcaChain, k.Chain)
 	// Without the kind the kernel takes the rtnl lock to find it out.
 	return appendString(b, tcaKind, kindFlower)
 }
@@ -110,9 +108,7 @@ var errTooLong = errors.New("too long for a netlink attribute")
 
 func appendFilter(b []byte, t Target, f *Filter) ([]byte, error) {
 	b = appendTcmsg(b, t, f.Handle, f.Pref, f.Protocol)
-	if f.Chain != 0 {
-		b = appendU32(b, tcaChain, f.Chain)
-	}
+	b = appendU32(b, tcaChain, f.Chain)
 	b = appendString(b, tcaKind, kindFlower)
 	b, options := begin(b, tcaOptions)
 	b, err := appendKeys(b, f)
@@ -240,15 +236,17 @@ func appendOption(b []byte, m ir.Match) ([]byte, error) {
 	return b, nil
 }
 
+// appendOptions appends each option by itself. The kernel writes them all into one attribute, but reads one from each.
 func appendOptions(b []byte, typ uint16, opts ...GeneveOption) []byte {
 	b, outer := begin(b, typ)
-	b, inner := begin(b, optsGeneve)
 	for _, o := range opts {
+		var inner int
+		b, inner = begin(b, optsGeneve)
 		b = appendBE16(b, geneveClass, o.Class)
 		b = appendU8(b, geneveType, o.Type)
 		b = appendAttr(b, geneveData, []byte(o.Data))
+		end(b, inner)
 	}
-	end(b, inner)
 	end(b, outer)
 	return b
 }
@@ -456,9 +454,7 @@ func appendCT(b []byte, a CT) []byte {
 		b = appendRange(b, a.AddrMax, ctNATv4Max, ctNATv6Max)
 		if a.PortMin != 0 {
 			b = appendBE16(b, ctNATPortMin, a.PortMin)
-			if a.PortMax != a.PortMin {
-				b = appendBE16(b, ctNATPortMax, a.PortMax)
-			}
+			b = appendBE16(b, ctNATPortMax, a.PortMax)
 		}
 	}
 	b = appendU16(b, ctAction, bits)

@@ -60,7 +60,7 @@ func (l *line) addf(format string, args ...any) { l.add(fmt.Sprintf(format, args
 
 func (f *Filter) args(device func(int) string, full bool) string {
 	var l line
-	l.addf("chain %d pref %d handle %#x protocol %s flower", f.Chain, f.Pref, f.Handle, protocolName(f.Protocol))
+	l.addf("chain %d pref %d handle %#x protocol %s flower", f.Chain, f.Pref, f.Handle, protocolArg(f.Protocol))
 	for _, x := range []struct {
 		flag Flags
 		word string
@@ -103,6 +103,14 @@ func protocolName(p uint16) string {
 	return fmt.Sprintf("[%d]", p)
 }
 
+// protocolArg names an EtherType so that tc understands it.
+func protocolArg(p uint16) string {
+	if s := protocolName(p); s[0] != '[' {
+		return s
+	}
+	return fmt.Sprintf("0x%04x", p)
+}
+
 // A condition is a key as tc writes it.
 type condition struct{ name, value string }
 
@@ -127,7 +135,10 @@ func (f *Filter) conditions(args bool) []condition {
 	if v.hasPrio {
 		add("vlan_prio", "%d", v.prio)
 	}
-	if v.hasType {
+	switch {
+	case v.hasType && args:
+		add("vlan_ethtype", "%s", protocolArg(v.typ))
+	case v.hasType:
 		add("vlan_ethtype", "%s", protocolName(v.typ))
 	}
 	for i := 0; i < len(keys); i++ {

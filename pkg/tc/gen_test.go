@@ -124,7 +124,11 @@ func (g *gen) match(f *Filter) {
 		g.term(f, 2, ir.ARPSHA)
 		g.term(f, 2, ir.ARPTHA)
 		if g.coin(2) {
-			f.Match = f.Match.Masked(ir.ARPOp, uint64(g.IntN(256)), pick[uint64](g, 0xffff, 0xff01))
+			op := g.IntN(256)
+			if g.tc {
+				op = g.IntN(3)
+			}
+			f.Match = f.Match.Masked(ir.ARPOp, uint64(op), pick[uint64](g, 0xffff, 0xff01))
 		}
 	}
 	if typ := f.etherType(); typ == ProtocolIPv4 || typ == ProtocolIPv6 {
@@ -256,6 +260,9 @@ func (g *gen) ct(v6 bool) CT {
 			c.Dst = !c.Src
 			c.AddrMin = addr()
 			c.AddrMax = pick(g, c.AddrMin, addr())
+			if g.tc && v6 {
+				c.AddrMax = c.AddrMin // tc cuts arguments after 63 characters
+			}
 			if c.AddrMax.Less(c.AddrMin) {
 				c.AddrMin, c.AddrMax = c.AddrMax, c.AddrMin
 			}
