@@ -99,6 +99,16 @@ func protocolName(p uint16) string {
 		return "802.1Q"
 	case ProtocolQinQ:
 		return "802.1ad"
+	case 0x8847:
+		return "mpls_uc"
+	case 0x8848:
+		return "mpls_mc"
+	case 0x8863:
+		return "ppp_disc"
+	case 0x8864:
+		return "ppp_ses"
+	case 0x88cc:
+		return "LLDP"
 	}
 	return fmt.Sprintf("[%d]", p)
 }

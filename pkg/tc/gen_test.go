@@ -16,6 +16,10 @@ type gen struct {
 
 	// tc leaves out what tc(8) of iproute2 6.1 has no words for, kernel what needs hardware or a kernel newer than 6.1.
 	tc, kernel bool
+
+	// show leaves out what tc(8) of iproute2 6.1 cannot print: addresses of IPv6 with masks that are no prefixes overflow its
+	// buffer ("stack smashing detected").
+	show bool
 }
 
 func newGen(t testing.TB) *gen {
@@ -40,7 +44,7 @@ func (g *gen) mask(bits int) ir.U128 {
 		n := 1 + g.IntN(bits)
 		return ir.Ones(n).Shl(bits - n)
 	case 1:
-		if !g.tc || bits <= 48 && bits != 32 {
+		if !g.tc && !(g.show && bits == 128) || bits <= 48 && bits != 32 {
 			if m := g.u128(bits); !m.IsZero() {
 				return m
 			}
