@@ -93,6 +93,17 @@ func (p *Packet) pushVLAN() {
 	p.Set(ir.VLANTCI, ir.U64(vlanPresent))
 }
 
+// Inner returns the TCIs of the tags below the outermost one, the outer one first.
+func (p *Packet) Inner() []uint16 {
+	var tags []uint16
+	for _, tci := range p.inner {
+		if tci != 0 {
+			tags = append(tags, tci)
+		}
+	}
+	return tags
+}
+
 // popVLAN removes the outermost tag, if there is one.
 func (p *Packet) popVLAN() {
 	if p.fields[ir.VLANTCI].Lo&vlanPresent == 0 {

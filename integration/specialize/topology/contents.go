@@ -120,6 +120,10 @@ func own() []content.Content {
 			lr-policy-add lr0 80 "ip4.src == 10.2.0.3" allow pkt_mark=7
 			static-mac-binding-add lr0-sw2 10.2.0.99 0a:00:00:00:02:99
 		`),
+		{
+			Name: "spec-older", About: "a chassis without feature flags: ovn-northd writes logical flows that use ct_label", Local: three,
+			NB: script(nb, allowed), SB: script("chassis-add hv2 geneve 172.31.0.102", "lsp-bind r1 hv2", "lsp-bind r2 hv2"),
+		},
 		physical(with("nat", "a gateway port here: SNAT and floating addresses, a physical network", allowed, outside, `
 			lrp-set-gateway-chassis lr0-public n1 20
 			lr-nat-add lr0 snat 172.16.0.1 10.1.0.0/24

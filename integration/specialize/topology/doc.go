@@ -3,6 +3,7 @@
 //
 //	t, err := topology.Fixed("cluster")     // a hand-made content, by name: see Names
 //	t, err := topology.Random(17)           // one drawn from a seed
+//	t, err := topology.Named("17")          // either
 //	for _, o := range t.Owned {             // what pkg/compile emits, in its order
 //		builder.Add(o.Owner, o.Rules, o.Groups)
 //	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -227,4 +228,25 @@ func (t *Topology) describe() {
 	for _, name := range slices.Sorted(maps.Keys(t.Local.Patch)) {
 		t.Patches = append(t.Patches, Port{Lport: name, OFPort: t.Local.Patch[name]})
 	}
+}
+
+// Named makes a hand-made topology by its name, or a random one by its seed in decimal or the name that it has.
+func Named(name string) (*Topology, error) {
+	if seed, err := strconv.ParseUint(name, 10, 64); err == nil {
+		return Random(seed)
+	}
+	if kind, number, ok := strings.Cut(name, "random-"); ok && kind == "" {
+		kind, number, _ := strings.Cut(number, "-")
+		if seed, err := strconv.ParseUint(number, 10, 64); err == nil {
+			switch kind {
+			case "topology":
+				return Make(content.RandomTopology(seed))
+			case "acls":
+				return Make(content.RandomACLs(seed))
+			case "cluster":
+				return Make(randomCluster(seed))
+			}
+		}
+	}
+	return Fixed(name)
 }
