@@ -67,11 +67,16 @@ func drawn(t *testing.T, seed uint64, random int) draw {
 	return d
 }
 
+// judge judges filters at all benches. They must be such as the kernel takes and understands.
 func (d draw) judge(t *testing.T, what string, specialise func(*Bench) Program) Report {
 	t.Helper()
 	var all Report
 	for _, b := range d.benches {
-		all.Add(b.Judge(specialise(b), d.first, d.packets))
+		p := specialise(b)
+		if err := tc.Check(p.Filters); err != nil {
+			t.Errorf("%s at %s: %v", what, b.Topology.Name, err)
+		}
+		all.Add(b.Judge(p, d.first, d.packets))
 	}
 	t.Logf("%s, %d topologies, %v", what, len(d.benches), all)
 	return all
