@@ -260,7 +260,7 @@ func (a CT) check() error {
 		return errors.New("mark or label outside its mask")
 	case a.Src && a.Dst:
 		return errors.New("translation of both source and destination")
-	case (a.Src || a.Dst) && !(a.NAT && a.Commit):
+	case (a.Src || a.Dst) && (!a.NAT || !a.Commit):
 		return errors.New("a source or destination without nat and commit")
 	case a.NAT && a.Commit && !a.Src && !a.Dst:
 		return errors.New("nat of a new connection without a source or destination")
@@ -293,11 +293,7 @@ func (a TunnelSet) check() error {
 
 // tuple are the fields that identify a connection.
 func tuple(f ir.Field) bool {
-	switch f {
-	case ir.IPSrc, ir.IPDst, ir.IPv6Src, ir.IPv6Dst, ir.TCPSrc, ir.TCPDst, ir.UDPSrc, ir.UDPDst:
-		return true
-	}
-	return false
+	return slices.Contains([]ir.Field{ir.IPSrc, ir.IPDst, ir.IPv6Src, ir.IPv6Dst, ir.TCPSrc, ir.TCPDst, ir.UDPSrc, ir.UDPDst}, f)
 }
 
 // checkConntrack: hardware runs the lookup before everything else in the filter, once, and adds "not tracked" to filters that

@@ -184,14 +184,18 @@ func TestCheck(t *testing.T) {
 		{"overlap, nothing in common", "in one pref there is no order", []Filter{filter(0, 1, m.Eq(ir.IPSrc, 1), Drop{}), handle(2, filter(0, 1, m.Eq(ir.IPDst, 1), Pass{}))}},
 		{"overlap, same actions", "", []Filter{filter(0, 1, m.Eq(ir.IPSrc, 1), Drop{}), handle(2, filter(0, 1, m.Eq(ir.IPDst, 1), Drop{}))}},
 		{"overlap, other flags", "in one pref there is no order", []Filter{
-			{Pref: 1, Handle: 1, Protocol: ProtocolIPv4, Match: m.Eq(ir.IPSrc, 1), Flags: SkipHW, Actions: []Action{Drop{}}}, handle(2, filter(0, 1, m.Eq(ir.IPDst, 1), Drop{}))}},
+			{Pref: 1, Handle: 1, Protocol: ProtocolIPv4, Match: m.Eq(ir.IPSrc, 1), Flags: SkipHW, Actions: []Action{Drop{}}}, handle(2, filter(0, 1, m.Eq(ir.IPDst, 1), Drop{})),
+		}},
 		{"overlap of devices", "", []Filter{
 			{Pref: 1, Handle: 1, Protocol: ProtocolIPv4, Indev: "a", Match: m.Eq(ir.IPSrc, 1), Actions: []Action{Drop{}}},
-			{Pref: 1, Handle: 2, Protocol: ProtocolIPv4, Indev: "b", Match: m.Eq(ir.IPDst, 1), Actions: []Action{Pass{}}}}},
+			{Pref: 1, Handle: 2, Protocol: ProtocolIPv4, Indev: "b", Match: m.Eq(ir.IPDst, 1), Actions: []Action{Pass{}}},
+		}},
 		{"prefixes", "in one pref there is no order", []Filter{
-			filter(0, 1, m.Masked(ir.IPDst, 0x0a000000, 0xff000000), Drop{}), handle(2, filter(0, 1, m.Masked(ir.IPDst, 0x0a010000, 0xffff0000), Pass{}))}},
+			filter(0, 1, m.Masked(ir.IPDst, 0x0a000000, 0xff000000), Drop{}), handle(2, filter(0, 1, m.Masked(ir.IPDst, 0x0a010000, 0xffff0000), Pass{})),
+		}},
 		{"disjoint prefixes", "", []Filter{
-			filter(0, 1, m.Masked(ir.IPDst, 0x0a000000, 0xff000000), Drop{}), handle(2, filter(0, 1, m.Masked(ir.IPDst, 0x0b010000, 0xffff0000), Pass{}))}},
+			filter(0, 1, m.Masked(ir.IPDst, 0x0a000000, 0xff000000), Drop{}), handle(2, filter(0, 1, m.Masked(ir.IPDst, 0x0b010000, 0xffff0000), Pass{})),
+		}},
 	} {
 		err := Check(c.fs)
 		switch {

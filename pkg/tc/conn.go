@@ -334,7 +334,7 @@ func explained(refusal *netlink.OpError) error {
 // EnsureClsact gives the device a clsact qdisc whose ingress filters are those of a shared block, 0: its own. It is content
 // with one that is there already, and fails with EEXIST if that is of another block or kind.
 func (c *Conn) EnsureClsact(ctx context.Context, ifindex int, block uint32) error {
-	err := c.request(ctx, rtmNewQdisc, netlink.Create|netlink.Excl, appendClsact(nil, ifindex, block))
+	err := c.request(ctx, rtmNewQdisc, netlink.Create|netlink.Excl, clsactOf(ifindex, block))
 	if errors.Is(err, unix.EEXIST) {
 		qs, lookErr := c.Qdiscs(ctx)
 		if lookErr != nil {
@@ -358,7 +358,7 @@ func (c *Conn) EnsureClsact(ctx context.Context, ifindex int, block uint32) erro
 // DeleteClsact removes the device's clsact qdisc, and with it its filters; those of a shared block remain as long as another
 // device has it. It is content if there is none, or no device.
 func (c *Conn) DeleteClsact(ctx context.Context, ifindex int) error {
-	err := c.request(ctx, rtmDelQdisc, 0, appendClsact(nil, ifindex, 0))
+	err := c.request(ctx, rtmDelQdisc, 0, clsactOf(ifindex, 0))
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}

@@ -12,8 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
-	"github.com/offloadd/offloadd/pkg/ir"
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/pkg/ir"
 )
 
 // A peer answers like the kernel: refusals always, an acknowledgement to those who ask. refuse says what of a request.
@@ -150,7 +151,6 @@ func TestRefusals(t *testing.T) {
 	dump := func(c *Conn) error {
 		return c.Dump(t.Context(), target, DumpOptions{}, func(*Installed) error { return nil })
 	}
-	none := errors.New("none")
 	for _, c := range []struct {
 		name    string
 		call    func(*Conn) error
@@ -169,8 +169,8 @@ func TestRefusals(t *testing.T) {
 		{"delete", apply(DeleteOp(f.Key())), unix.ENOENT, "", unix.ENOENT, "tc filter del chain 0 pref 20 handle 0x2"},
 		{"clsact", clsact, unix.ENODEV, "", unix.ENODEV, "device 7, block 3"},
 		{"clsact", clsact, unix.EEXIST, "Exclusivity flag on", unix.EEXIST, "it has a ingress qdisc of block 0"},
-		{"remove", remove, unix.ENOENT, "", none, ""},
-		{"remove", remove, unix.ENODEV, "", none, ""},
+		{"remove", remove, unix.ENOENT, "", nil, ""},
+		{"remove", remove, unix.ENODEV, "", nil, ""},
 		{"remove", remove, unix.EINVAL, "Invalid qdisc name", unix.EINVAL, "Invalid qdisc name"},
 		{"remove", remove, unix.EBUSY, "", unix.EBUSY, "device 7"},
 		{"dump", dump, unix.EINVAL, "", unix.EINVAL, "dump dev if7 ingress: invalid argument"},
@@ -186,11 +186,10 @@ func TestRefusals(t *testing.T) {
 		}
 		conn := p.conn()
 		err := c.call(conn)
-		if c.want == none {
-			if err != nil {
-				t.Errorf("%s, %v: %v, want nil", c.name, c.errno, err)
-			}
-		} else if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+		switch {
+		case c.want == nil && err != nil:
+			t.Errorf("%s, %v: %v, want nil", c.name, c.errno, err)
+		case c.want != nil && (!errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text)):
 			t.Errorf("%s, %v: %v, want %v with %q", c.name, c.errno, err, c.want, c.text)
 		}
 		// A refusal is not the end of the connection.
@@ -334,8 +333,8 @@ func TestMonitor(t *testing.T) {
 		{{Header: netlink.Header{Type: rtmNewTFilter, PID: 99}, Data: b}, {Header: netlink.Header{Type: rtmDelTFilter}, Data: b}},
 		nil, // ENOBUFS
 		{{Header: netlink.Header{Type: rtmDelLink}, Data: link}, {Header: netlink.Header{Type: rtmNewLink}, Data: bridge}, {Header: netlink.Header{Type: 20}}},
-		{{Header: netlink.Header{Type: rtmNewQdisc}, Data: appendClsact(nil, 7, 3)}, {Header: netlink.Header{Type: rtmNewQdisc}, Data: root}},
-		{{Header: netlink.Header{Type: rtmNewTFilter}, Data: b[:7]}, {Header: netlink.Header{Type: rtmDelQdisc}, Data: appendClsact(nil, 7, 0)}},
+		{{Header: netlink.Header{Type: rtmNewQdisc}, Data: clsactOf(7, 3)}, {Header: netlink.Header{Type: rtmNewQdisc}, Data: root}},
+		{{Header: netlink.Header{Type: rtmNewTFilter}, Data: b[:7]}, {Header: netlink.Header{Type: rtmDelQdisc}, Data: clsactOf(7, 0)}},
 	}
 	m := NewMonitor(nltest.Dial(func([]netlink.Message) ([]netlink.Message, error) {
 		if len(events) == 0 {

@@ -12,11 +12,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/offloadd/offloadd/pkg/ir"
 )
 
-var cmpFilters = cmp.Options{cmp.Comparer(func(a, b ir.Match) bool { return a.Equal(b) }), cmp.Comparer(func(a, b CT) bool { return a == b }),
-	cmp.Comparer(func(a, b TunnelSet) bool { return sameAction(a, b) })}
+var cmpFilters = cmp.Options{
+	cmp.Comparer(func(a, b ir.Match) bool { return a.Equal(b) }), cmp.Comparer(func(a, b CT) bool { return a == b }),
+	cmp.Comparer(func(a, b TunnelSet) bool { return sameAction(a, b) }),
+}
 
 func diff(want, got *Filter) string { return cmp.Diff(want, got, cmpFilters) }
 
@@ -73,10 +76,26 @@ func TestNoWords(t *testing.T) {
 		field       ir.Field
 		value, mask uint64
 	}{
-		{ir.Reg0, 1, 1}, {ir.Metadata, 1, 1}, {ir.InPort, 1, 0xffff}, {ir.IPv6Label, 1, 1}, {ir.NDTarget, 1, 1}, {ir.PktMark, 1, 1},
-		{ir.TunFlags, 1, 1}, {ir.CTNWSrc, 1, 1}, {ir.IPProto, 6, 7}, {ir.IPFrag, 2, 2}, {ir.IPFrag, 0, 2}, {ir.ARPOp, 1, 0xff},
-		{ir.ARPOp, 0x101, 0xffff}, {ir.CTState, 0x40, 0x40}, {ir.TunID, 1, 0xffffff}, {ir.TunID, 1 << 32, ^uint64(0)},
-		{ir.EthType, 0x800, 0xffff}, {ir.VLANTCI, 0, 0x1000}, {ir.VLANTCI, 5, 0xfff}, {ir.VLANTCI, 0x1005, 0x1fff},
+		{ir.Reg0, 1, 1},
+		{ir.Metadata, 1, 1},
+		{ir.InPort, 1, 0xffff},
+		{ir.IPv6Label, 1, 1},
+		{ir.NDTarget, 1, 1},
+		{ir.PktMark, 1, 1},
+		{ir.TunFlags, 1, 1},
+		{ir.CTNWSrc, 1, 1},
+		{ir.IPProto, 6, 7},
+		{ir.IPFrag, 2, 2},
+		{ir.IPFrag, 0, 2},
+		{ir.ARPOp, 1, 0xff},
+		{ir.ARPOp, 0x101, 0xffff},
+		{ir.CTState, 0x40, 0x40},
+		{ir.TunID, 1, 0xffffff},
+		{ir.TunID, 1 << 32, ^uint64(0)},
+		{ir.EthType, 0x800, 0xffff},
+		{ir.VLANTCI, 0, 0x1000},
+		{ir.VLANTCI, 5, 0xfff},
+		{ir.VLANTCI, 0x1005, 0x1fff},
 	} {
 		f := Filter{Pref: 1, Handle: 1, Protocol: ProtocolIPv4, Match: ir.Match{}.Masked(c.field, c.value, c.mask), Actions: []Action{Drop{}}}
 		if _, err := AppendFilter(nil, Target{Block: 1}, &f); err == nil {

@@ -118,9 +118,9 @@ func decodeQdisc(b []byte) (Qdisc, bool) {
 	return q, true
 }
 
-// appendClsact appends the payload of RTM_NEWQDISC or RTM_DELQDISC for the clsact of a device.
-func appendClsact(b []byte, ifindex int, block uint32) []byte {
-	b = appendRawTcmsg(b, uint32(ifindex), handleClsact, parentClsact, 0)
+// clsactOf returns the payload of RTM_NEWQDISC or RTM_DELQDISC for the clsact of a device.
+func clsactOf(ifindex int, block uint32) []byte {
+	b := appendRawTcmsg(nil, uint32(ifindex), handleClsact, parentClsact, 0)
 	b = appendString(b, tcaKind, kindClsact)
 	if block != 0 {
 		b = appendU32(b, tcaIngressBlock, block)

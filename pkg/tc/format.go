@@ -258,7 +258,7 @@ func (k *key) text(value, mask ir.U128, args bool) string {
 		}
 		return fmt.Sprintf("%d/"+maskFormat, value.Lo, mask.Lo)
 	}
-	switch k.field {
+	switch k.field { //nolint:exhaustive // the others are numbers
 	case ir.EthDst, ir.EthSrc, ir.ARPSHA, ir.ARPTHA:
 		return masked(value, mask, 48, macString)
 	case ir.IPDst, ir.IPSrc, ir.ARPSPA, ir.ARPTPA, ir.TunDst, ir.TunSrc:
@@ -529,7 +529,7 @@ func optionsText(opts []GeneveOption) string {
 func (f *Filter) editArgs(e Edit) string {
 	v6 := f.etherType() == ProtocolIPv6
 	where, value, whole := e.Field.String(), "", e.Mask == e.Field.Ones()
-	switch e.Field {
+	switch e.Field { //nolint:exhaustive // pedit knows no others
 	case ir.EthSrc:
 		where, value = "eth src", macString(e.Value)
 	case ir.EthDst:

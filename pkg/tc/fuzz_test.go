@@ -15,7 +15,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	f.Add(appendClsact(nil, 3, 4))
+	f.Add(clsactOf(3, 4))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := bytes.Clone(b)
 		in, err := Decode(b)

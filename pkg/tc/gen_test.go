@@ -44,7 +44,7 @@ func (g *gen) mask(bits int) ir.U128 {
 		n := 1 + g.IntN(bits)
 		return ir.Ones(n).Shl(bits - n)
 	case 1:
-		if !g.tc && !(g.show && bits == 128) || bits <= 48 && bits != 32 {
+		if !g.tc && (!g.show || bits != 128) || bits <= 48 && bits != 32 {
 			if m := g.u128(bits); !m.IsZero() {
 				return m
 			}

@@ -3,6 +3,7 @@ package tc
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,7 +73,7 @@ func outline(b []byte) string {
 	var write func(b []byte, path []uint16)
 	write = func(b []byte, path []uint16) {
 		if !walk(b, func(typ uint16, data []byte) {
-			p := append(path[:len(path):len(path)], typ)
+			p := append(slices.Clip(path), typ)
 			fmt.Fprintf(&s, "%s%d", strings.Repeat("  ", len(path)), typ)
 			if nested(p) {
 				s.WriteString("\n")

@@ -14,8 +14,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/offloadd/offloadd/pkg/ir"
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/pkg/ir"
 )
 
 // A space is a network namespace of its own with two devices, v0 and v1, which share block 5, and lo.

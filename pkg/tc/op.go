@@ -25,10 +25,14 @@ type Op struct {
 	Filter *Filter // nil for Delete
 }
 
-// AddOp, ReplaceOp and DeleteOp return the operations.
-func AddOp(f *Filter) Op     { return Op{Add, f.Key(), f} }
+// AddOp returns the operation that installs f.
+func AddOp(f *Filter) Op { return Op{Add, f.Key(), f} }
+
+// ReplaceOp returns the operation that puts f in the place of the filter that has its key.
 func ReplaceOp(f *Filter) Op { return Op{Replace, f.Key(), f} }
-func DeleteOp(k Key) Op      { return Op{Verb: Delete, Key: k} }
+
+// DeleteOp returns the operation that removes the filter of a key.
+func DeleteOp(k Key) Op { return Op{Verb: Delete, Key: k} }
 
 // String returns the operation as one would type it after "tc filter", but for the target.
 func (o Op) String() string {

@@ -115,16 +115,16 @@ func (st *ActionState) times(o ShowOptions) string {
 		return ""
 	}
 	const perSecond = 100 // USER_HZ
-	var s string
+	var b strings.Builder
 	for _, x := range []struct {
 		word string
 		t    Ticks
 	}{{"installed", st.Installed}, {"used", st.LastUsed}, {"firstused", st.FirstUsed}, {"expires", st.Expires}} {
 		if x.t != 0 {
-			s += fmt.Sprintf(" %s %d sec", x.word, x.t/perSecond)
+			fmt.Fprintf(&b, " %s %d sec", x.word, x.t/perSecond)
 		}
 	}
-	return s
+	return b.String()
 }
 
 // show writes one action. Every module prints in its own way.
