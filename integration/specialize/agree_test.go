@@ -1,0 +1,58 @@
+package specialize
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/offloadd/offloadd/integration/specialize/topology"
+	"github.com/offloadd/offloadd/pkg/specialize"
+	"github.com/offloadd/offloadd/pkg/tc"
+)
+
+// specialised is the program of a topology as the daemon would have it.
+func specialised(t *topology.Topology) (*specialize.Rules, specialize.Input) {
+	rules := specialize.NewRules()
+	for _, o := range t.Owned {
+		rules.Replace(specialize.Owner{Row: o.Owner.Row, Part: o.Owner.Part}, o.Rules)
+	}
+	in := specialize.Input{Geneve: t.Geneve, TunnelDevice: &specialize.Device{Name: t.TunnelDevice.Name, Ifindex: t.TunnelDevice.Ifindex}}
+	for _, p := range t.Ports {
+		in.Ports = append(in.Ports, specialize.Port{
+			OFPort: p.OFPort, Device: specialize.Device{Name: p.Device.Name, Ifindex: p.Device.Ifindex}, Enter: true,
+		})
+	}
+	for _, x := range t.Tunnels {
+		if x.Type == "geneve" {
+			in.Tunnels = append(in.Tunnels, specialize.Tunnel{OFPort: x.OFPort, Remote: x.Remote, Local: x.Local})
+		}
+	}
+	return rules, in
+}
+
+// filters lowers a program for the judge.
+func filters(p *specialize.Program) Program {
+	var out Program
+	why := map[tc.Key]string{}
+	for _, f := range p.Filters() {
+		out.Filters = append(out.Filters, f.Filter)
+		if f.Reason != specialize.NoReason {
+			why[f.Key()] = f.Reason.String()
+		}
+	}
+	out.Why = func(f *tc.Filter) string { return why[f.Key()] }
+	return out
+}
+
+// What pkg/specialize makes of real programs forwards and drops packets as the rules do, and as the flows do, and leaves the others as
+// they came. It decides a good part of what filters can decide.
+func TestAgree(t *testing.T) {
+	d := drawn(t, 1+rand.Uint64N(1<<32), *topologiesFlag)
+	r := d.judge(t, "specialised", func(b *Bench) Program {
+		rules, in := specialised(b.Topology)
+		return filters(rules.Specialize(in))
+	})
+	report(t, "specialised", r)
+	if *packetFlag < 0 && *topologyFlag == "" && (r.Forwarded == 0 || r.Dropped == 0 || r.Tunnelled == 0) {
+		t.Errorf("nothing is decided: %v", r)
+	}
+}

@@ -1,0 +1,779 @@
+package specialize
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/offloadd/offloadd/pkg/ir"
+)
+
+// A walk makes one Program.
+type walk struct {
+	rules  *Rules
+	in     *Input
+	budget Budget
+	guards []Guard
+
+	ports   map[uint16]Device
+	tunnels map[uint16]*Tunnel
+
+	states     map[position][]*State
+	subroutine map[uint8]bool // tables that only set fields and come back
+	total      int            // rules so far
+	truncated  bool
+}
+
+// position is what all packets of a state have in common whatever the chain reads.
+type position struct {
+	table          uint8
+	etherType      uint16
+	tracked        bool
+	zone           uint16
+	tunnelled      bool
+	ttlDec, ttlMin uint8
+}
+
+// maxChains is how many chains a packet may pass; the kernel drops one that is sent to another chain for the 17th time.
+const maxChains = 15
+
+// Specialize makes the chains for what is known of the node. It keeps nothing of in; the result refers to rules of p.
+func (p *Rules) Specialize(in Input) *Program {
+	w := &walk{
+		rules: p, in: &in, guards: guards(),
+		ports: map[uint16]Device{}, tunnels: map[uint16]*Tunnel{},
+		states: map[position][]*State{}, subroutine: map[uint8]bool{},
+	}
+	w.budget.ChainRules = cmp.Or(in.Budget.ChainRules, defaultChainRules)
+	w.budget.TotalRules = cmp.Or(in.Budget.TotalRules, defaultTotalRules)
+	ports, tunnels := slices.Clone(in.Ports), slices.Clone(in.Tunnels)
+	slices.SortFunc(ports, func(a, b Port) int { return cmp.Compare(a.OFPort, b.OFPort) })
+	slices.SortFunc(tunnels, func(a, b Tunnel) int { return cmp.Compare(a.OFPort, b.OFPort) })
+	for _, x := range ports {
+		w.ports[x.OFPort] = x.Device
+	}
+	if in.TunnelDevice != nil && in.Geneve != 0 {
+		for i := range tunnels {
+			w.tunnels[tunnels[i].OFPort] = &tunnels[i]
+		}
+	}
+	out := &Program{Guards: w.guards}
+	for _, x := range ports {
+		if x.Enter {
+			out.Entries = append(out.Entries, w.enter(x.OFPort, x.Device, nil)...)
+		}
+	}
+	for i := range tunnels {
+		if t := w.tunnels[tunnels[i].OFPort]; t != nil {
+			out.Entries = append(out.Entries, w.enter(t.OFPort, *in.TunnelDevice, t)...)
+		}
+	}
+	out.Truncated = w.truncated
+	out.finish()
+	return out
+}
+
+// enter walks chain 0 of packets that arrive by a port.
+func (w *walk) enter(port uint16, dev Device, tunnel *Tunnel) []*Entry {
+	var all []*Entry
+	for _, etherType := range []uint16{etherTypeIPv4, etherTypeIPv6} {
+		m := w.arrival(port, etherType, tunnel)
+		m.chain(func() { m.lookup(0, nil) })
+		all = append(all, &Entry{Port: port, Device: dev, Tunnel: tunnel, EtherType: etherType, Rules: m.rules})
+	}
+	return all
+}
+
+// arrival returns a machine with a packet that has just arrived.
+func (w *walk) arrival(port, etherType uint16, tunnel *Tunnel) *machine {
+	m := &machine{walk: w, state: &State{EtherType: etherType, ttlMin: minTTL, Tunnelled: tunnel != nil}}
+	for f := ir.Field(1); f < ir.XReg0; f++ {
+		m.field[f] = constant(f, ir.U128{}) // registers, connection, tunnel, and headers that a packet of this type does not have
+	}
+	for _, f := range asked {
+		if f < ir.TunID {
+			m.field[f] = original(f)
+		}
+	}
+	m.field[ir.IPv6Label], m.field[ir.NDTarget], m.field[ir.NDSLL], m.field[ir.NDTLL] = value{}, value{}, value{}, value{}
+	m.field[ir.PktMark], m.field[ir.TunFlags] = value{}, value{}
+	m.field[ir.EthType] = constant(ir.EthType, ir.U64(uint64(etherType)))
+	absent := onlyIPv6
+	if etherType == etherTypeIPv6 {
+		absent = onlyIPv4
+	}
+	for _, f := range absent {
+		m.field[f] = constant(f, ir.U128{})
+	}
+	m.field[ir.InPort] = constant(ir.InPort, ir.U64(uint64(port)))
+	if tunnel != nil {
+		m.field[ir.TunID] = value{known: ir.TunID.Ones().AndNot(ir.Ones(24)), alias: ir.Ones(24), src: ir.TunID}
+		m.field[w.in.Geneve] = value{alias: ir.Ones(32), src: ir.TunMetadata0}
+		for f, addr := range tunnelAddrs(tunnel) {
+			m.field[f] = constant(f, addr)
+			m.cube[f].val, m.cube[f].mask = addr, f.Ones()
+		}
+	}
+	m.begin()
+	return m
+}
+
+// The fields that packets of one address family have and those of the other have not.
+var (
+	onlyIPv4 = []ir.Field{ir.IPSrc, ir.IPDst, ir.ICMPType, ir.ICMPCode}
+	onlyIPv6 = []ir.Field{ir.IPv6Src, ir.IPv6Dst, ir.IPv6Label, ir.ICMPv6Type, ir.ICMPv6Code, ir.NDTarget, ir.NDSLL, ir.NDTLL}
+)
+
+// tunnelAddrs returns the outer addresses of packets that arrive by a tunnel.
+func tunnelAddrs(t *Tunnel) map[ir.Field]ir.U128 {
+	src, dst := ir.TunSrc, ir.TunDst
+	if t.Remote.Is6() {
+		src, dst = ir.TunIPv6Src, ir.TunIPv6Dst
+	}
+	return map[ir.Field]ir.U128{src: ir.FromBytes(t.Remote.AsSlice()), dst: ir.FromBytes(t.Local.AsSlice())}
+}
+
+// begin makes what the machine holds the beginning of a chain.
+func (m *machine) begin() {
+	for f := ir.Field(1); f < ir.XReg0; f++ {
+		m.inherited[f] = f.Ones()
+		m.hash ^= m.field[f].hash(f)
+	}
+	m.here = moment{ttlDec: m.state.ttlDec, ttlMin: m.state.ttlMin}
+	m.cuts = map[uint64]struct{}{}
+}
+
+// chain walks until no more cuts are found.
+func (m *machine) chain(start func()) {
+	for {
+		m.rules, m.height, m.restart, m.full = nil, 0, false, false
+		m.reads, m.notPorts = [256]ir.U128{}, map[uint16]struct{}{}
+		m.joins = map[uint64]*join{}
+		mark, here := len(m.trail), m.here
+		start()
+		m.back(mark)
+		m.here = here
+		if !m.restart {
+			break
+		}
+	}
+	m.total += len(m.rules)
+}
+
+// A frame is what is left to do when a table has been dealt with.
+type frame struct {
+	rest []ir.Action
+	next *frame
+}
+
+// effective reports whether actions can make a difference to what becomes of the packet, if nothing comes after them.
+func effective(actions []ir.Action) bool {
+	for _, a := range actions {
+		switch a.(type) {
+		case ir.Set, ir.Move, ir.Push, ir.Pop, ir.CTClear, ir.StripVLAN, ir.PushVLAN, ir.Note, ir.Conjunction:
+		case ir.Output, ir.Resubmit, ir.DecTTL, ir.CT, ir.Clone, ir.Group, ir.Controller, ir.Learn, ir.Meter, ir.SetQueue,
+			ir.CheckPktLarger, ir.Sample, ir.Bundle:
+			return true
+		}
+	}
+	return false
+}
+
+// returns reports whether a table only sets fields, as far as one can see from its rules.
+func (w *walk) returns(table uint8) bool {
+	sub, known := w.subroutine[table]
+	if known {
+		return sub
+	}
+	w.subroutine[table] = false // while this is found out; tables in a circle deliver
+	sub = true
+	for _, b := range w.rules.tables[table].buckets {
+		for _, list := range b.rules {
+			for _, r := range list {
+				for _, a := range r.Actions {
+					if next, ok := a.(ir.Resubmit); ok {
+						sub = sub && w.returns(next.Table)
+					} else {
+						sub = sub && !effective([]ir.Action{a})
+					}
+				}
+			}
+		}
+	}
+	w.subroutine[table] = sub
+	return sub
+}
+
+// leaf adds a rule for all packets of the cube.
+func (m *machine) leaf(v Verdict) {
+	if m.restart || m.full {
+		return
+	}
+	if len(m.rules) >= m.budget.ChainRules || m.total+len(m.rules) >= m.budget.TotalRules {
+		m.full, m.truncated = true, true
+		return
+	}
+	match := m.match()
+	for i, t := range match {
+		whole := t.Field == ir.TunID && t.Mask == ir.Ones(24)
+		switch {
+		case whole:
+			match[i].Mask = ir.TunID.Ones() // the other bits are 0
+		case t.Field == ir.TunID, t.Field == ir.CTLabel && m.in.Caps.WholeLabel && t.Mask != t.Field.Ones():
+			// flower compares the VNI as a whole, and mlx5 labels.
+			v = Punt{NoKey}
+			match = slices.Delete(slices.Clone(match), i, i+1)
+		default:
+			continue
+		}
+		break
+	}
+	var path []*Rule
+	for c := m.here.path; c != nil; c = c.before {
+		path = append(path, c.rule)
+	}
+	slices.Reverse(path)
+	m.rules = append(m.rules, Leaf{Match: match, Verdict: v, Path: path})
+}
+
+func (m *machine) punt(r Reason) { m.leaf(Punt{r}) }
+
+// maxResubmits bounds a path; Open vSwitch has a bound of 4096 resubmits (MAX_RESUBMITS).
+const maxResubmits = 1024
+
+// joinLeaves is how many rules a chain may have twice before what follows becomes a chain of its own.
+const joinLeaves = 16
+
+// lookup looks the packet up in a table and goes on with next.
+func (m *machine) lookup(table uint8, next *frame) {
+	if m.here.resubmits++; m.here.resubmits > maxResubmits {
+		m.punt(TooDeep)
+		return
+	}
+	if next != nil || m.here.output != nil || m.here.stack != nil || m.returns(table) {
+		m.branch(table, next)
+		return
+	}
+	key := mix(m.hash ^ uint64(table)<<32 ^ uint64(m.here.ttlDec)<<8 ^ uint64(m.here.ttlMin))
+	if _, cut := m.cuts[key]; cut {
+		m.boundary(table, m.state.Tracked, m.state.Zone, func(s *State) Verdict { return Goto{s} })
+		return
+	}
+	j := m.joins[key]
+	if j == nil {
+		j = &join{}
+		m.joins[key] = j
+		before := len(m.rules)
+		m.branch(table, next)
+		j.leaves = len(m.rules) - before
+		return
+	}
+	if j.visits++; j.leaves*j.visits >= joinLeaves && j.leaves >= 4 {
+		m.cuts[key] = struct{}{}
+		m.restart = true
+		return
+	}
+	m.branch(table, next)
+}
+
+// branch takes the rules of a table that the packet may meet, one after the other.
+func (m *machine) branch(table uint8, next *frame) {
+	rules := m.candidates(table)
+	var previous *Rule
+	for i, r := range rules {
+		if m.restart || m.full {
+			return
+		}
+		switch {
+		case r.conj != nil:
+			continue
+		case previous != nil && previous.Priority == r.Priority && previous.Match.Equal(r.Match):
+			continue // the bridge has the first
+		}
+		previous = r
+		if r.isConj {
+			if m.conjunction(rules, i, next) {
+				return
+			}
+			continue
+		}
+		needs, a := m.ask(r.Match)
+		if a == never {
+			continue
+		}
+		m.take(r, needs, a, next)
+		if a == always {
+			return
+		}
+	}
+	m.resume(next)
+}
+
+// take goes the way of a rule.
+func (m *machine) take(r *Rule, needs []need, a answer, next *frame) {
+	mark, here := len(m.trail), m.here
+	m.here.path = &pathCell{r, m.here.path}
+	switch {
+	case !m.assume(needs):
+	case a == unable:
+		m.punt(NoKey)
+	default:
+		m.execute(r.Actions, next)
+	}
+	m.back(mark)
+	m.here = here
+}
+
+// maxProduct bounds the rules that one conjunctive match becomes.
+const maxProduct = 4096
+
+// conjunction takes rules[at], which asks for a conjunction, with each combination of its members. It reports whether all packets
+// of the cube have gone that way.
+func (m *machine) conjunction(rules []*Rule, at int, next *frame) (all bool) {
+	r := rules[at]
+	own, a := m.ask(r.Match)
+	if a == never {
+		return false
+	}
+	type member struct {
+		rule  *Rule
+		needs []need
+		a     answer
+	}
+	var dims [][]member
+	for _, x := range rules {
+		for _, c := range x.conj {
+			if c.ID != r.conjID || x.Priority != r.Priority {
+				continue
+			}
+			for len(dims) < int(c.N) {
+				dims = append(dims, nil)
+			}
+			if needs, a := m.ask(x.Match); a != never {
+				dims[c.Clause] = append(dims[c.Clause], member{x, needs, a})
+			}
+		}
+	}
+	product := 1
+	for _, d := range dims {
+		product *= len(d)
+		if product > maxProduct {
+			m.take(r, own, unable, nil)
+			return a == always
+		}
+	}
+	if len(dims) == 0 || product == 0 {
+		return false
+	}
+	chosen := make([]member, len(dims))
+	var combine func(dim int)
+	combine = func(dim int) {
+		if m.restart || m.full || all {
+			return
+		}
+		if dim < len(dims) {
+			for _, c := range dims[dim] {
+				chosen[dim] = c
+				combine(dim + 1)
+			}
+			return
+		}
+		mark, here := len(m.trail), m.here
+		result, possible := a, m.assume(own)
+		for _, c := range chosen {
+			if !possible {
+				break
+			}
+			needs, b := m.ask(c.rule.Match) // under what the others ask
+			if b == never {
+				possible = false
+				break
+			}
+			result = worse(result, worse(b, c.a))
+			m.here.path = &pathCell{c.rule, m.here.path}
+			possible = m.assume(needs)
+		}
+		if possible {
+			m.take(r, nil, result, next)
+			all = result == always
+		}
+		m.back(mark)
+		m.here = here
+	}
+	combine(0)
+	return all
+}
+
+// worse returns the one of two answers that says less.
+func worse(a, b answer) answer {
+	switch {
+	case a == unable || b == unable:
+		return unable
+	case a == maybe || b == maybe:
+		return maybe
+	}
+	return always
+}
+
+// candidates returns the rules of a table that the packet may meet as far as their indexes tell, the largest priority first.
+func (m *machine) candidates(table uint8) []*Rule {
+	t := &m.walk.rules.tables[table]
+	var lists [][]*Rule
+	dp := &m.field[ir.Metadata]
+	port := &m.field[ir.InPort]
+	known := dp.known == ir.Metadata.Ones()
+	for key, b := range t.buckets {
+		if key.field != 0 {
+			m.read(key.field, key.field.Ones())
+		}
+		if key.field == ir.Metadata && known && key.value != dp.val.Lo || key.field == ir.InPort && key.value != port.val.Lo {
+			continue
+		}
+		lists = m.ofBucket(lists, b)
+	}
+	switch len(lists) {
+	case 0:
+		return nil
+	case 1:
+		return lists[0]
+	case 2:
+		return merge(lists...)
+	}
+	all := slices.Concat(lists...)
+	slices.SortStableFunc(all, compareRules)
+	return all
+}
+
+// ofBucket adds the lists of b that the packet's logical ports allow.
+func (m *machine) ofBucket(lists [][]*Rule, b *bucket) [][]*Rule {
+	for _, f := range [...]ir.Field{0, regOutport, regInport} {
+		if b.byPort[f] == 0 {
+			continue
+		}
+		if f == 0 {
+			lists = append(lists, b.list(secondary{}))
+			continue
+		}
+		v := &m.field[f]
+		m.read(f, f.Ones())
+		if v.known == f.Ones() {
+			if l := b.list(secondary{f, uint32(v.val.Lo)}); len(l) > 0 {
+				lists = append(lists, l)
+			}
+			continue
+		}
+		for key := range b.rules {
+			if key.field == f {
+				lists = append(lists, b.list(key))
+			}
+		}
+	}
+	return lists
+}
+
+// resume goes on with what is left.
+func (m *machine) resume(next *frame) {
+	switch {
+	case next != nil:
+		m.execute(next.rest, next.next)
+	case m.here.output != nil:
+		m.leaf(m.here.output)
+	default:
+		m.leaf(Drop{})
+	}
+}
+
+// execute executes actions and goes on with next.
+func (m *machine) execute(actions []ir.Action, next *frame) {
+	for i, a := range actions {
+		rest := actions[i+1:]
+		alone := next == nil && !effective(rest) // nothing that follows makes a difference
+		reason := NoReason
+		switch a := a.(type) {
+		case ir.Resubmit:
+			switch {
+			case m.walk.rules.learns[a.Table] > 0:
+				reason = LearnedTable
+			case alone:
+				m.lookup(a.Table, nil)
+				return
+			case !m.returns(a.Table) && effective(rest):
+				reason = SeveralCopies
+			default:
+				m.lookup(a.Table, &frame{rest, next})
+				return
+			}
+		case ir.Clone:
+			if alone {
+				m.execute(a.Actions, nil)
+				return
+			}
+			reason = SeveralCopies
+		case ir.CT:
+			if reason = m.tracks(a); reason == NoReason && (!alone || m.here.output != nil) {
+				reason = SeveralCopies
+			}
+			if reason == NoReason {
+				m.track(a)
+				return
+			}
+		case ir.Output:
+			reason = m.output(a.Port)
+		case ir.Set:
+			m.load(a)
+		case ir.Move:
+			m.put(a.Dst, m.get(a.Src))
+		case ir.Push:
+			m.push(a.Sub)
+		case ir.Pop:
+			if !m.pop(a.Sub) {
+				reason = TooDeep
+			}
+		case ir.CTClear:
+			m.untrack()
+		case ir.DecTTL:
+			reason = m.decTTL()
+		case ir.StripVLAN:
+			if v := m.get(ir.Whole(ir.VLANTCI)); v.known != ir.VLANTCI.Ones() || !v.val.IsZero() {
+				reason = VLANTag
+			}
+		case ir.PushVLAN:
+			reason = VLANTag
+		case ir.Group:
+			reason = SelectGroup
+		case ir.Controller:
+			reason = PacketIn
+		case ir.Learn:
+			reason = Learns
+		case ir.Meter:
+			reason = Metered
+		case ir.SetQueue:
+			reason = Queued
+		case ir.CheckPktLarger:
+			reason = PacketSize
+		case ir.Sample:
+			reason = Sampled
+		case ir.Bundle:
+			reason = Failover
+		case ir.Note, ir.Conjunction:
+		}
+		if reason != NoReason {
+			m.punt(reason)
+			return
+		}
+	}
+	m.resume(next)
+}
+
+// untrack forgets the connection.
+func (m *machine) untrack() {
+	for f := ir.CTState; f <= ir.CTTPDst; f++ {
+		m.set(f, constant(f, ir.U128{}), f.Ones())
+	}
+}
+
+// decTTL decrements the TTL, and leaves packets whose TTL does not suffice to Open vSwitch.
+func (m *machine) decTTL() Reason {
+	m.read(ir.IPTTL, ir.IPTTL.Ones())
+	v := m.field[ir.IPTTL]
+	if v.known == ir.Ones(8) {
+		if v.val.Lo <= 1 {
+			return ShortTTL
+		}
+		m.set(ir.IPTTL, constant(ir.IPTTL, ir.U64(v.val.Lo-1)), ir.Ones(8))
+		return NoReason
+	}
+	if !v.isOriginal(ir.IPTTL, ir.Ones(8)) {
+		return CopiedField
+	}
+	for ; m.here.ttlMin < m.here.ttlDec+2; m.here.ttlMin++ {
+		ttl, c := ir.U64(uint64(m.here.ttlMin)), m.cube[ir.IPTTL]
+		if !c.val.Xor(ttl).And(c.mask).IsZero() {
+			continue // not in the cube
+		}
+		mark := len(m.trail)
+		if m.assume([]need{{ir.IPTTL, ttl, ir.Ones(8)}}) {
+			m.punt(ShortTTL)
+		}
+		m.back(mark)
+	}
+	m.here.ttlDec++
+	return NoReason
+}
+
+// tracks says why filters cannot do what a ct action does.
+func (m *machine) tracks(a ir.CT) Reason {
+	switch {
+	case a.Commit, a.Force, len(a.Exec) > 0, a.Alg != 0, a.Table == ir.NoTable:
+		return Commits
+	case a.NAT != nil:
+		return Translates
+	case m.walk.rules.learns[a.Table] > 0:
+		return LearnedTable
+	case m.here.output != nil:
+		return SeveralCopies
+	}
+	return NoReason
+}
+
+// The bits of ct_state, see ovs-fields(7).
+const (
+	ctNew = 1 << iota
+	ctEst
+	ctRel
+	ctRpl
+	ctInv
+	ctTrk
+	ctSNAT
+	ctDNAT
+)
+
+// track asks the connection tracker and goes on, for packets of established connections, in a chain of its own.
+func (m *machine) track(a ir.CT) {
+	zone := a.Zone
+	if a.ZoneFrom.Field != 0 {
+		v := m.get(a.ZoneFrom)
+		if v.known != ir.Ones(a.ZoneFrom.N) {
+			m.punt(NoKey)
+			return
+		}
+		zone = uint16(v.val.Lo)
+	}
+	mark := len(m.trail)
+	m.untrack()
+	for _, f := range carriers { // what they stood for is not to be had any more
+		v := m.field[f]
+		if lost := v.alias; !lost.IsZero() && v.src >= ir.CTState && v.src <= ir.CTTPSrc {
+			m.read(f, lost)
+			v.alias = ir.U128{}
+			m.set(f, v, lost)
+		}
+	}
+	// A connection that an application-level gateway expects is related for Open vSwitch, as long as it lasts, and established for
+	// flower. OVN has no such gateways: tracks refuses them.
+	m.set(ir.CTState, value{known: ir.U64(ctNew | ctEst | ctRel | ctInv | ctTrk), val: ir.U64(ctEst | ctTrk), alias: ir.U64(ctRpl), src: ir.CTState}, ir.CTState.Ones())
+	m.set(ir.CTMark, original(ir.CTMark), ir.CTMark.Ones())
+	m.set(ir.CTLabel, original(ir.CTLabel), ir.CTLabel.Ones())
+	m.set(ir.CTZone, constant(ir.CTZone, ir.U64(uint64(zone))), ir.CTZone.Ones())
+	for f := ir.CTNWSrc; f <= ir.CTTPDst; f++ {
+		m.set(f, value{}, f.Ones())
+	}
+	m.boundary(a.Table, true, zone, func(s *State) Verdict { return Lookup{zone, s} })
+	m.back(mark)
+}
+
+// boundary ends the path: packets go on in the chain of what is known now.
+func (m *machine) boundary(table uint8, tracked bool, zone uint16, verdict func(*State) Verdict) {
+	if m.depth >= maxChains {
+		m.punt(TooDeep)
+		return
+	}
+	at := position{table, m.state.EtherType, tracked, zone, m.state.Tunnelled, m.here.ttlDec, m.here.ttlMin}
+	s := m.known(at)
+	if s == nil {
+		s = m.explore(at)
+	}
+	for _, r := range s.reads {
+		m.read(r.field, r.mask)
+	}
+	if !m.inherited[ir.InPort].IsZero() {
+		for _, p := range s.notPorts {
+			m.notPorts[p] = struct{}{}
+		}
+	}
+	if m.depth+1+s.height > maxChains {
+		m.punt(TooDeep)
+		return
+	}
+	if reason, only := s.puntsOnly(); only {
+		m.punt(reason) // without asking anybody
+		return
+	}
+	m.height = max(m.height, s.height+1)
+	m.leaf(verdict(s))
+}
+
+// puntsOnly reports whether nothing is decided in the chain, and the first reason.
+func (s *State) puntsOnly() (Reason, bool) {
+	reason := NewConnection
+	for i := range s.Rules {
+		p, ok := s.Rules[i].Verdict.(Punt)
+		if !ok {
+			return 0, false
+		}
+		if reason == NewConnection {
+			reason = p.Reason
+		}
+	}
+	return reason, true
+}
+
+// known returns the state at a position that the packet is in, if there is one.
+func (m *machine) known(at position) *State {
+	for _, s := range m.states[at] {
+		if s.holds(m) {
+			return s
+		}
+	}
+	return nil
+}
+
+// holds reports whether the packet is in state s, as far as it matters there.
+func (s *State) holds(m *machine) bool {
+	for i := range s.reads {
+		r := &s.reads[i]
+		if !r.value.same(&m.field[r.field], r.mask) {
+			return false
+		}
+	}
+	for _, p := range s.notPorts {
+		if m.field[ir.InPort].val.Lo == uint64(p) {
+			return false
+		}
+	}
+	return true
+}
+
+// explore walks the chain of what is known now.
+func (m *machine) explore(at position) *State {
+	s := &State{
+		Table: at.table, EtherType: at.etherType, Tracked: at.tracked, Zone: at.zone, Tunnelled: at.tunnelled,
+		ttlDec: at.ttlDec, ttlMin: at.ttlMin,
+	}
+	c := &machine{walk: m.walk, depth: m.depth + 1, state: s, field: m.field}
+	c.begin()
+	c.chain(func() { c.branch(at.table, nil) })
+	s.Rules, s.Truncated, s.height = c.rules, c.full, c.height
+	for f := ir.Field(1); f < ir.XReg0; f++ {
+		if mask := c.reads[f]; !mask.IsZero() {
+			s.reads = append(s.reads, read{f, mask, m.field[f]})
+		}
+	}
+	for p := range c.notPorts {
+		s.notPorts = append(s.notPorts, p)
+	}
+	slices.Sort(s.notPorts)
+	s.ID = s.identity()
+	m.states[at] = append(m.states[at], s)
+	return s
+}
+
+// identity hashes what the state is.
+func (s *State) identity() uint64 {
+	h := uint64(s.Table)<<32 | uint64(s.EtherType)<<16 | uint64(s.Zone)
+	for i, b := range []bool{s.Tracked, s.Tunnelled} {
+		if b {
+			h ^= 1 << (40 + i)
+		}
+	}
+	h = mix(h ^ uint64(s.ttlDec)<<48 ^ uint64(s.ttlMin)<<56)
+	for i := range s.reads {
+		r := &s.reads[i]
+		v := r.value
+		v.known, v.val, v.alias = v.known.And(r.mask), v.val.And(r.mask), v.alias.And(r.mask)
+		h = mix(h ^ v.hash(r.field) ^ mix(r.mask.Hi) ^ r.mask.Lo)
+	}
+	for _, p := range s.notPorts {
+		h = mix(h ^ uint64(p))
+	}
+	return h
+}
