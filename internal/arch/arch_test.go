@@ -54,7 +54,9 @@ var rooms = map[string]room{
 	"pkg/compile":               {pure: true, imports: []string{"pkg/ir", "pkg/logical", "pkg/sb", "pkg/chassis", "pkg/openflow"}},
 	"pkg/openflow":              {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/openflow/openflowtest": {},
-	"pkg/apply":                 {pure: true, imports: []string{"pkg/ir", "pkg/openflow"}, doors: []string{"flows.go"}},
+	"pkg/apply": {
+		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go"},
+	},
 
 	"pkg/trace": {pure: true, imports: []string{
 		"pkg/ir", "pkg/eval", "pkg/logical", "pkg/openflow", "pkg/sb", "pkg/chassis", "pkg/compile", "pkg/reason",

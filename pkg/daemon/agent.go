@@ -13,6 +13,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/apply"
 	"github.com/offloadd/offloadd/pkg/chassis"
 	"github.com/offloadd/offloadd/pkg/compile"
+	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/ovsdb"
 	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
 	"github.com/offloadd/offloadd/pkg/pinctrl"
@@ -29,6 +30,8 @@ type Agent struct {
 	south *database
 	flows *apply.Flows
 	punts *pinctrl.Responder
+	// offload puts the program into TC filters; nil if that is off.
+	offload *offload
 
 	store  *sb.Store
 	sw     *chassis.Switch
@@ -74,7 +77,7 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 	if err != nil {
 		return nil, err
 	}
-	return &Agent{
+	a := &Agent{
 		config:   config,
 		log:      log,
 		ovs:      newDatabase("Open_vSwitch", ovs),
@@ -88,18 +91,26 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 		logged:   map[string]struct{}{},
 		ended:    make(chan struct{}),
 		commands: make(chan command),
-	}, nil
+	}
+	if config.Offload == offloadDirect {
+		a.offload = newOffload(log, config.TCSoftware)
+	}
+	return a, nil
 }
 
 // Tasks returns what must run for the agent to work.
 func (a *Agent) Tasks() []Task {
-	return []Task{
+	tasks := []Task{
 		{"open-vswitch-database", a.ovs.client.Run},
 		{"southbound-database", a.south.run},
 		{"flows", a.flows.Run},
 		{"packet-ins", a.punts.Run},
 		{"agent", a.run},
 	}
+	if a.offload != nil {
+		tasks = append(tasks, Task{"offload", a.offload.Run})
+	}
+	return tasks
 }
 
 // Recompute asks for a full recompute, and returns when the turn that does it is over. It may be called from any goroutine.
@@ -136,6 +147,10 @@ func (a *Agent) do(f func()) error {
 func (a *Agent) run(ctx context.Context) error {
 	defer close(a.ended)
 	var wake <-chan time.Time
+	var offloaded <-chan struct{}
+	if a.offload != nil {
+		offloaded = a.offload.changed
+	}
 	for {
 		var cmd *command
 		select {
@@ -150,6 +165,7 @@ func (a *Agent) run(ctx context.Context) error {
 		case r := <-a.south.results:
 			a.result(a.south, r)
 		case <-a.flows.Changed():
+		case <-offloaded:
 		case <-wake:
 		case c := <-a.commands:
 			c.run()
@@ -248,7 +264,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	a.ovs.transact(ctx, operations(a.plan.OVSOps))
 	a.south.transact(ctx, operations(a.plan.SBOps))
 
-	if a.plan.Waiting && a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent {
+	if a.plan.Waiting && a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent && a.offloadedAll() {
 		return time.Nanosecond // this turn had nothing for the bridge, so the next finds it installed
 	}
 	next := a.ovs.waits(now)
@@ -285,12 +301,17 @@ func (a *Agent) reflected() uint64 {
 // acknowledge finds out up to which turn everything is installed. A turn that had nothing for the bridge is installed
 // when those before it are.
 func (a *Agent) acknowledge(s apply.Status) {
+	installed := s.AckedTurn
+	if a.offload != nil && !a.offloadedAll() {
+		o, _ := a.offload.Status()
+		installed = min(installed, o.AckedTurn)
+	}
 	switch {
 	case !s.Installed:
-	case s.AckedTurn >= a.sent:
+	case installed >= a.sent:
 		a.acked = a.turn - 1
 	default:
-		a.acked = max(a.acked, s.AckedTurn)
+		a.acked = max(a.acked, installed)
 	}
 	for _, r := range a.flows.TakeRefused() {
 		rows := make([]string, len(r.Rows))
@@ -380,6 +401,7 @@ func (a *Agent) program(status apply.Status) {
 	}
 	complete := !a.compiled || a.recompute
 	if !complete && len(a.delta.Changes) == 0 && in == a.input && len(a.zones) == 0 {
+		a.seeScenery(in)
 		return
 	}
 	batch := apply.Batch{Turn: a.turn, Complete: complete, FlushZones: a.zones}
@@ -395,6 +417,8 @@ func (a *Agent) program(status apply.Status) {
 	a.skips()
 	if len(batch.Replacements) > 0 || complete || len(batch.FlushZones) > 0 {
 		a.put(batch)
+	} else {
+		a.seeScenery(in)
 	}
 }
 
@@ -431,6 +455,38 @@ func replacement(r compile.Replacement) apply.Replacement {
 func (a *Agent) put(b apply.Batch) {
 	a.sent = b.Turn
 	a.flows.Put(b)
+	switch {
+	case a.offload == nil:
+	case a.plan.Local == nil:
+		a.offload.put(b, scenery{idle: "the chassis leaves"})
+	default:
+		a.offload.put(b, a.scenery(a.plan.Local, a.geneve()))
+	}
+}
+
+// geneve is the field of OVN's Geneve option that the rules use.
+func (a *Agent) geneve() ir.Field {
+	if g := a.flows.Status().Geneve; g != 0 {
+		return g
+	}
+	return a.input.Geneve
+}
+
+// seeScenery tells what the chains depend on besides the rules, if it has changed; the turn is installed when they are.
+func (a *Agent) seeScenery(in compile.Input) {
+	if a.offload != nil && a.offload.see(a.turn, a.scenery(in.Local, in.Geneve)) {
+		a.sent = a.turn
+		a.flows.Put(apply.Batch{Turn: a.turn})
+	}
+}
+
+// offloadedAll reports whether the filters of all turns are installed.
+func (a *Agent) offloadedAll() bool {
+	if a.offload == nil {
+		return true
+	}
+	s, put := a.offload.Status()
+	return s.AckedTurn >= put
 }
 
 // skips tells which rows make no flows although they should.

@@ -33,6 +33,10 @@ type Config struct {
 	LogLevel  string `json:"log_level,omitempty"`
 	// ChassisName overrides external_ids:system-id.
 	ChassisName string `json:"chassis_name,omitempty"`
+	// Offload is direct or off: whether the pipeline is put into TC filters on devices that can offload them.
+	Offload string `json:"offload,omitempty"`
+	// TCSoftware puts them on all devices, for tests: in software they are no gain.
+	TCSoftware bool `json:"tc_software,omitempty"`
 	// TLS holds the files for ssl remotes of the Southbound. Empty: those of the table SSL of the OVS database.
 	TLS TLSConfig `json:"tls,omitzero"`
 }
@@ -52,6 +56,7 @@ func DefaultConfig() Config {
 		StateDir:    "/var/lib/offloadd",
 		LogFormat:   "text",
 		LogLevel:    "info",
+		Offload:     offloadDirect,
 	}
 }
 
@@ -118,6 +123,14 @@ func (c Config) Check() (Config, error) {
 	case "debug", "info", "warn", "error":
 	default:
 		return c, fmt.Errorf("daemon config log_level %q: none of debug, info, warn, error", c.LogLevel)
+	}
+	switch c.Offload {
+	case offloadDirect, offloadOff:
+	default:
+		return c, fmt.Errorf("daemon config offload %q: neither direct nor off", c.Offload)
+	}
+	if c.TCSoftware && c.Offload == offloadOff {
+		return c, fmt.Errorf("daemon config tc_software: there are no filters with offload off")
 	}
 	set := 0
 	for _, f := range []string{c.TLS.PrivateKey, c.TLS.Certificate, c.TLS.CACertificate} {

@@ -21,6 +21,7 @@ type Summary struct {
 	Skipped    map[string]int
 	Refused    int            // Southbound rows
 	Rows       map[string]int // by Southbound table
+	Offload    []string       // lines for people
 }
 
 func (a *Agent) summary() Summary {
@@ -34,6 +35,11 @@ func (a *Agent) summary() Summary {
 		Skipped:    a.engine.Skipped(),
 		Refused:    a.store.Refused(),
 		Rows:       rowCounts(a.store),
+	}
+	s.Offload = []string{"offload: off"}
+	if a.offload != nil {
+		status, _ := a.offload.Status()
+		s.Offload = status.lines()
 	}
 	if l := a.plan.Local; l != nil {
 		s.Datapaths, s.Ports, s.Tunnels = len(l.Datapaths), len(l.Ports), len(l.Tunnels)
@@ -50,6 +56,9 @@ func (s Summary) String() string {
 	fmt.Fprintf(&out, "groups desired: %d\nmeters desired: %d\n", s.Bridge.Groups, s.Bridge.Meters)
 	fmt.Fprintf(&out, "local datapaths: %d\nlocal ports: %d\ntunnels: %d\nsouthbound rows refused: %d\n",
 		s.Datapaths, s.Ports, s.Tunnels, s.Refused)
+	for _, line := range s.Offload {
+		fmt.Fprintln(&out, line)
+	}
 	for _, table := range sortedKeys(s.Rows) {
 		fmt.Fprintf(&out, "rows of %s: %d\n", table, s.Rows[table])
 	}

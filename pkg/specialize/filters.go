@@ -3,6 +3,7 @@ package specialize
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/offloadd/offloadd/pkg/ir"
@@ -16,7 +17,8 @@ const (
 
 	prefExclude = 10  // the guards of the program: IPv4, and after it IPv6
 	prefRules   = 100 // the first level
-	prefEnd     = 0xffff
+	// PrefEnd is for the filter that punts what no other filter of the chain has.
+	PrefEnd = 0xffff
 )
 
 // geneveUDPPort is where Geneve packets arrive.
@@ -33,10 +35,11 @@ type Kind uint8
 
 // The kinds of filters.
 const (
-	KindGuard Kind = iota + 1 // punts what nothing else may see
-	KindEntry                 // a rule of chain 0
-	KindRule                  // a rule of another chain
-	KindEnd                   // the end of a chain
+	KindGuard  Kind = iota + 1 // punts what nothing else may see
+	KindEntry                  // a rule of chain 0
+	KindRule                   // a rule of another chain
+	KindEnd                    // the end of a chain
+	KindClosed                 // see Closed
 )
 
 // cookie says what a filter is: a chain's state, and the row that decided.
@@ -50,6 +53,19 @@ func cookie(kind Kind, state uint64, path []*Rule) tc.Cookie {
 		}
 	}
 	return c
+}
+
+// Closed returns the filter that punts everything that comes to a chain, or in chain 0 by a device, while its other filters are
+// being changed.
+func Closed(chain uint32, indev string) tc.Filter {
+	f := tc.Filter{
+		Chain: chain, Pref: PrefGuard, Handle: 1, Protocol: tc.ProtocolAll, Indev: indev,
+		Actions: []tc.Action{tc.Pass{}}, Cookie: cookie(KindClosed, 0, nil),
+	}
+	if chain != 0 {
+		f.Actions = []tc.Action{tc.CT{Clear: true}, tc.Pass{}}
+	}
+	return f
 }
 
 // IsOurs reports whether a filter has been made by this package, in this process or another.
@@ -108,7 +124,7 @@ func (p *Program) Filters() []Filter {
 		if !ended[s.Chain] {
 			ended[s.Chain] = true
 			l.add(tc.Filter{
-				Chain: s.Chain, Pref: prefEnd, Protocol: tc.ProtocolAll,
+				Chain: s.Chain, Pref: PrefEnd, Protocol: tc.ProtocolAll,
 				Actions: []tc.Action{tc.CT{Clear: true}, tc.Pass{}}, Cookie: cookie(KindEnd, 0, nil),
 			}, KindEnd, NewConnection, nil)
 		}
@@ -203,8 +219,16 @@ func (v *Output) actions(tracked bool) []tc.Action {
 		all = append(all, tc.TunnelUnset{})
 	}
 	if e := v.Encap; e != nil {
+		src := e.Tunnel.Local
+		switch {
+		case src.IsValid():
+		case e.Tunnel.Remote.Is6():
+			src = netip.IPv6Unspecified()
+		default:
+			src = netip.IPv4Unspecified()
+		}
 		all = append(all, tc.TunnelSet{
-			ID: e.VNI, Src: e.Tunnel.Local, Dst: e.Tunnel.Remote, DstPort: geneveUDPPort, TTL: tunnelTTL, NoCSum: e.Tunnel.NoCSum,
+			ID: e.VNI, Src: src, Dst: e.Tunnel.Remote, DstPort: geneveUDPPort, TTL: tunnelTTL, NoCSum: e.Tunnel.NoCSum,
 			Options: []tc.GeneveOption{{
 				Class: tc.OptionClass, Type: tc.OptionType, Data: string(binary.BigEndian.AppendUint32(nil, e.Option)),
 			}},

@@ -36,7 +36,8 @@ type Port struct {
 	Enter bool
 }
 
-// A Tunnel is a Geneve tunnel port: packets from Remote arrive by it, and it sends from Local to Remote.
+// A Tunnel is a Geneve tunnel port: packets from Remote to Local arrive by it, and it sends from Local to Remote. An invalid
+// Local is any address of the node, and the one that the route to Remote says.
 type Tunnel struct {
 	OFPort        uint16
 	Remote, Local netip.Addr

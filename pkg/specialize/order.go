@@ -1,6 +1,7 @@
 package specialize
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -61,17 +62,20 @@ type occupants struct {
 }
 
 // number gives each state a chain: as few as possible, such that no packet can be in two states of a chain, and always a larger
-// number than those that lead to it.
+// number than those that lead to it. What a state gets does not depend on the order of the walk, so that little changes when a
+// port comes or goes.
 func (p *Program) number() {
-	var taken []occupants
-	least := map[*State]int{}
-	raise := func(rules []Leaf, n int) {
-		for i := range rules {
-			if s := next(rules[i].Verdict); s != nil {
-				least[s] = max(least[s], n)
+	depth := map[*State]int{}
+	for _, s := range p.States { // those that lead to others come first
+		for i := range s.Rules {
+			if n := next(s.Rules[i].Verdict); n != nil {
+				depth[n] = max(depth[n], depth[s]+1)
 			}
 		}
 	}
+	slices.SortStableFunc(p.States, func(a, b *State) int { return cmp.Or(cmp.Compare(depth[a], depth[b]), cmp.Compare(a.ID, b.ID)) })
+	var taken []occupants
+	least := map[*State]int{}
 	for _, s := range p.States {
 		n := least[s]
 		for ; n < len(taken) && !taken[n].admit(s); n++ {
@@ -84,7 +88,11 @@ func (p *Program) number() {
 			taken = append(taken, o)
 		}
 		s.Chain = ChainBase + uint32(n)
-		raise(s.Rules, n+1)
+		for i := range s.Rules {
+			if next := next(s.Rules[i].Verdict); next != nil {
+				least[next] = max(least[next], n+1)
+			}
+		}
 	}
 }
 

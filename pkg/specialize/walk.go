@@ -129,7 +129,11 @@ func tunnelAddrs(t *Tunnel) map[ir.Field]ir.U128 {
 	if t.Remote.Is6() {
 		src, dst = ir.TunIPv6Src, ir.TunIPv6Dst
 	}
-	return map[ir.Field]ir.U128{src: ir.FromBytes(t.Remote.AsSlice()), dst: ir.FromBytes(t.Local.AsSlice())}
+	addrs := map[ir.Field]ir.U128{src: ir.FromBytes(t.Remote.AsSlice())}
+	if t.Local.IsValid() {
+		addrs[dst] = ir.FromBytes(t.Local.AsSlice())
+	}
+	return addrs
 }
 
 // begin makes what the machine holds the beginning of a chain.

@@ -1,0 +1,292 @@
+package apply
+
+import (
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/offloadd/offloadd/pkg/specialize"
+	"github.com/offloadd/offloadd/pkg/tc"
+)
+
+// A FilterTable knows what filters a block has, and plans the way to others.
+//
+// The kernel has no transactions. What changes is closed first: a filter before all others leaves the packets of the chain, or of
+// the device, to Open vSwitch, which has the whole policy. Then chains change from the last to the first, and at the end they are
+// opened again. Chains and devices that are new need no such filter, because their filters are added in the order in which they
+// are met: what is there of a decision list is right about the packets that it decides. The end of a chain that is not used any more is
+// left for a while, for packets that are on their way to it.
+type FilterTable struct {
+	filters map[tc.Key]*tc.Filter
+	byID    map[filterID]tc.Key
+	scopes  map[scope]int // filters in it, without those that close it
+	// indexes are the interface indexes that the names of devices stood for when their filters were added.
+	indexes map[string]int
+}
+
+// A scope is what is closed at once: a chain, or in chain 0 a device.
+type scope struct {
+	chain uint32
+	indev string
+}
+
+func scopeOf(f *tc.Filter) scope {
+	if f.Chain == 0 {
+		return scope{0, f.Indev}
+	}
+	return scope{chain: f.Chain}
+}
+
+// A filterID is what a filter asks for, and when.
+type filterID struct {
+	chain uint32
+	pref  uint16
+	asks  string
+}
+
+func idOf(f *tc.Filter) filterID {
+	b := binary.BigEndian.AppendUint16(nil, f.Protocol)
+	b = binary.BigEndian.AppendUint16(b, f.EncDstPort)
+	b = append(append(b, f.Indev...), 0)
+	for _, t := range f.Match {
+		b = append(b, byte(t.Field))
+		for _, x := range [...]uint64{t.Value.Hi, t.Value.Lo, t.Mask.Hi, t.Mask.Lo} {
+			b = binary.BigEndian.AppendUint64(b, x)
+		}
+	}
+	return filterID{f.Chain, f.Pref, string(b)}
+}
+
+// NewFilterTable returns the table of a block without filters.
+func NewFilterTable() *FilterTable {
+	return &FilterTable{
+		filters: map[tc.Key]*tc.Filter{}, byID: map[filterID]tc.Key{}, scopes: map[scope]int{}, indexes: map[string]int{},
+	}
+}
+
+// Len returns the number of filters.
+func (t *FilterTable) Len() int { return len(t.filters) }
+
+// Filter returns the installed filter of a key, nil if there is none. It must not be changed.
+func (t *FilterTable) Filter(k tc.Key) *tc.Filter { return t.filters[k] }
+
+// Closed returns the number of chains and devices that are closed.
+func (t *FilterTable) Closed() int {
+	n := 0
+	for k := range t.filters {
+		if k.Pref == specialize.PrefGuard {
+			n++
+		}
+	}
+	return n
+}
+
+// Installed notes that the block has f. The table keeps it.
+func (t *FilterTable) Installed(f *tc.Filter, ifindex int) {
+	t.forget(f.Key())
+	t.filters[f.Key()] = f
+	t.byID[idOf(f)] = f.Key()
+	if f.Pref != specialize.PrefGuard {
+		t.scopes[scopeOf(f)]++
+	}
+	if f.Indev != "" {
+		t.indexes[f.Indev] = ifindex
+	}
+}
+
+func (t *FilterTable) forget(k tc.Key) {
+	f := t.filters[k]
+	if f == nil {
+		return
+	}
+	delete(t.filters, k)
+	if id := idOf(f); t.byID[id] == k {
+		delete(t.byID, id)
+	}
+	if f.Pref != specialize.PrefGuard {
+		s := scopeOf(f)
+		if t.scopes[s]--; t.scopes[s] == 0 {
+			delete(t.scopes, s)
+		}
+	}
+}
+
+// Done notes that the kernel has done op.
+func (t *FilterTable) Done(op tc.Op, ifindex int) {
+	if op.Verb == tc.Delete {
+		t.forget(op.Key)
+		return
+	}
+	t.Installed(op.Filter, ifindex)
+}
+
+// A FilterPlan is the way to the desired filters. Its parts are done one after the other.
+type FilterPlan struct {
+	Close, Change, Open []tc.Op
+
+	// Retire are the ends of chains that nothing leads to any more. They are deleted when no packet can be on its way.
+	Retire []tc.Op
+}
+
+// Empty reports whether there is nothing to do.
+func (p *FilterPlan) Empty() bool {
+	return len(p.Close)+len(p.Change)+len(p.Open)+len(p.Retire) == 0
+}
+
+// Plan plans the way to desired, whose handles do not matter: they are given here. indexes are the interface indexes of devices by
+// name. In stuck are scopes that stay closed, because a filter of theirs is not to be had; nil: none.
+func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, stuck map[scope]struct{}) FilterPlan {
+	type change struct{ add, replace, del []tc.Op }
+	changes := map[scope]*change{}
+	in := func(s scope) *change {
+		c := changes[s]
+		if c == nil {
+			c = &change{}
+			changes[s] = c
+		}
+		return c
+	}
+	wanted := map[tc.Key]struct{}{}
+	wantedScopes := map[scope]struct{}{}
+	handles := t.handles()
+	var added []*tc.Filter
+	for i := range desired {
+		f := &desired[i]
+		s := scopeOf(f)
+		wantedScopes[s] = struct{}{}
+		key, there := t.byID[idOf(f)]
+		if there && f.Indev != "" && t.indexes[f.Indev] != indexes[f.Indev] {
+			there = false // of a device that is gone, whose name another one has now
+		}
+		if !there {
+			added = append(added, f)
+			continue
+		}
+		wanted[key] = struct{}{}
+		if old := t.filters[key]; !sameEffect(old, f) {
+			g := *f
+			g.Handle = key.Handle
+			in(s).replace = append(in(s).replace, tc.ReplaceOp(&g))
+		}
+	}
+	for _, f := range added {
+		g := *f
+		g.Handle = handles.next(f.Chain, f.Pref)
+		in(scopeOf(f)).add = append(in(scopeOf(f)).add, tc.AddOp(&g))
+	}
+	var p FilterPlan
+	for key, f := range t.filters {
+		if _, ok := wanted[key]; ok || f.Pref == specialize.PrefGuard {
+			continue
+		}
+		s := scopeOf(f)
+		if _, used := wantedScopes[s]; !used && f.Pref == specialize.PrefEnd {
+			p.Retire = append(p.Retire, tc.DeleteOp(key))
+			continue
+		}
+		in(s).del = append(in(s).del, tc.DeleteOp(key))
+	}
+	slices.SortFunc(p.Retire, func(a, b tc.Op) int { return compareFilterKeys(a.Key, b.Key) })
+
+	var fresh, changed, devices []scope
+	for _, s := range slices.SortedFunc(maps.Keys(changes), func(a, b scope) int {
+		return cmp.Or(cmp.Compare(b.chain, a.chain), cmp.Compare(a.indev, b.indev))
+	}) {
+		_, used := wantedScopes[s]
+		switch {
+		case t.scopes[s] > 0 && used:
+			changed = append(changed, s)
+		case s.chain == 0:
+			devices = append(devices, s)
+		default:
+			fresh = append(fresh, s)
+		}
+	}
+	closed := t.closed()
+	for _, s := range changed {
+		if _, already := closed[s]; !already {
+			f := specialize.Closed(s.chain, s.indev)
+			f.Handle = handles.next(f.Chain, f.Pref)
+			closed[s] = f.Key()
+			p.Close = append(p.Close, tc.AddOp(&f))
+		}
+	}
+	// Those that are used no more come last: what leads to them has changed by then.
+	order := slices.Concat(
+		slices.DeleteFunc(slices.Clone(fresh), func(s scope) bool { return t.scopes[s] > 0 }), changed, devices,
+		slices.DeleteFunc(slices.Clone(fresh), func(s scope) bool { return t.scopes[s] == 0 }),
+	)
+	for _, s := range order {
+		c := changes[s]
+		slices.SortFunc(c.del, func(a, b tc.Op) int { return compareFilterKeys(b.Key, a.Key) })
+		slices.SortFunc(c.replace, func(a, b tc.Op) int { return compareFilterKeys(a.Key, b.Key) })
+		slices.SortStableFunc(c.add, func(a, b tc.Op) int {
+			end := func(o tc.Op) int {
+				if o.Key.Chain != 0 && o.Key.Pref == specialize.PrefEnd {
+					return 0
+				}
+				return 1
+			}
+			return cmp.Or(cmp.Compare(end(a), end(b)), compareFilterKeys(a.Key, b.Key))
+		})
+		p.Change = append(p.Change, c.del...)
+		p.Change = append(p.Change, c.replace...)
+		p.Change = append(p.Change, c.add...)
+	}
+	for _, s := range slices.SortedFunc(maps.Keys(closed), func(a, b scope) int {
+		return cmp.Or(cmp.Compare(b.chain, a.chain), cmp.Compare(a.indev, b.indev))
+	}) {
+		if _, stays := stuck[s]; !stays {
+			p.Open = append(p.Open, tc.DeleteOp(closed[s]))
+		}
+	}
+	return p
+}
+
+// closed returns the filters that close scopes.
+func (t *FilterTable) closed() map[scope]tc.Key {
+	out := map[scope]tc.Key{}
+	for k, f := range t.filters {
+		if k.Pref == specialize.PrefGuard {
+			out[scopeOf(f)] = k
+		}
+	}
+	return out
+}
+
+func compareFilterKeys(a, b tc.Key) int {
+	return cmp.Or(cmp.Compare(a.Chain, b.Chain), cmp.Compare(a.Pref, b.Pref), cmp.Compare(a.Handle, b.Handle))
+}
+
+// sameEffect reports whether two filters with the same conditions do the same, and say the same of themselves.
+func sameEffect(a, b *tc.Filter) bool {
+	const given = tc.SkipHW | tc.SkipSW
+	return a.Cookie == b.Cookie && a.Flags&given == b.Flags&given && reflect.DeepEqual(a.Actions, b.Actions)
+}
+
+// A handleSet gives handles that are free.
+type handleSet struct {
+	used map[tc.Key]struct{}
+	last map[tc.Key]uint32 // by chain and pref
+}
+
+func (t *FilterTable) handles() *handleSet {
+	h := &handleSet{used: map[tc.Key]struct{}{}, last: map[tc.Key]uint32{}}
+	for k := range t.filters {
+		h.used[k] = struct{}{}
+	}
+	return h
+}
+
+func (h *handleSet) next(chain uint32, pref uint16) uint32 {
+	at := tc.Key{Chain: chain, Pref: pref}
+	for {
+		h.last[at]++
+		k := tc.Key{Chain: chain, Pref: pref, Handle: h.last[at]}
+		if _, used := h.used[k]; !used {
+			return k.Handle
+		}
+	}
+}

@@ -1,0 +1,440 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/offloadd/offloadd/pkg/apply"
+	"github.com/offloadd/offloadd/pkg/chassis"
+	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/specialize"
+	"github.com/offloadd/offloadd/pkg/tc"
+)
+
+// The values of Config.Offload.
+const (
+	offloadDirect = "direct" // filters of ours
+	offloadOff    = "off"
+)
+
+// tunnelDevice is the device that all Geneve tunnels of the kernel datapath share, for the port of IANA.
+const tunnelDevice = "genev_sys_6081"
+
+// A scenery is what the chains depend on besides rules. Two that are equal make equal chains of equal rules.
+type scenery struct {
+	ports   []sceneryPort
+	tunnels []specialize.Tunnel
+	geneve  ir.Field
+	// idle says why there should be no chains, "": there should.
+	idle string
+}
+
+type sceneryPort struct {
+	ofport uint16
+	iface  string
+}
+
+func (s *scenery) equal(o *scenery) bool {
+	return s.geneve == o.geneve && s.idle == o.idle && slices.Equal(s.ports, o.ports) && slices.Equal(s.tunnels, o.tunnels)
+}
+
+// An offload keeps the filters of the node as the program wants them: one loop, beside that of the bridge. The agent puts in what
+// it has compiled and hears up to which turn it is installed.
+type offload struct {
+	log *slog.Logger
+	// everywhere says that devices need not be able to offload.
+	everywhere bool
+
+	mu      sync.Mutex // guards what follows
+	batches []apply.Batch
+	scenery scenery
+	turn    uint64 // the last that was put
+	status  offloadStatus
+	current *specialize.Program
+
+	work    chan struct{}
+	changed chan struct{}
+	calls   chan func(context.Context)
+}
+
+// offloadStatus is how far an offload has come.
+type offloadStatus struct {
+	AckedTurn uint64
+	Idle      string // why there are no filters, "" if there are
+	Filters   apply.FilterStatus
+	States    int
+	Took      time.Duration // of the last specialisation
+	Err       error
+}
+
+func newOffload(log *slog.Logger, everywhere bool) *offload {
+	return &offload{
+		log: log, everywhere: everywhere,
+		work: make(chan struct{}, 1), changed: make(chan struct{}, 1), calls: make(chan func(context.Context)),
+	}
+}
+
+// put hands over what a turn has compiled, and the scenery. It never waits. The caller does not change b afterwards.
+func (o *offload) put(b apply.Batch, s scenery) {
+	o.mu.Lock()
+	if b.Complete {
+		o.batches = nil
+	}
+	if b.Complete || len(b.Replacements) > 0 || b.More {
+		o.batches = append(o.batches, b)
+	}
+	o.scenery, o.turn = s, b.Turn
+	o.mu.Unlock()
+	if !b.More {
+		poke(o.work)
+	}
+}
+
+// see hands over the scenery alone, if it has changed, for a turn that has compiled nothing. It reports whether it has.
+func (o *offload) see(turn uint64, s scenery) bool {
+	o.mu.Lock()
+	changed := !o.scenery.equal(&s)
+	if changed {
+		o.scenery, o.turn = s, turn
+	}
+	o.mu.Unlock()
+	if changed {
+		poke(o.work)
+	}
+	return changed
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Status returns how far the loop has come, and the last turn that was put.
+func (o *offload) Status() (s offloadStatus, put uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.status, o.turn
+}
+
+// An offloader is the loop's own state.
+type offloader struct {
+	*offload
+	rules    *specialize.Rules
+	complete bool // a complete program has been told
+	open     bool // one is being told
+	filters  *apply.Filters
+
+	done    scenery // what the program at hand was made of
+	devices []specialize.Device
+	fresh   bool // the program at hand is that of the rules
+	desired []tc.Filter
+	links   bool // devices may have changed
+}
+
+const (
+	minOffloadBackoff = 100 * time.Millisecond
+	maxOffloadBackoff = 10 * time.Second
+
+	// retireAfter is how long the end of a chain stays after nothing leads to it any more.
+	retireAfter = time.Second
+
+	// eventDelay gathers what others change, before all is read anew.
+	eventDelay = 20 * time.Millisecond
+)
+
+// Run works until ctx ends, and leaves the filters in place.
+func (o *offload) Run(ctx context.Context) error {
+	l := &offloader{offload: o, rules: specialize.NewRules(), filters: apply.NewFilters(o.log), links: true}
+	defer func() { _ = l.filters.Close() }()
+	events := make(chan tc.Event)
+	go l.watch(ctx, events) // ends with ctx
+	var retry, retire, again <-chan time.Time
+	backoff := minOffloadBackoff
+	for {
+		retiring := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case f := <-o.calls:
+			f(ctx)
+			continue
+		case e := <-events:
+			if l.concerns(e) && again == nil {
+				again = time.After(eventDelay)
+			}
+			continue
+		case <-again:
+			again = nil
+		case <-o.work:
+		case <-retry:
+		case <-retire:
+			retiring = true
+		}
+		retry = nil
+		status, err := l.turnOver(ctx, retiring)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if retire = nil; err == nil && status.Filters.Retired > 0 {
+			retire = time.After(retireAfter)
+		}
+		if err != nil {
+			o.log.Warn("filters not installed", "err", err, "retry_in", backoff)
+			retry, backoff = time.After(backoff), min(2*backoff, maxOffloadBackoff)
+		} else {
+			backoff = minOffloadBackoff
+		}
+	}
+}
+
+// watch passes on what others change in the kernel.
+func (l *offloader) watch(ctx context.Context, events chan<- tc.Event) {
+	for ctx.Err() == nil {
+		m, err := tc.Watch(tc.MonitorOptions{Filters: true})
+		for err == nil {
+			var e tc.Event
+			if e, err = m.Next(ctx); err != nil {
+				err = errors.Join(err, m.Close())
+				break
+			}
+			select {
+			case events <- e:
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() == nil {
+			l.log.Warn("kernel events unavailable", "err", err, "retry_in", maxOffloadBackoff)
+			select {
+			case <-ctx.Done():
+			case <-time.After(maxOffloadBackoff):
+			}
+		}
+	}
+}
+
+// concerns reports whether an event makes the kernel differ from what is known, and notes in what.
+func (l *offloader) concerns(e tc.Event) bool {
+	switch e.Kind {
+	case tc.Resync:
+		l.filters.Forget()
+		l.links = true
+		return true
+	case tc.FilterNew, tc.FilterGone:
+		if e.Filter == nil || e.Filter.Target.Block != apply.Block || e.Port != 0 && e.Port == l.filters.Port() {
+			return false
+		}
+		l.filters.Forget()
+		return true
+	case tc.QdiscNew, tc.QdiscGone:
+		if e.Port != 0 && e.Port == l.filters.Port() || !slices.ContainsFunc(l.devices, func(d specialize.Device) bool { return d.Ifindex == e.Qdisc.Ifindex }) {
+			return false
+		}
+		l.filters.Forget()
+		return true
+	case tc.LinkNew, tc.LinkGone:
+		known := slices.ContainsFunc(l.devices, func(d specialize.Device) bool { return d.Ifindex == e.Ifindex && d.Name == e.Name })
+		if known == (e.Kind == tc.LinkNew) && known {
+			return false
+		}
+		if e.Kind == tc.LinkGone && known {
+			l.filters.Forget()
+		}
+		wanted := e.Name == tunnelDevice || slices.ContainsFunc(l.done.ports, func(p sceneryPort) bool { return p.iface == e.Name })
+		l.links = l.links || wanted || known
+		return wanted || known
+	}
+	return false
+}
+
+// turnOver takes what is pending and installs it.
+func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus, error) {
+	l.mu.Lock()
+	batches, s, turn, status := l.batches, l.scenery, l.turn, l.status
+	l.batches = nil
+	l.mu.Unlock()
+	more := false
+	for _, b := range batches {
+		if b.Complete {
+			l.rules.Begin()
+			l.open = true
+		}
+		for _, r := range b.Replacements {
+			l.rules.Replace(specialize.Owner{Row: r.Owner.Row, Part: r.Owner.Part}, r.Rules)
+		}
+		l.fresh = false
+		if more = b.More; l.open && !more {
+			l.rules.End()
+			l.open, l.complete = false, true
+		}
+	}
+	if !l.complete || l.open {
+		return status, nil // not knowing is not wanting nothing
+	}
+	if !l.fresh || l.links || !s.equal(&l.done) {
+		in := l.input(&s)
+		begin := time.Now()
+		program := &specialize.Program{}
+		if s.idle == "" && len(in.Ports) > 0 {
+			program = l.rules.Specialize(in)
+		}
+		status.Took, status.States, status.Idle = time.Since(begin), len(program.States), s.idle
+		if s.idle == "" && len(l.devices) == 0 {
+			status.Idle = "no device of a local port can offload"
+		}
+		l.desired = l.desired[:0]
+		for _, f := range program.Filters() {
+			l.desired = append(l.desired, f.Filter)
+		}
+		l.done, l.fresh = s, true
+		l.mu.Lock()
+		l.current = program
+		l.mu.Unlock()
+	}
+	var err error
+	if status.Filters, err = l.filters.Sync(ctx, l.desired, l.devices, retiring); err == nil {
+		status.AckedTurn = turn
+	} else {
+		l.links = true
+	}
+	status.Err = err
+	l.mu.Lock()
+	l.status = status
+	l.mu.Unlock()
+	poke(l.changed)
+	return status, err
+}
+
+// input finds the devices of the scenery, and makes what the chains are made of.
+func (l *offloader) input(s *scenery) specialize.Input {
+	in := specialize.Input{Geneve: s.geneve, Tunnels: s.tunnels}
+	l.devices, l.links = nil, false
+	if s.idle != "" {
+		return in
+	}
+	offloads := false
+	for _, p := range s.ports {
+		link, err := netlink.LinkByName(p.iface)
+		if err != nil || link.Type() == "openvswitch" {
+			continue // gone, or a device into which Open vSwitch itself sends: no filter can
+		}
+		dev := specialize.Device{Name: p.iface, Ifindex: link.Attrs().Index}
+		enter := l.everywhere || isRepresentor(p.iface)
+		in.Ports = append(in.Ports, specialize.Port{OFPort: p.ofport, Device: dev, Enter: enter})
+		if enter {
+			offloads = true
+			l.devices = append(l.devices, dev)
+		}
+	}
+	if !offloads {
+		return specialize.Input{}
+	}
+	if link, err := netlink.LinkByName(tunnelDevice); err == nil && len(s.tunnels) > 0 && s.geneve != 0 {
+		dev := specialize.Device{Name: tunnelDevice, Ifindex: link.Attrs().Index}
+		in.TunnelDevice = &dev
+		l.devices = append(l.devices, dev)
+	}
+	return in
+}
+
+// isRepresentor reports whether a device is a port of an embedded switch.
+func isRepresentor(name string) bool {
+	id, err := os.ReadFile("/sys/class/net/" + name + "/phys_switch_id")
+	return err == nil && len(strings.TrimSpace(string(id))) > 0
+}
+
+// scenery is what the chains depend on as the agent sees it.
+func (a *Agent) scenery(local *chassis.Local, geneve ir.Field) scenery {
+	s := scenery{geneve: geneve}
+	b := a.sw.Bridge(local.Bridge)
+	switch root := a.sw.Root(); {
+	case b == nil:
+		s.idle = "there is no integration bridge"
+		return s
+	case b.DatapathType == "netdev":
+		s.idle = "the integration bridge has the userspace datapath, which takes packets before TC does"
+		return s
+	case root != nil && root.OtherConfig["hw-offload"] == "true":
+		s.idle = "Open vSwitch offloads by itself: other_config:hw-offload is true"
+		return s
+	}
+	for _, p := range local.Ports {
+		s.ports = append(s.ports, sceneryPort{p.OFPort, p.Iface})
+	}
+	slices.SortFunc(s.ports, func(x, y sceneryPort) int { return cmp.Compare(x.ofport, y.ofport) })
+	options := map[uint16]map[string]string{}
+	for _, p := range a.sw.Ports(b) {
+		for _, i := range a.sw.Interfaces(p) {
+			if i.Ofport != nil && i.Type == "geneve" {
+				options[uint16(*i.Ofport)] = i.Options
+			}
+		}
+	}
+	for _, t := range local.Tunnels {
+		if x, ok := tunnelOf(t, options[t.OFPort]); ok {
+			s.tunnels = append(s.tunnels, x)
+		}
+	}
+	return s
+}
+
+// tunnelOf describes a tunnel that filters can send through; ok is false for others, whose packets are left to Open vSwitch.
+func tunnelOf(t chassis.Tunnel, options map[string]string) (x specialize.Tunnel, ok bool) {
+	remote, err := netip.ParseAddr(t.RemoteIP)
+	if err != nil || t.OFPort == 0 || t.Type != "geneve" || options == nil {
+		return x, false
+	}
+	for key, value := range options {
+		switch key {
+		case "remote_ip", "key", "csum", "local_ip":
+		case "dst_port":
+			ok := value == "6081"
+			if !ok {
+				return x, false
+			}
+		default: // tos, ttl, egress_pkt_mark and what else there may be
+			return x, false
+		}
+	}
+	x = specialize.Tunnel{OFPort: t.OFPort, Remote: remote, NoCSum: options["csum"] != "true"}
+	if ip := options["local_ip"]; ip != "" {
+		if x.Local, err = netip.ParseAddr(ip); err != nil {
+			return x, false
+		}
+	}
+	return x, options["key"] == "flow"
+}
+
+// text describes the state for people, a line for each fact.
+func (s offloadStatus) lines() []string {
+	if s.Idle != "" {
+		return []string{"offload: none: " + s.Idle}
+	}
+	lines := []string{fmt.Sprintf("offload: %d filters on %d devices, %d chain states, computed in %s",
+		s.Filters.Installed, s.Filters.Devices, s.States, s.Took.Round(time.Microsecond))}
+	if s.Filters.Closed > 0 {
+		lines = append(lines, fmt.Sprintf("offload: %d chains or devices are closed, their packets go to Open vSwitch", s.Filters.Closed))
+	}
+	if s.Filters.Foreign > 0 {
+		lines = append(lines, fmt.Sprintf("offload: %d filters of others are left alone", s.Filters.Foreign))
+	}
+	for _, r := range s.Filters.Refused {
+		lines = append(lines, fmt.Sprintf("offload: refused: %s: %v", r.What, r.Err))
+	}
+	if s.Err != nil {
+		lines = append(lines, "offload: not installed: "+s.Err.Error())
+	}
+	return lines
+}
