@@ -55,15 +55,17 @@ func (p *Program) collect() {
 // the end of a chain is taken to have, up from 1.
 const ChainBase = 0x0e000000
 
-// occupants are the states that have a chain number: of one address family, and either one or some of different zones.
+// occupants are the states that have a chain number: of one depth and address family, and either one or some of different zones.
 type occupants struct {
+	depth     int
 	etherType uint16
 	zones     map[uint16]struct{} // nil: a state without a zone
 }
 
-// number gives each state a chain: as few as possible, such that no packet can be in two states of a chain, and always a larger
-// number than those that lead to it. What a state gets does not depend on the order of the walk, so that little changes when a
-// port comes or goes.
+// number gives each state a chain: as few as possible, such that no packet can be in two states of a chain. Those of a chain are
+// equally deep, so that sharing makes no path through the chains longer than the longest through the states, and a state's
+// chain has a larger number than those that lead to it. What a state gets does not depend on the order of the walk, so that
+// little changes when a port comes or goes.
 func (p *Program) number() {
 	depth := map[*State]int{}
 	for _, s := range p.States { // those that lead to others come first
@@ -75,24 +77,22 @@ func (p *Program) number() {
 	}
 	slices.SortStableFunc(p.States, func(a, b *State) int { return cmp.Or(cmp.Compare(depth[a], depth[b]), cmp.Compare(a.ID, b.ID)) })
 	var taken []occupants
-	least := map[*State]int{}
+	level := 0 // the first chain as deep as the state at hand
 	for _, s := range p.States {
-		n := least[s]
+		for level < len(taken) && taken[level].depth < depth[s] {
+			level++
+		}
+		n := level
 		for ; n < len(taken) && !taken[n].admit(s); n++ {
 		}
 		if n == len(taken) {
-			o := occupants{etherType: s.EtherType}
+			o := occupants{depth: depth[s], etherType: s.EtherType}
 			if s.Tracked {
 				o.zones = map[uint16]struct{}{s.Zone: {}}
 			}
 			taken = append(taken, o)
 		}
 		s.Chain = ChainBase + uint32(n)
-		for i := range s.Rules {
-			if next := next(s.Rules[i].Verdict); next != nil {
-				least[next] = max(least[next], n+1)
-			}
-		}
 	}
 }
 
