@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/pkg/specialize"
@@ -150,7 +151,7 @@ func Devices(n *lab.Node) (map[int]string, error) {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // nothing was written
-	h, err := netlink.NewHandleAt(ns)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}

@@ -27,9 +27,9 @@ const UDPPort = 5353
 // UDP is for db what TCP is.
 const policy = `
 	acl-add pg_web from-lport 1001 'inport == @pg_web && ip' allow-related
-	acl-add pg_web from-lport 1000 'inport == @pg_web' drop
+	acl-add pg_web from-lport 1000 'inport == @pg_web && ip' drop
 	acl-add pg_web to-lport 1001 'outport == @pg_web && ip' allow-related
-	acl-add pg_web to-lport 1000 'outport == @pg_web' drop
+	acl-add pg_web to-lport 1000 'outport == @pg_web && ip' drop
 	acl-add pg_db to-lport 1001 'outport == @pg_db && ip4.src == $pg_web_ip4 && udp.dst == 5353' allow-related
 	acl-add pg_db to-lport 1001 'outport == @pg_db && ip6.src == $pg_web_ip6 && udp.dst == 5353' allow-related
 `

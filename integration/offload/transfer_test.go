@@ -1,6 +1,7 @@
 package offload
 
 import (
+	"context"
 	"testing"
 	"time"
 )
@@ -25,7 +26,7 @@ func TestTransfer(t *testing.T) {
 			}
 			t.Cleanup(func() {
 				for _, p := range r.Pods() {
-					_, err := p.Exec(t.Context(), "ethtool", "-K", "eth0", "tx", "on", "tso", "on", "gso", "on")
+					_, err := p.Exec(context.Background(), "ethtool", "-K", "eth0", "tx", "on", "tso", "on", "gso", "on") // t's own has ended
 					check(t, err)
 				}
 			})
