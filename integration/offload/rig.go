@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/integration/scene"
@@ -58,7 +59,7 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 		return nil, err
 	}
 	if _, err = r.NB(ctx, r.Scene.Northbound()+policy); err == nil {
-		if _, err = r.Scene.Populate(ctx, r.Lab); err == nil {
+		if _, err = r.Scene.PopulateBy(ctx, r.Lab, plug); err == nil {
 			err = r.Sync(ctx)
 		}
 	}
@@ -67,6 +68,12 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 		return nil, fmt.Errorf("%w\n%s", errors.Join(err, r.Close()), tails)
 	}
 	return r, nil
+}
+
+// plug makes a pod and waits for nothing.
+func plug(ctx context.Context, n *lab.Node, c lab.PodConfig) (time.Duration, error) {
+	_, err := n.AddPod(ctx, c)
+	return 0, err
 }
 
 // SetFilters restarts the agents with filters or without, and returns when they are done.

@@ -11,81 +11,105 @@ import (
 const mostInOVS = 3
 
 // Once Open vSwitch has let a connection in, filters forward it: through a switch and a router, in a node and through Geneve, in
-// both families, with segments that are cut at the end or in the middle. Every packet is counted on one of the two sides.
+// both families, with segments that are cut on the way, or before: then every packet is counted on one of the two sides.
 func TestTransfer(t *testing.T) {
 	r := rig(t)
 	warm(t, r)
 	pin(t, r)
 	const size = 1 << 20
-	for _, segments := range []string{"large", "cut"} {
-		if segments == "cut" {
-			// What the pod sends is what is counted.
-			for _, p := range r.Pods() {
-				_, err := p.Exec(t.Context(), "ethtool", "-K", "eth0", "tx", "off", "tso", "off", "gso", "off")
-				check(t, err)
-			}
-			t.Cleanup(func() {
-				for _, p := range r.Pods() {
-					_, err := p.Exec(context.Background(), "ethtool", "-K", "eth0", "tx", "on", "tso", "on", "gso", "on") // t's own has ended
-					check(t, err)
-				}
-			})
-		}
-		for _, p := range Paths() {
-			for _, v6 := range []bool{false, true} {
-				t.Run(segments+"/"+p.Name+"/"+family(v6), func(t *testing.T) {
-					from, to := r.Pod(p.From), r.Pod(p.To)
-					measure(t, r, p, segments == "cut", size/1400, func() {
-						took, err := Transfer(t.Context(), from, to, v6, 5432, size)
-						check(t, err)
-						t.Logf("TCP: %d bytes each way in %v", size, took.Round(time.Millisecond))
-					})
-				})
-			}
-		}
+	transfer := func(t *testing.T, p Path, v6 bool) {
+		t.Helper()
+		took, err := Transfer(t.Context(), r.Pod(p.From), r.Pod(p.To), v6, 5432, size)
+		check(t, err)
+		t.Logf("%s: %d bytes each way in %v", family(v6), size, took.Round(time.Millisecond))
 	}
+	m := newMeter(t, r)
+	for _, p := range Paths() {
+		t.Run("large segments/"+p.Name, func(t *testing.T) {
+			transfer(t, p, false)
+			transfer(t, p, true)
+			m.judge(t, p, 2, false, 2*size/1400)
+		})
+	}
+	segments(t, r, "off")
+	t.Cleanup(func() { segments(t, r, "on") })
+	m.read(t)
 	for _, p := range Paths() {
 		for _, v6 := range []bool{false, true} {
-			t.Run("requests/"+p.Name+"/"+family(v6), func(t *testing.T) {
+			t.Run(p.Name+"/"+family(v6), func(t *testing.T) {
+				transfer(t, p, v6)
 				const requests = 200
-				measure(t, r, p, true, requests-mostInOVS, func() {
-					answered, err := Exchange(t.Context(), r.Pod(p.From), r.Pod(p.To), v6, UDPPort, requests)
-					check(t, err)
-					if answered != requests {
-						t.Errorf("UDP: %d of %d requests were answered", answered, requests)
-					}
-				})
+				answered, err := Exchange(t.Context(), r.Pod(p.From), r.Pod(p.To), v6, UDPPort, requests)
+				check(t, err)
+				if answered != requests {
+					t.Errorf("UDP: %d of %d requests were answered", answered, requests)
+				}
+				m.judge(t, p, 2, true, size/1400+requests-mostInOVS)
 			})
 		}
 	}
 }
 
-// measure fails the test unless filters forward all packets that traffic sends along the path and back, except mostInOVS each way,
-// and these are at least least. If exact, Open vSwitch and filters together forward what the pods send.
-func measure(t *testing.T, r *Rig, p Path, exact bool, least uint64, traffic func()) {
+// segments tells the pods whether to leave it to others to cut segments and to compute checksums.
+func segments(t *testing.T, r *Rig, onOff string) {
 	t.Helper()
-	ends := [][2]string{{p.From, p.To}, {p.To, p.From}}
-	var before [2]uint64
-	for i, e := range ends {
-		before[i] = sent(t, r.Pod(e[0]))
+	for _, p := range r.Pods() {
+		_, err := p.Exec(context.Background(), "ethtool", "-K", "eth0", "tx", onOff, "tso", onOff, "gso", onOff) // t's own may have ended
+		check(t, err)
 	}
-	counts := count(t, r)
-	traffic()
-	time.Sleep(200 * time.Millisecond) // the last FIN
-	counts = since(t, r, counts)
-	for i, e := range ends {
-		way, packets := r.Way(counts, e[0], e[1]), sent(t, r.Pod(e[0]))-before[i]
+}
+
+// A meter reads the counters of the rig and what the pods have sent. One reading is the end of a measurement and the beginning of the next.
+type meter struct {
+	rig    *Rig
+	counts map[string]Counts
+	sent   map[string]uint64
+}
+
+func newMeter(t *testing.T, r *Rig) *meter {
+	t.Helper()
+	m := &meter{rig: r, sent: map[string]uint64{}}
+	m.read(t)
+	return m
+}
+
+// read returns what has been counted since the last call.
+func (m *meter) read(t *testing.T) (counts map[string]Counts, packets map[string]uint64) {
+	t.Helper()
+	now := count(t, m.rig)
+	counts, packets = map[string]Counts{}, map[string]uint64{}
+	for n, c := range now {
+		counts[n] = c.Sub(m.counts[n])
+	}
+	for _, p := range m.rig.Pods() {
+		n := sent(t, p)
+		packets[p.Name] = n - m.sent[p.Name]
+		m.sent[p.Name] = n
+	}
+	m.counts = now
+	return counts, packets
+}
+
+// judge fails the test unless filters have forwarded all packets along the path and back since the last reading, except mostInOVS each
+// way of each connection, and these are at least least. If exact, Open vSwitch and filters together have forwarded what the pods
+// have sent.
+func (m *meter) judge(t *testing.T, p Path, connections uint64, exact bool, least uint64) {
+	t.Helper()
+	most := connections * mostInOVS
+	counts, packets := m.read(t)
+	for _, e := range [][2]string{{p.From, p.To}, {p.To, p.From}} {
+		way, sent := m.rig.Way(counts, e[0], e[1]), packets[e[0]]
 		t.Logf("%s to %s: the pod sent %d; Open vSwitch saw %d, filters sent %d; behind the tunnel %d and %d",
-			e[0], e[1], packets, way.OVS, way.TC, way.OVSFar, way.TCFar)
-		if way.OVS > mostInOVS || way.OVSFar > mostInOVS {
-			t.Errorf("%s to %s: Open vSwitch saw %d packets, and %d behind the tunnel, want at most %d", e[0], e[1], way.OVS, way.OVSFar, mostInOVS)
+			e[0], e[1], sent, way.OVS, way.TC, way.OVSFar, way.TCFar)
+		if way.OVS > most || way.OVSFar > most {
+			t.Errorf("%s to %s: Open vSwitch saw %d packets, and %d behind the tunnel, want at most %d", e[0], e[1], way.OVS, way.OVSFar, most)
 		}
 		if way.TC < least || p.Tunnel && way.TCFar < least {
 			t.Errorf("%s to %s: filters sent %d packets, and %d behind the tunnel, want at least %d", e[0], e[1], way.TC, way.TCFar, least)
 		}
-		if exact && (way.OVS+way.TC != packets || p.Tunnel && way.OVSFar+way.TCFar != packets) {
+		if exact && (way.OVS+way.TC != sent || p.Tunnel && way.OVSFar+way.TCFar != sent) {
 			t.Errorf("%s to %s: the pod sent %d packets, of which %d + %d are counted, and behind the tunnel %d + %d",
-				e[0], e[1], packets, way.OVS, way.TC, way.OVSFar, way.TCFar)
+				e[0], e[1], sent, way.OVS, way.TC, way.OVSFar, way.TCFar)
 		}
 	}
 }
