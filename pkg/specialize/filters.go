@@ -117,7 +117,7 @@ func (p *Program) Filters() []Filter {
 			}
 			f := tc.Filter{
 				Chain: s.Chain, Pref: prefRules + uint16(r.level), Protocol: s.EtherType, Match: s.match(r.Match),
-				Actions: actions(r.Verdict, s.Tracked), Cookie: cookie(KindRule, s.ID, r.Path),
+				Actions: actions(r.Verdict, true), Cookie: cookie(KindRule, s.ID, r.Path),
 			}
 			l.add(f, KindRule, reasonOf(r.Verdict), r)
 		}
@@ -175,7 +175,7 @@ func (s *State) match(m ir.Match) ir.Match {
 	return m
 }
 
-// actions lowers a verdict.
+// actions lowers a verdict. tracked says that the packet may have been looked up in a zone.
 func actions(v Verdict, tracked bool) []tc.Action {
 	switch v := v.(type) {
 	case Punt:

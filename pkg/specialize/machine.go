@@ -19,19 +19,31 @@ type machine struct {
 	cube      [256]struct{ val, mask ir.U128 }
 	notPorts  map[uint16]struct{}
 	trail     []undo
-	hash      uint64 // of all fields
+	hash      uint64 // of the fields for which isShape holds
 
 	here moment
 
 	rules  []Leaf
 	height int
 
-	// To find what is reached by several paths: visits by position and fields, and those that become chains of their own.
-	joins   map[uint64]*join
-	cuts    map[uint64]struct{}
-	restart bool
-	full    bool
+	// To find what is reached by several paths: visits by position and fields.
+	joins map[uint64]*join
+	order []uint64 // the places of joins, as they were reached
+
+	// Why the walk of the chain ends early: to begin anew with another cut; because the budget is used up; because something asked
+	// for the connection, where the chain is to be the same for all.
+	restart, full, asksConnection bool
 }
+
+// stopped reports whether the walk of the chain ends early.
+func (m *machine) stopped() bool { return m.restart || m.full || m.asksConnection }
+
+// ofConnection reports whether a field is of the connection that was looked up.
+func ofConnection(f ir.Field) bool { return f >= ir.CTState && f <= ir.CTTPDst }
+
+// isShape reports whether a field counts for finding what is reached by several paths. The connection and the port that a packet
+// came in by are often all that differs, and often not asked for.
+func isShape(f ir.Field) bool { return f != ir.InPort && !ofConnection(f) }
 
 // A moment is what a branch restores besides the fields.
 type moment struct {
@@ -54,7 +66,11 @@ type pathCell struct {
 	before *pathCell
 }
 
-type join struct{ visits, leaves int }
+// A join is a place that paths reach.
+type join struct {
+	visits, leaves int
+	below          []uint64 // the places reached from it
+}
 
 // An undo restores a field or a term of the cube.
 type undo struct {
@@ -78,13 +94,22 @@ func registers(f ir.Field) (first ir.Field, n int) {
 
 // read notes that something depends on bits of a field, as far as they are as they were when the chain began.
 func (m *machine) read(f ir.Field, mask ir.U128) {
-	m.reads[f] = m.reads[f].Or(mask.And(m.inherited[f]))
+	if m.faults.unread != nil && m.faults.unread(f) {
+		return
+	}
+	mask = mask.And(m.inherited[f])
+	if m.state.anyConnection && ofConnection(f) && !mask.IsZero() {
+		m.asksConnection = true
+	}
+	m.reads[f] = m.reads[f].Or(mask)
 }
 
 // set gives a field another value; written are the bits that do not have their value from the beginning of the chain any more.
 func (m *machine) set(f ir.Field, v value, written ir.U128) {
 	m.trail = append(m.trail, undo{field: f, value: m.field[f], inherited: m.inherited[f]})
-	m.hash ^= m.field[f].hash(f) ^ v.hash(f)
+	if isShape(f) {
+		m.hash ^= m.field[f].hash(f) ^ v.hash(f)
+	}
 	m.field[f] = v
 	m.inherited[f] = m.inherited[f].AndNot(written)
 }
@@ -96,7 +121,9 @@ func (m *machine) back(mark int) {
 		if u.isCube {
 			m.cube[u.field].val, m.cube[u.field].mask = u.val, u.mask
 		} else {
-			m.hash ^= m.field[u.field].hash(u.field) ^ u.value.hash(u.field)
+			if isShape(u.field) {
+				m.hash ^= m.field[u.field].hash(u.field) ^ u.value.hash(u.field)
+			}
 			m.field[u.field], m.inherited[u.field] = u.value, u.inherited
 		}
 		m.trail = m.trail[:len(m.trail)-1]
@@ -237,6 +264,9 @@ func (m *machine) ask(match ir.Match) (needs []need, a answer) {
 		if bits.IsZero() {
 			continue
 		}
+		if m.state.anyConnection && ofConnection(v.src) && !m.inherited[v.src].IsZero() {
+			m.asksConnection = true
+		}
 		n := need{v.src, shift(t.Value, v.ofs), shift(bits, v.ofs)}
 		n.val = n.val.And(n.mask)
 		if v.src == ir.IPTTL && m.here.ttlDec > 0 {
@@ -296,6 +326,9 @@ func lowest(u ir.U128) ir.U128 { return ir.U64(1).Shl(u.TrailingZeros()) }
 // assume narrows the cube. It reports false if a guard has all packets of it.
 func (m *machine) assume(needs []need) bool {
 	for _, n := range needs {
+		if m.faults.forget != nil && m.faults.forget(n) {
+			continue
+		}
 		c := &m.cube[n.field]
 		m.trail = append(m.trail, undo{field: n.field, isCube: true, val: c.val, mask: c.mask})
 		c.val, c.mask = c.val.Or(n.val), c.mask.Or(n.mask)

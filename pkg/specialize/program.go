@@ -38,8 +38,10 @@ type State struct {
 	Tracked   bool   // the connection was looked up in Zone, and is established
 	Zone      uint16 // of the last lookup
 	Tunnelled bool   // the packet came through a tunnel, and its metadata is still there
-	ttlDec    uint8  // how often the TTL has been decremented so far
-	ttlMin    uint8  // the TTL of the packet as it arrived is at least this
+	// anyConnection says that the packet may belong to any connection, which nothing in the chain asks for.
+	anyConnection bool
+	ttlDec        uint8 // how often the TTL has been decremented so far
+	ttlMin        uint8 // the TTL of the packet as it arrived is at least this
 
 	reads    []read
 	notPorts []uint16 // the packet did not come by these

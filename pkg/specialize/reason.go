@@ -26,6 +26,7 @@ const (
 	NoDevice
 	TunnelType
 	Failover
+	Transit
 	Fragments
 	Multicast
 	ShortTTL
@@ -88,6 +89,10 @@ var reasonDocs = [numReasons]ReasonDoc{
 	},
 	TunnelType: {"tunnel-type", "The tunnel is no Geneve tunnel of this chassis.", "Use Geneve: set external_ids:ovn-encap-type=geneve."},
 	Failover:   {"failover", "The flow sends to the first of several gateways that is alive.", "Nothing to do: Open vSwitch watches the tunnels."},
+	Transit: {
+		"transit", "The packet came through a tunnel and is not for a port of this chassis alone: it has to be routed here.",
+		"Nothing to do: routers are distributed, only gateways route what comes through tunnels.",
+	},
 	Fragments:  {"fragment", "The packet is a fragment.", "Use an MTU that needs no fragments."},
 	Multicast:  {"multicast", "The destination is a multicast or broadcast address.", "Nothing to do."},
 	ShortTTL:   {"ttl", "The packet's TTL or hop limit may not last.", "Nothing to do."},

@@ -115,7 +115,8 @@ func conjunctions(actions []ir.Action) []ir.Conjunction {
 // and then the logical output or input port.
 type table struct {
 	buckets map[primary]*bucket
-	n       int
+	// primaries counts the buckets by what they ask for.
+	primaries map[ir.Field]int
 }
 
 // primary is what a rule asks of metadata or in_port, if it asks for the whole of it.
@@ -135,16 +136,16 @@ func primaryOf(m ir.Match) primary {
 
 func (t *table) add(r *Rule) {
 	if t.buckets == nil {
-		t.buckets = map[primary]*bucket{}
+		t.buckets, t.primaries = map[primary]*bucket{}, map[ir.Field]int{}
 	}
 	key := primaryOf(r.Match)
 	b := t.buckets[key]
 	if b == nil {
 		b = &bucket{rules: map[secondary][]*Rule{}}
 		t.buckets[key] = b
+		t.primaries[key.field]++
 	}
 	b.add(r)
-	t.n++
 }
 
 func (t *table) remove(r *Rule) {
@@ -153,8 +154,8 @@ func (t *table) remove(r *Rule) {
 	b.remove(r)
 	if len(b.rules) == 0 {
 		delete(t.buckets, key)
+		t.primaries[key.field]--
 	}
-	t.n--
 }
 
 // A bucket is the rules of a table that ask for the same datapath.

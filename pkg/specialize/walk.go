@@ -17,10 +17,26 @@ type walk struct {
 	ports   map[uint16]Device
 	tunnels map[uint16]*Tunnel
 
-	states     map[position][]*State
-	subroutine map[uint8]bool // tables that only set fields and come back
-	total      int            // rules so far
+	states map[position][]*State
+	// cuts are where chains end because what follows is reached by several paths, and visits where one chain has gone on so far. They are
+	// of all chains; see lookup.
+	cuts       map[uint64]struct{}
+	visits     map[uint64]*join
+	again      bool                // a cut was found that earlier chains do not have
+	asking     map[uint64]struct{} // where it is known that the connection is asked for
+	subroutine map[uint8]bool      // tables that only set fields and come back
+	total      int                 // rules so far
 	truncated  bool
+
+	faults faults
+}
+
+// faults are mistakes that tests make on purpose, to see that they are noticed. What is nil makes none.
+type faults struct {
+	candidates func([]*Rule) []*Rule                // instead of the rules that a packet may meet
+	known      func(m *machine, at position) *State // instead of machine.known
+	unread     func(f ir.Field) bool                // nothing depends on f
+	forget     func(n need) bool                    // the cube is not narrowed
 }
 
 // position is what all packets of a state have in common whatever the chain reads.
@@ -29,6 +45,7 @@ type position struct {
 	etherType      uint16
 	tracked        bool
 	zone           uint16
+	anyConnection  bool
 	tunnelled      bool
 	ttlDec, ttlMin uint8
 }
@@ -37,17 +54,39 @@ type position struct {
 const maxChains = 15
 
 // Specialize makes the chains for what is known of the node. It keeps nothing of in; the result refers to rules of p.
-func (p *Rules) Specialize(in Input) *Program {
-	w := &walk{
-		rules: p, in: &in, guards: guards(),
-		ports: map[uint16]Device{}, tunnels: map[uint16]*Tunnel{},
-		states: map[position][]*State{}, subroutine: map[uint8]bool{},
-	}
-	w.budget.ChainRules = cmp.Or(in.Budget.ChainRules, defaultChainRules)
-	w.budget.TotalRules = cmp.Or(in.Budget.TotalRules, defaultTotalRules)
+func (p *Rules) Specialize(in Input) *Program { return p.specialize(in, faults{}) }
+
+func (p *Rules) specialize(in Input, mistakes faults) *Program {
 	ports, tunnels := slices.Clone(in.Ports), slices.Clone(in.Tunnels)
 	slices.SortFunc(ports, func(a, b Port) int { return cmp.Compare(a.OFPort, b.OFPort) })
 	slices.SortFunc(tunnels, func(a, b Tunnel) int { return cmp.Compare(a.OFPort, b.OFPort) })
+	cuts := map[uint64]struct{}{}
+	for range maxPasses - 1 {
+		w := p.begin(&in, mistakes, ports, tunnels, cuts)
+		if out := w.walk(ports, tunnels); !w.again {
+			out.finish()
+			return out
+		}
+	}
+	out := p.begin(&in, mistakes, ports, tunnels, cuts).walk(ports, tunnels)
+	out.finish()
+	return out
+}
+
+// maxPasses bounds how often everything is walked anew because a cut was found that earlier chains do not have. They would be right
+// without it, but larger.
+const maxPasses = 4
+
+// begin prepares a walk. Ports and tunnels are sorted.
+func (p *Rules) begin(in *Input, mistakes faults, ports []Port, tunnels []Tunnel, cuts map[uint64]struct{}) *walk {
+	w := &walk{
+		rules: p, in: in, guards: guards(), faults: mistakes,
+		ports: map[uint16]Device{}, tunnels: map[uint16]*Tunnel{},
+		states: map[position][]*State{}, subroutine: map[uint8]bool{},
+		cuts: cuts, visits: map[uint64]*join{}, asking: map[uint64]struct{}{},
+	}
+	w.budget.ChainRules = cmp.Or(in.Budget.ChainRules, defaultChainRules)
+	w.budget.TotalRules = cmp.Or(in.Budget.TotalRules, defaultTotalRules)
 	for _, x := range ports {
 		w.ports[x.OFPort] = x.Device
 	}
@@ -56,6 +95,11 @@ func (p *Rules) Specialize(in Input) *Program {
 			w.tunnels[tunnels[i].OFPort] = &tunnels[i]
 		}
 	}
+	return w
+}
+
+// walk walks all chains.
+func (w *walk) walk(ports []Port, tunnels []Tunnel) *Program {
 	out := &Program{Guards: w.guards}
 	for _, x := range ports {
 		if x.Enter {
@@ -64,11 +108,10 @@ func (p *Rules) Specialize(in Input) *Program {
 	}
 	for i := range tunnels {
 		if t := w.tunnels[tunnels[i].OFPort]; t != nil {
-			out.Entries = append(out.Entries, w.enter(t.OFPort, *in.TunnelDevice, t)...)
+			out.Entries = append(out.Entries, w.enter(t.OFPort, *w.in.TunnelDevice, t)...)
 		}
 	}
 	out.Truncated = w.truncated
-	out.finish()
 	return out
 }
 
@@ -77,7 +120,7 @@ func (w *walk) enter(port uint16, dev Device, tunnel *Tunnel) []*Entry {
 	var all []*Entry
 	for _, etherType := range []uint16{etherTypeIPv4, etherTypeIPv6} {
 		m := w.arrival(port, etherType, tunnel)
-		m.chain(func() { m.lookup(0, nil) })
+		m.chain(func() { m.branch(0, nil) })
 		all = append(all, &Entry{Port: port, Device: dev, Tunnel: tunnel, EtherType: etherType, Rules: m.rules})
 	}
 	return all
@@ -140,10 +183,11 @@ func tunnelAddrs(t *Tunnel) map[ir.Field]ir.U128 {
 func (m *machine) begin() {
 	for f := ir.Field(1); f < ir.XReg0; f++ {
 		m.inherited[f] = f.Ones()
-		m.hash ^= m.field[f].hash(f)
+		if isShape(f) {
+			m.hash ^= m.field[f].hash(f)
+		}
 	}
 	m.here = moment{ttlDec: m.state.ttlDec, ttlMin: m.state.ttlMin}
-	m.cuts = map[uint64]struct{}{}
 }
 
 // chain walks until no more cuts are found.
@@ -151,16 +195,21 @@ func (m *machine) chain(start func()) {
 	for {
 		m.rules, m.height, m.restart, m.full = nil, 0, false, false
 		m.reads, m.notPorts = [256]ir.U128{}, map[uint16]struct{}{}
-		m.joins = map[uint64]*join{}
+		m.joins, m.order = map[uint64]*join{}, nil
 		mark, here := len(m.trail), m.here
 		start()
 		m.back(mark)
 		m.here = here
-		if !m.restart {
+		if !m.restart || m.asksConnection {
 			break
 		}
 	}
 	m.total += len(m.rules)
+	for key, j := range m.joins {
+		if v := m.visits[key]; v == nil || v.leaves < j.leaves {
+			m.visits[key] = j
+		}
+	}
 }
 
 // A frame is what is left to do when a table has been dealt with.
@@ -209,7 +258,7 @@ func (w *walk) returns(table uint8) bool {
 
 // leaf adds a rule for all packets of the cube.
 func (m *machine) leaf(v Verdict) {
-	if m.restart || m.full {
+	if m.stopped() {
 		return
 	}
 	if len(m.rules) >= m.budget.ChainRules || m.total+len(m.rules) >= m.budget.TotalRules {
@@ -257,34 +306,77 @@ func (m *machine) lookup(table uint8, next *frame) {
 		m.branch(table, next)
 		return
 	}
-	key := mix(m.hash ^ uint64(table)<<32 ^ uint64(m.here.ttlDec)<<8 ^ uint64(m.here.ttlMin))
+	key := m.place(table)
 	if _, cut := m.cuts[key]; cut {
-		m.boundary(table, m.state.Tracked, m.state.Zone, func(s *State) Verdict { return Goto{s} })
+		m.jump(table, key)
 		return
 	}
 	j := m.joins[key]
-	if j == nil {
+	switch {
+	case j == nil && m.visits[key] != nil && m.visits[key].leaves >= joinLeaves:
+		// Another chain has it too. The places that it has reached from there will be those of one chain.
+		m.cuts[key], m.again = struct{}{}, true
+		for _, below := range m.visits[key].below {
+			delete(m.visits, below)
+		}
+		delete(m.visits, key)
+		m.jump(table, key)
+	case j == nil:
 		j = &join{}
 		m.joins[key] = j
-		before := len(m.rules)
+		m.order = append(m.order, key)
+		rules, places := len(m.rules), len(m.order)
 		m.branch(table, next)
-		j.leaves = len(m.rules) - before
+		j.leaves, j.below = len(m.rules)-rules, m.order[places:len(m.order):len(m.order)]
+	default:
+		if j.visits++; j.leaves*j.visits >= joinLeaves && j.leaves >= 4 {
+			m.cuts[key] = struct{}{}
+			m.restart = true
+			return
+		}
+		m.branch(table, next)
+	}
+}
+
+// place identifies a table and what is known there, but for what may not matter.
+func (m *machine) place(table uint8) uint64 {
+	return mix(m.hash ^ uint64(table)<<32 ^ uint64(m.here.ttlDec)<<8 ^ uint64(m.here.ttlMin) ^ uint64(m.state.EtherType)<<40)
+}
+
+// jump ends the path where others end too.
+func (m *machine) jump(table uint8, key uint64) {
+	to := func(s *State) Verdict { return Goto{s} }
+	if !m.state.Tracked && !m.state.anyConnection {
+		m.boundary(table, position{}, to)
 		return
 	}
-	if j.visits++; j.leaves*j.visits >= joinLeaves && j.leaves >= 4 {
-		m.cuts[key] = struct{}{}
-		m.restart = true
+	if state := &m.field[ir.CTState]; state.known == ir.CTState.Ones() && state.val.IsZero() {
+		m.read(ir.CTState, ir.CTState.Ones())
+		m.boundary(table, position{}, to) // the connection is forgotten
 		return
 	}
-	m.branch(table, next)
+	if _, asks := m.asking[key]; !asks {
+		if m.boundary(table, position{anyConnection: true}, to) {
+			return
+		}
+		m.asking[key] = struct{}{}
+	}
+	if m.state.anyConnection {
+		m.asksConnection = true
+		return
+	}
+	m.boundary(table, position{tracked: true, zone: m.state.Zone}, to)
 }
 
 // branch takes the rules of a table that the packet may meet, one after the other.
 func (m *machine) branch(table uint8, next *frame) {
 	rules := m.candidates(table)
+	if m.faults.candidates != nil {
+		rules = m.faults.candidates(rules)
+	}
 	var previous *Rule
 	for i, r := range rules {
-		if m.restart || m.full {
+		if m.stopped() {
 			return
 		}
 		switch {
@@ -304,12 +396,43 @@ func (m *machine) branch(table uint8, next *frame) {
 		if a == never {
 			continue
 		}
+		if bit, ok := connectionBit(needs); ok {
+			m.split(bit, table, next)
+			return
+		}
 		m.take(r, needs, a, next)
 		if a == always {
 			return
 		}
 	}
 	m.resume(next)
+}
+
+// connectionBit returns the first condition on a single bit of a connection. Most packets' ways part there, and the rules of
+// several tables ask for it.
+func connectionBit(needs []need) (need, bool) {
+	for _, n := range needs {
+		if (n.field == ir.CTState || n.field == ir.CTMark) && n.mask.OnesCount() == 1 {
+			return n, true
+		}
+	}
+	return need{}, false
+}
+
+// split goes on in a table once with the bit as it is asked for, and once with the other one. Without it the rules that remain
+// would be asked about packets that earlier ones have had already, in every table again.
+func (m *machine) split(n need, table uint8, next *frame) {
+	for _, val := range []ir.U128{n.val, n.val.Xor(n.mask)} {
+		mark, here := len(m.trail), m.here
+		if m.assume([]need{{n.field, val, n.mask}}) {
+			m.branch(table, next)
+		}
+		m.back(mark)
+		m.here = here
+		if m.stopped() {
+			return
+		}
+	}
 }
 
 // take goes the way of a rule.
@@ -371,7 +494,7 @@ func (m *machine) conjunction(rules []*Rule, at int, next *frame) (all bool) {
 	chosen := make([]member, len(dims))
 	var combine func(dim int)
 	combine = func(dim int) {
-		if m.restart || m.full || all {
+		if m.stopped() || all {
 			return
 		}
 		if dim < len(dims) {
@@ -422,17 +545,29 @@ func worse(a, b answer) answer {
 func (m *machine) candidates(table uint8) []*Rule {
 	t := &m.walk.rules.tables[table]
 	var lists [][]*Rule
-	dp := &m.field[ir.Metadata]
-	port := &m.field[ir.InPort]
-	known := dp.known == ir.Metadata.Ones()
-	for key, b := range t.buckets {
-		if key.field != 0 {
-			m.read(key.field, key.field.Ones())
-		}
-		if key.field == ir.Metadata && known && key.value != dp.val.Lo || key.field == ir.InPort && key.value != port.val.Lo {
-			continue
-		}
+	dp, port := &m.field[ir.Metadata], &m.field[ir.InPort]
+	if b := t.buckets[primary{}]; b != nil {
 		lists = m.ofBucket(lists, b)
+	}
+	if t.primaries[ir.InPort] > 0 {
+		m.read(ir.InPort, ir.InPort.Ones())
+		if b := t.buckets[primary{ir.InPort, port.val.Lo}]; b != nil {
+			lists = m.ofBucket(lists, b)
+		}
+	}
+	if t.primaries[ir.Metadata] > 0 {
+		m.read(ir.Metadata, ir.Metadata.Ones())
+		if dp.known == ir.Metadata.Ones() {
+			if b := t.buckets[primary{ir.Metadata, dp.val.Lo}]; b != nil {
+				lists = m.ofBucket(lists, b)
+			}
+		} else {
+			for key, b := range t.buckets {
+				if key.field == ir.Metadata {
+					lists = m.ofBucket(lists, b)
+				}
+			}
+		}
 	}
 	switch len(lists) {
 	case 0:
@@ -507,6 +642,10 @@ func (m *machine) execute(actions []ir.Action, next *frame) {
 				return
 			}
 		case ir.Clone:
+			if m.state.Tunnelled {
+				reason = Transit
+				break
+			}
 			if alone {
 				m.execute(a.Actions, nil)
 				return
@@ -646,7 +785,7 @@ func (m *machine) track(a ir.CT) {
 	m.untrack()
 	for _, f := range carriers { // what they stood for is not to be had any more
 		v := m.field[f]
-		if lost := v.alias; !lost.IsZero() && v.src >= ir.CTState && v.src <= ir.CTTPSrc {
+		if lost := v.alias; !lost.IsZero() && ofConnection(v.src) {
 			m.read(f, lost)
 			v.alias = ir.U128{}
 			m.set(f, v, lost)
@@ -661,20 +800,25 @@ func (m *machine) track(a ir.CT) {
 	for f := ir.CTNWSrc; f <= ir.CTTPDst; f++ {
 		m.set(f, value{}, f.Ones())
 	}
-	m.boundary(a.Table, true, zone, func(s *State) Verdict { return Lookup{zone, s} })
+	m.boundary(a.Table, position{tracked: true, zone: zone}, func(s *State) Verdict { return Lookup{zone, s} })
 	m.back(mark)
 }
 
-// boundary ends the path: packets go on in the chain of what is known now.
-func (m *machine) boundary(table uint8, tracked bool, zone uint16, verdict func(*State) Verdict) {
+// boundary ends the path: packets go on in the chain of what is known now. at says what is known of the connection. It reports false,
+// and does nothing, if that does not suffice.
+func (m *machine) boundary(table uint8, at position, verdict func(*State) Verdict) bool {
 	if m.depth >= maxChains {
 		m.punt(TooDeep)
-		return
+		return true
 	}
-	at := position{table, m.state.EtherType, tracked, zone, m.state.Tunnelled, m.here.ttlDec, m.here.ttlMin}
+	at.table, at.etherType, at.tunnelled = table, m.state.EtherType, m.state.Tunnelled
+	at.ttlDec, at.ttlMin = m.here.ttlDec, m.here.ttlMin
 	s := m.known(at)
 	if s == nil {
 		s = m.explore(at)
+	}
+	if s == nil {
+		return false
 	}
 	for _, r := range s.reads {
 		m.read(r.field, r.mask)
@@ -686,14 +830,15 @@ func (m *machine) boundary(table uint8, tracked bool, zone uint16, verdict func(
 	}
 	if m.depth+1+s.height > maxChains {
 		m.punt(TooDeep)
-		return
+		return true
 	}
 	if reason, only := s.puntsOnly(); only {
 		m.punt(reason) // without asking anybody
-		return
+		return true
 	}
 	m.height = max(m.height, s.height+1)
 	m.leaf(verdict(s))
+	return true
 }
 
 // puntsOnly reports whether nothing is decided in the chain, and the first reason.
@@ -713,6 +858,9 @@ func (s *State) puntsOnly() (Reason, bool) {
 
 // known returns the state at a position that the packet is in, if there is one.
 func (m *machine) known(at position) *State {
+	if m.faults.known != nil {
+		return m.faults.known(m, at)
+	}
 	for _, s := range m.states[at] {
 		if s.holds(m) {
 			return s
@@ -737,15 +885,23 @@ func (s *State) holds(m *machine) bool {
 	return true
 }
 
-// explore walks the chain of what is known now.
+// explore walks the chain of what is known now; nil if it asks for a connection that may be any.
 func (m *machine) explore(at position) *State {
 	s := &State{
 		Table: at.table, EtherType: at.etherType, Tracked: at.tracked, Zone: at.zone, Tunnelled: at.tunnelled,
-		ttlDec: at.ttlDec, ttlMin: at.ttlMin,
+		anyConnection: at.anyConnection, ttlDec: at.ttlDec, ttlMin: at.ttlMin,
 	}
 	c := &machine{walk: m.walk, depth: m.depth + 1, state: s, field: m.field}
+	if s.anyConnection {
+		for f := ir.CTState; ofConnection(f); f++ {
+			c.field[f] = value{}
+		}
+	}
 	c.begin()
 	c.chain(func() { c.branch(at.table, nil) })
+	if c.asksConnection {
+		return nil
+	}
 	s.Rules, s.Truncated, s.height = c.rules, c.full, c.height
 	for f := ir.Field(1); f < ir.XReg0; f++ {
 		if mask := c.reads[f]; !mask.IsZero() {
@@ -764,7 +920,7 @@ func (m *machine) explore(at position) *State {
 // identity hashes what the state is.
 func (s *State) identity() uint64 {
 	h := uint64(s.Table)<<32 | uint64(s.EtherType)<<16 | uint64(s.Zone)
-	for i, b := range []bool{s.Tracked, s.Tunnelled} {
+	for i, b := range []bool{s.Tracked, s.Tunnelled, s.anyConnection} {
 		if b {
 			h ^= 1 << (40 + i)
 		}
