@@ -28,6 +28,8 @@ func guards() []Guard {
 			Guard{family, multicast, Multicast},
 			Guard{family, ir.Match{}.Masked(ir.IPFrag, 1, 1), Fragments},
 			Guard{family, ir.Match{}.Masked(ir.IPTTL, 0, 0xff&^(minTTL-1)), ShortTTL},
+			// OVN's pipeline treats DHCPv6 apart in many places, also with IPv4: to follow it would double the chains.
+			Guard{family, ir.Match{}.Eq(ir.IPProto, protoUDP).Eq(ir.UDPSrc, 546).Eq(ir.UDPDst, 547), DHCP},
 		)
 	}
 	icmp := ir.Match{}.Eq(ir.IPProto, protoICMP)

@@ -32,6 +32,7 @@ const (
 	ShortTTL
 	ICMPErrors
 	NeighbourDiscovery
+	DHCP
 	NotIP
 	TooManyRules
 	TooDeep
@@ -100,6 +101,7 @@ var reasonDocs = [numReasons]ReasonDoc{
 	NeighbourDiscovery: {
 		"nd", "The packet is IPv6 neighbour or multicast listener discovery.", "Nothing to do.",
 	},
+	DHCP:         {"dhcp", "The packet is a DHCPv6 request.", "Nothing to do."},
 	NotIP:        {"not-ip", "The packet is no IPv4 or IPv6 packet, or has a VLAN tag.", "Nothing to do."},
 	TooManyRules: {"budget", "The chain has as many rules as it may have.", "Raise the budget, or use fewer or simpler ACLs."},
 	TooDeep:      {"depth", "The way through switches and routers takes more chains than the kernel follows.", "Use fewer routers between the ports."},

@@ -117,6 +117,8 @@ type table struct {
 	buckets map[primary]*bucket
 	// primaries counts the buckets by what they ask for.
 	primaries map[ir.Field]int
+	// secondaries counts the rules by the logical port that they ask for.
+	secondaries map[ir.Field]int
 }
 
 // primary is what a rule asks of metadata or in_port, if it asks for the whole of it.
@@ -136,7 +138,7 @@ func primaryOf(m ir.Match) primary {
 
 func (t *table) add(r *Rule) {
 	if t.buckets == nil {
-		t.buckets, t.primaries = map[primary]*bucket{}, map[ir.Field]int{}
+		t.buckets, t.primaries, t.secondaries = map[primary]*bucket{}, map[ir.Field]int{}, map[ir.Field]int{}
 	}
 	key := primaryOf(r.Match)
 	b := t.buckets[key]
@@ -146,12 +148,14 @@ func (t *table) add(r *Rule) {
 		t.primaries[key.field]++
 	}
 	b.add(r)
+	t.secondaries[secondaryOf(r.Match).field]++
 }
 
 func (t *table) remove(r *Rule) {
 	key := primaryOf(r.Match)
 	b := t.buckets[key]
 	b.remove(r)
+	t.secondaries[secondaryOf(r.Match).field]--
 	if len(b.rules) == 0 {
 		delete(t.buckets, key)
 		t.primaries[key.field]--
@@ -243,31 +247,4 @@ func (r *Rule) class() int {
 	default:
 		return 0
 	}
-}
-
-// merge returns the union of sorted lists, sorted. The result may be one of the lists.
-func merge(lists ...[]*Rule) []*Rule {
-	var out []*Rule
-	for _, l := range lists {
-		switch {
-		case len(l) == 0:
-		case out == nil:
-			out = l
-		default:
-			both := make([]*Rule, 0, len(out)+len(l))
-			i, j := 0, 0
-			for i < len(out) && j < len(l) {
-				if compareRules(out[i], l[j]) <= 0 {
-					both = append(both, out[i])
-					i++
-				} else {
-					both = append(both, l[j])
-					j++
-				}
-			}
-			both = append(both, out[i:]...)
-			out = append(both, l[j:]...)
-		}
-	}
-	return out
 }

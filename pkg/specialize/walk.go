@@ -22,7 +22,9 @@ type walk struct {
 	// of all chains; see lookup.
 	cuts       map[uint64]struct{}
 	visits     map[uint64]*join
-	again      bool                // a cut was found that earlier chains do not have
+	again      bool // a cut was found that earlier chains do not have
+	lives      map[liveKey][]bitsOf
+	merged     map[candidateKey][]*Rule
 	asking     map[uint64]struct{} // where it is known that the connection is asked for
 	subroutine map[uint8]bool      // tables that only set fields and come back
 	total      int                 // rules so far
@@ -37,6 +39,12 @@ type faults struct {
 	known      func(m *machine, at position) *State // instead of machine.known
 	unread     func(f ir.Field) bool                // nothing depends on f
 	forget     func(n need) bool                    // the cube is not narrowed
+}
+
+// liveKey is a table as the packets of a datapath see it.
+type liveKey struct {
+	dp    uint64
+	table uint8
 }
 
 // position is what all packets of a state have in common whatever the chain reads.
@@ -83,7 +91,7 @@ func (p *Rules) begin(in *Input, mistakes faults, ports []Port, tunnels []Tunnel
 		rules: p, in: in, guards: guards(), faults: mistakes,
 		ports: map[uint16]Device{}, tunnels: map[uint16]*Tunnel{},
 		states: map[position][]*State{}, subroutine: map[uint8]bool{},
-		cuts: cuts, visits: map[uint64]*join{}, asking: map[uint64]struct{}{},
+		cuts: cuts, visits: map[uint64]*join{}, asking: map[uint64]struct{}{}, lives: map[liveKey][]bitsOf{}, merged: map[candidateKey][]*Rule{},
 	}
 	w.budget.ChainRules = cmp.Or(in.Budget.ChainRules, defaultChainRules)
 	w.budget.TotalRules = cmp.Or(in.Budget.TotalRules, defaultTotalRules)
@@ -338,9 +346,100 @@ func (m *machine) lookup(table uint8, next *frame) {
 	}
 }
 
-// place identifies a table and what is known there, but for what may not matter.
+// place identifies a table and what is known there, as far as it may matter. That it does not matter costs a rule or a chain, not
+// more: what a chain depends on is found out while it is walked.
 func (m *machine) place(table uint8) uint64 {
-	return mix(m.hash ^ uint64(table)<<32 ^ uint64(m.here.ttlDec)<<8 ^ uint64(m.here.ttlMin) ^ uint64(m.state.EtherType)<<40)
+	h := mix(uint64(table)<<32 ^ uint64(m.here.ttlDec)<<8 ^ uint64(m.here.ttlMin) ^ uint64(m.state.EtherType)<<40)
+	dp := &m.field[ir.Metadata]
+	if dp.known != ir.Metadata.Ones() {
+		return mix(h ^ m.hash)
+	}
+	for _, b := range m.live(dp.val.Lo, table) {
+		v := m.field[b.field]
+		v.known, v.val, v.alias = v.known.And(b.mask), v.val.And(b.mask), v.alias.And(b.mask)
+		h = mix(h ^ v.hash(b.field))
+	}
+	return h
+}
+
+// live returns the bits of fields that rules of a datapath may ask for from a table on, before the packet enters another datapath,
+// and what a packet consists of. The input port and the connection are not among them.
+func (w *walk) live(dp uint64, table uint8) []bitsOf {
+	key := liveKey{dp, table}
+	if l, known := w.lives[key]; known {
+		return l
+	}
+	w.lives[key] = nil // in a circle nothing is added
+	bits := map[ir.Field]ir.U128{ir.Metadata: ir.Metadata.Ones()}
+	add := func(f ir.Field, mask ir.U128) {
+		if isView(f) {
+			first, n := registers(f)
+			for i := range n {
+				reg := first + ir.Field(n-1-i)
+				bits[reg] = bits[reg].Or(mask.Shr(32 * i).And(ir.Ones(32)))
+			}
+			return
+		}
+		if isShape(f) {
+			bits[f] = bits[f].Or(mask)
+		}
+	}
+	for _, list := range [][]ir.Field{rewritable, fixed, {ir.VLANTCI, ir.PktMark}} {
+		for _, f := range list {
+			add(f, f.Ones())
+		}
+	}
+	to := func(next uint8) {
+		for _, b := range w.live(dp, next) {
+			add(b.field, b.mask)
+		}
+	}
+	var actions func(list []ir.Action)
+	actions = func(list []ir.Action) {
+		for _, a := range list {
+			switch a := a.(type) {
+			case ir.Set:
+				if a.Field == ir.Metadata {
+					return // another datapath, for which everything is set anew
+				}
+			case ir.Move:
+				add(a.Src.Field, a.Src.Mask())
+			case ir.CT:
+				if a.ZoneFrom.Field != 0 {
+					add(a.ZoneFrom.Field, a.ZoneFrom.Mask())
+				}
+				to(a.Table)
+			case ir.Resubmit:
+				to(a.Table)
+			case ir.Clone:
+				actions(a.Actions)
+			default:
+			}
+		}
+	}
+	t := &w.rules.tables[table]
+	for _, b := range []*bucket{t.buckets[primary{}], t.buckets[primary{ir.Metadata, dp}]} {
+		if b == nil {
+			continue
+		}
+		for _, list := range b.rules {
+			for _, r := range list {
+				for _, t := range r.Match {
+					if t.Field != ir.ConjID {
+						add(t.Field, t.Mask)
+					}
+				}
+				actions(r.Actions)
+			}
+		}
+	}
+	var out []bitsOf
+	for f, mask := range bits {
+		out = append(out, bitsOf{f, mask})
+	}
+	slices.SortFunc(out, func(a, b bitsOf) int { return cmp.Compare(a.field, b.field) })
+	w.lives[key] = out
+	return out
 }
 
 // jump ends the path where others end too.
@@ -374,18 +473,13 @@ func (m *machine) branch(table uint8, next *frame) {
 	if m.faults.candidates != nil {
 		rules = m.faults.candidates(rules)
 	}
-	var previous *Rule
 	for i, r := range rules {
 		if m.stopped() {
 			return
 		}
-		switch {
-		case r.conj != nil:
+		if r.conj != nil {
 			continue
-		case previous != nil && previous.Priority == r.Priority && previous.Match.Equal(r.Match):
-			continue // the bridge has the first
 		}
-		previous = r
 		if r.isConj {
 			if m.conjunction(rules, i, next) {
 				return
@@ -541,44 +635,75 @@ func worse(a, b answer) answer {
 	return always
 }
 
-// candidates returns the rules of a table that the packet may meet as far as their indexes tell, the largest priority first.
+// A candidateKey is all that decides which rules of a table a packet may meet as far as their indexes tell.
+type candidateKey struct {
+	table          uint8
+	dp             uint64
+	port           uint16
+	output, input  uint32
+	noOutput, noIn bool // the logical port is not known
+}
+
+// candidates returns the rules of a table that the packet may meet as far as their indexes tell, the largest priority first, without
+// those that the bridge does not have because others are in their place.
 func (m *machine) candidates(table uint8) []*Rule {
 	t := &m.walk.rules.tables[table]
-	var lists [][]*Rule
-	dp, port := &m.field[ir.Metadata], &m.field[ir.InPort]
-	if b := t.buckets[primary{}]; b != nil {
-		lists = m.ofBucket(lists, b)
-	}
+	dp, port, out, in := &m.field[ir.Metadata], &m.field[ir.InPort], &m.field[regOutport], &m.field[regInport]
+	key := candidateKey{table: table}
 	if t.primaries[ir.InPort] > 0 {
 		m.read(ir.InPort, ir.InPort.Ones())
-		if b := t.buckets[primary{ir.InPort, port.val.Lo}]; b != nil {
-			lists = m.ofBucket(lists, b)
-		}
+		key.port = uint16(port.val.Lo)
 	}
+	known := dp.known == ir.Metadata.Ones()
 	if t.primaries[ir.Metadata] > 0 {
 		m.read(ir.Metadata, ir.Metadata.Ones())
-		if dp.known == ir.Metadata.Ones() {
-			if b := t.buckets[primary{ir.Metadata, dp.val.Lo}]; b != nil {
-				lists = m.ofBucket(lists, b)
-			}
-		} else {
-			for key, b := range t.buckets {
-				if key.field == ir.Metadata {
-					lists = m.ofBucket(lists, b)
+		key.dp = dp.val.Lo
+	}
+	if t.secondaries[regOutport] > 0 {
+		key.output, key.noOutput = uint32(out.val.Lo), out.known != regOutport.Ones()
+	}
+	if t.secondaries[regInport] > 0 {
+		key.input, key.noIn = uint32(in.val.Lo), in.known != regInport.Ones()
+	}
+	var buckets []*bucket
+	add := func(p primary) {
+		if b := t.buckets[p]; b != nil {
+			buckets = append(buckets, b)
+			for _, f := range [...]ir.Field{regOutport, regInport} {
+				if b.byPort[f] > 0 {
+					m.read(f, f.Ones())
 				}
 			}
 		}
 	}
-	switch len(lists) {
-	case 0:
-		return nil
-	case 1:
-		return lists[0]
-	case 2:
-		return merge(lists...)
+	add(primary{})
+	add(primary{ir.InPort, port.val.Lo})
+	if known {
+		add(primary{ir.Metadata, dp.val.Lo})
+	} else {
+		for p := range t.buckets {
+			if p.field == ir.Metadata {
+				add(p)
+			}
+		}
+	}
+	if known {
+		if rules, ok := m.merged[key]; ok {
+			return rules
+		}
+	}
+	var lists [][]*Rule
+	for _, b := range buckets {
+		lists = m.ofBucket(lists, b)
 	}
 	all := slices.Concat(lists...)
 	slices.SortStableFunc(all, compareRules)
+	all = slices.CompactFunc(all, func(a, b *Rule) bool {
+		return a.conj == nil && b.conj == nil && a.Priority == b.Priority && a.Match.Equal(b.Match)
+	})
+	if known {
+		m.merged[key] = all
+	}
 	return all
 }
 
@@ -593,7 +718,6 @@ func (m *machine) ofBucket(lists [][]*Rule, b *bucket) [][]*Rule {
 			continue
 		}
 		v := &m.field[f]
-		m.read(f, f.Ones())
 		if v.known == f.Ones() {
 			if l := b.list(secondary{f, uint32(v.val.Lo)}); len(l) > 0 {
 				lists = append(lists, l)
@@ -662,8 +786,16 @@ func (m *machine) execute(actions []ir.Action, next *frame) {
 		case ir.Output:
 			reason = m.output(a.Port)
 		case ir.Set:
+			if slices.Contains(fixed, a.Field) {
+				reason = CopiedField // there is no way back to what TC can send
+				break
+			}
 			m.load(a)
 		case ir.Move:
+			if slices.Contains(fixed, a.Dst.Field) {
+				reason = CopiedField
+				break
+			}
 			m.put(a.Dst, m.get(a.Src))
 		case ir.Push:
 			m.push(a.Sub)
