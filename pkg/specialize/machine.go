@@ -27,8 +27,10 @@ type machine struct {
 	height int
 
 	// To find what is reached by several paths: visits by position and fields.
-	joins map[uint64]*join
-	order []uint64 // the places of joins, as they were reached
+	joins  map[uint64]*join
+	order  []uint64 // the places of joins, as they were reached
+	limit  int      // how many rules there may be when something is tried; 0: as many as the budget allows
+	review int      // how many rules there are when joins are looked at next
 
 	// Why the walk of the chain ends early: to begin anew with another cut; because the budget is used up; because something asked
 	// for the connection, where the chain is to be the same for all.
@@ -36,7 +38,10 @@ type machine struct {
 }
 
 // stopped reports whether the walk of the chain ends early.
-func (m *machine) stopped() bool { return m.restart || m.full || m.asksConnection }
+func (m *machine) stopped() bool { return m.restart || m.full || m.asksConnection || m.over() }
+
+// over reports whether more has come of what is tried than may.
+func (m *machine) over() bool { return m.limit > 0 && len(m.rules) > m.limit }
 
 // ofConnection reports whether a field is of the connection that was looked up.
 func ofConnection(f ir.Field) bool { return f >= ir.CTState && f <= ir.CTTPDst }
@@ -68,8 +73,9 @@ type pathCell struct {
 
 // A join is a place that paths reach.
 type join struct {
-	visits, leaves int
-	below          []uint64 // the places reached from it
+	kind          uint64
+	leaves, total int      // rules that follow from the largest visit, and from all
+	below         []uint64 // the places reached from it
 }
 
 // An undo restores a field or a term of the cube.
@@ -326,9 +332,6 @@ func lowest(u ir.U128) ir.U128 { return ir.U64(1).Shl(u.TrailingZeros()) }
 // assume narrows the cube. It reports false if a guard has all packets of it.
 func (m *machine) assume(needs []need) bool {
 	for _, n := range needs {
-		if m.faults.forget != nil && m.faults.forget(n) {
-			continue
-		}
 		c := &m.cube[n.field]
 		m.trail = append(m.trail, undo{field: n.field, isCube: true, val: c.val, mask: c.mask})
 		c.val, c.mask = c.val.Or(n.val), c.mask.Or(n.mask)
@@ -367,6 +370,9 @@ func (m *machine) implies(match ir.Match) bool {
 func (m *machine) match() ir.Match {
 	var out ir.Match
 	for _, f := range asked {
+		if m.faults.forget != nil && m.faults.forget(f) {
+			continue
+		}
 		if c := &m.cube[f]; !c.mask.IsZero() {
 			out = append(out, ir.Term{Field: f, Value: c.val, Mask: c.mask})
 		}

@@ -179,6 +179,7 @@ type secondary struct {
 const (
 	regOutport = ir.Reg15
 	regInport  = ir.Reg14
+	regZone    = ir.Reg13 // of the logical port
 )
 
 func secondaryOf(m ir.Match) secondary {

@@ -2,6 +2,7 @@ package specialize
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/offloadd/offloadd/pkg/ir"
@@ -38,7 +39,7 @@ type faults struct {
 	candidates func([]*Rule) []*Rule                // instead of the rules that a packet may meet
 	known      func(m *machine, at position) *State // instead of machine.known
 	unread     func(f ir.Field) bool                // nothing depends on f
-	forget     func(n need) bool                    // the cube is not narrowed
+	forget     func(f ir.Field) bool                // rules do not ask for f
 }
 
 // liveKey is a table as the packets of a datapath see it.
@@ -204,11 +205,15 @@ func (m *machine) chain(start func()) {
 		m.rules, m.height, m.restart, m.full = nil, 0, false, false
 		m.reads, m.notPorts = [256]ir.U128{}, map[uint16]struct{}{}
 		m.joins, m.order = map[uint64]*join{}, nil
+		m.review = joinReview
 		mark, here := len(m.trail), m.here
 		start()
 		m.back(mark)
 		m.here = here
-		if !m.restart || m.asksConnection {
+		if m.asksConnection {
+			return // nothing of it is kept
+		}
+		if !m.restart && !m.cut() {
 			break
 		}
 	}
@@ -301,7 +306,7 @@ func (m *machine) punt(r Reason) { m.leaf(Punt{r}) }
 // maxResubmits bounds a path; Open vSwitch has a bound of 4096 resubmits (MAX_RESUBMITS).
 const maxResubmits = 1024
 
-// joinLeaves is how many rules a chain may have twice before what follows becomes a chain of its own.
+// joinLeaves is how many rules a chain may have more than once before what they follow becomes a chain of its own.
 const joinLeaves = 16
 
 // lookup looks the packet up in a table and goes on with next.
@@ -314,52 +319,118 @@ func (m *machine) lookup(table uint8, next *frame) {
 		m.branch(table, next)
 		return
 	}
-	key := m.place(table)
-	if _, cut := m.cuts[key]; cut {
-		m.jump(table, key)
+	key, kind := m.place(table)
+	if _, cut := m.cuts[kind]; cut {
+		if !m.short(func() { m.branch(table, next) }) {
+			m.jump(table, kind)
+		}
 		return
 	}
 	j := m.joins[key]
 	switch {
-	case j == nil && m.visits[key] != nil && m.visits[key].leaves >= joinLeaves:
+	case j != nil:
+	case m.visits[key] != nil && m.visits[key].leaves >= joinLeaves:
 		// Another chain has it too. The places that it has reached from there will be those of one chain.
-		m.cuts[key], m.again = struct{}{}, true
+		m.cuts[innermost(m.visits, key).kind], m.again = struct{}{}, true
 		for _, below := range m.visits[key].below {
 			delete(m.visits, below)
 		}
 		delete(m.visits, key)
-		m.jump(table, key)
-	case j == nil:
-		j = &join{}
+		m.lookup(table, next)
+		return
+	default:
+		j = &join{kind: kind}
 		m.joins[key] = j
 		m.order = append(m.order, key)
-		rules, places := len(m.rules), len(m.order)
-		m.branch(table, next)
-		j.leaves, j.below = len(m.rules)-rules, m.order[places:len(m.order):len(m.order)]
-	default:
-		if j.visits++; j.leaves*j.visits >= joinLeaves && j.leaves >= 4 {
-			m.cuts[key] = struct{}{}
-			m.restart = true
-			return
-		}
-		m.branch(table, next)
 	}
+	rules, places := len(m.rules), len(m.order)
+	m.branch(table, next)
+	n := len(m.rules) - rules
+	j.total += n
+	j.leaves, j.below = max(j.leaves, n), append(j.below, m.order[places:]...)
+	if len(m.rules) >= m.review {
+		m.review *= 2
+		m.restart = m.cut()
+	}
+}
+
+// innermost returns the last of the places from key on that all its rules follow from. There the least matters of what is known.
+func innermost(joins map[uint64]*join, key uint64) *join {
+	j := joins[key]
+	last := j
+	for _, b := range j.below {
+		if x := joins[b]; x != nil && x.leaves == j.leaves && x.total >= j.total {
+			last = x
+		}
+	}
+	return last
+}
+
+// shortWay is how many rules may follow from a place where chains end, for the chain to go on nevertheless.
+const shortWay = 4
+
+// short does try if no more than a few rules come of it, or else nothing. Many packets never get further than a cut, such as those
+// to addresses that are served before.
+func (m *machine) short(try func()) bool {
+	limit, rules, height, reads, notPorts := m.limit, len(m.rules), m.height, m.reads, maps.Clone(m.notPorts)
+	mark, here := len(m.trail), m.here
+	m.limit = rules + shortWay
+	if limit > 0 {
+		m.limit = min(m.limit, limit)
+	}
+	try()
+	over := m.over()
+	m.limit = limit
+	if !over {
+		return true
+	}
+	m.back(mark)
+	m.here, m.rules, m.height, m.reads, m.notPorts = here, m.rules[:rules], height, reads, notPorts
+	return false
+}
+
+// joinReview is after how many rules a chain is looked at for the first time for what it has several times.
+const joinReview = 1024
+
+// cut finds the places whose rules the chain has several times and which are not all below others. It reports whether there are any.
+func (m *machine) cut() bool {
+	below := map[uint64]struct{}{}
+	any := false
+	for _, key := range m.order {
+		if _, is := below[key]; is {
+			continue
+		}
+		if j := m.joins[key]; j.leaves >= 4 && j.total-j.leaves >= joinLeaves {
+			m.cuts[innermost(m.joins, key).kind], any = struct{}{}, true
+			for _, b := range j.below {
+				below[b] = struct{}{}
+			}
+		}
+	}
+	return any
 }
 
 // place identifies a table and what is known there, as far as it may matter. That it does not matter costs a rule or a chain, not
 // more: what a chain depends on is found out while it is walked.
-func (m *machine) place(table uint8) uint64 {
+//
+// All places of a kind are alike but for the input port and its zone. What is found out about one of them is taken to hold for all.
+func (m *machine) place(table uint8) (key, kind uint64) {
 	h := mix(uint64(table)<<32 ^ uint64(m.here.ttlDec)<<8 ^ uint64(m.here.ttlMin) ^ uint64(m.state.EtherType)<<40)
 	dp := &m.field[ir.Metadata]
 	if dp.known != ir.Metadata.Ones() {
-		return mix(h ^ m.hash)
+		return mix(h ^ m.hash), mix(h ^ m.hash)
 	}
+	key, kind = h, h
 	for _, b := range m.live(dp.val.Lo, table) {
 		v := m.field[b.field]
 		v.known, v.val, v.alias = v.known.And(b.mask), v.val.And(b.mask), v.alias.And(b.mask)
-		h = mix(h ^ v.hash(b.field))
+		x := v.hash(b.field)
+		key = mix(key ^ x)
+		if b.field != regInport && b.field != regZone {
+			kind = mix(kind ^ x)
+		}
 	}
-	return h
+	return key, kind
 }
 
 // live returns the bits of fields that rules of a datapath may ask for from a table on, before the packet enters another datapath,
@@ -370,51 +441,11 @@ func (w *walk) live(dp uint64, table uint8) []bitsOf {
 		return l
 	}
 	w.lives[key] = nil // in a circle nothing is added
-	bits := map[ir.Field]ir.U128{ir.Metadata: ir.Metadata.Ones()}
-	add := func(f ir.Field, mask ir.U128) {
-		if isView(f) {
-			first, n := registers(f)
-			for i := range n {
-				reg := first + ir.Field(n-1-i)
-				bits[reg] = bits[reg].Or(mask.Shr(32 * i).And(ir.Ones(32)))
-			}
-			return
-		}
-		if isShape(f) {
-			bits[f] = bits[f].Or(mask)
-		}
-	}
+	bits := liveBits{}
+	bits.add(ir.Metadata, ir.Metadata.Ones())
 	for _, list := range [][]ir.Field{rewritable, fixed, {ir.VLANTCI, ir.PktMark}} {
 		for _, f := range list {
-			add(f, f.Ones())
-		}
-	}
-	to := func(next uint8) {
-		for _, b := range w.live(dp, next) {
-			add(b.field, b.mask)
-		}
-	}
-	var actions func(list []ir.Action)
-	actions = func(list []ir.Action) {
-		for _, a := range list {
-			switch a := a.(type) {
-			case ir.Set:
-				if a.Field == ir.Metadata {
-					return // another datapath, for which everything is set anew
-				}
-			case ir.Move:
-				add(a.Src.Field, a.Src.Mask())
-			case ir.CT:
-				if a.ZoneFrom.Field != 0 {
-					add(a.ZoneFrom.Field, a.ZoneFrom.Mask())
-				}
-				to(a.Table)
-			case ir.Resubmit:
-				to(a.Table)
-			case ir.Clone:
-				actions(a.Actions)
-			default:
-			}
+			bits.add(f, f.Ones())
 		}
 	}
 	t := &w.rules.tables[table]
@@ -424,12 +455,14 @@ func (w *walk) live(dp uint64, table uint8) []bitsOf {
 		}
 		for _, list := range b.rules {
 			for _, r := range list {
+				for f, mask := range w.liveBefore(dp, r.Actions) {
+					bits.add(f, mask)
+				}
 				for _, t := range r.Match {
 					if t.Field != ir.ConjID {
-						add(t.Field, t.Mask)
+						bits.add(t.Field, t.Mask)
 					}
 				}
-				actions(r.Actions)
 			}
 		}
 	}
@@ -442,8 +475,74 @@ func (w *walk) live(dp uint64, table uint8) []bitsOf {
 	return out
 }
 
+// liveBefore returns the bits that actions, and the tables they send packets of a datapath to, may ask for.
+func (w *walk) liveBefore(dp uint64, actions []ir.Action) liveBits {
+	bits := liveBits{}
+	to := func(table uint8) {
+		for _, b := range w.live(dp, table) {
+			bits.add(b.field, b.mask)
+		}
+	}
+	leaves := slices.IndexFunc(actions, func(a ir.Action) bool {
+		set, is := a.(ir.Set)
+		return is && set.Field == ir.Metadata
+	})
+	if leaves >= 0 {
+		actions = actions[:leaves] // to another datapath, for which everything is set anew
+	}
+	for _, a := range slices.Backward(actions) {
+		switch a := a.(type) {
+		case ir.Set:
+			bits.remove(a.Field, a.Mask)
+		case ir.Move:
+			bits.remove(a.Dst.Field, a.Dst.Mask())
+			bits.add(a.Src.Field, a.Src.Mask())
+		case ir.CT:
+			to(a.Table)
+			if a.ZoneFrom.Field != 0 {
+				bits.add(a.ZoneFrom.Field, a.ZoneFrom.Mask())
+			}
+		case ir.Resubmit:
+			to(a.Table)
+		case ir.Clone:
+			for f, mask := range w.liveBefore(dp, a.Actions) {
+				bits.add(f, mask)
+			}
+		default:
+		}
+	}
+	return bits
+}
+
+// liveBits are bits of fields, of none that are views of others.
+type liveBits map[ir.Field]ir.U128
+
+func (l liveBits) add(f ir.Field, mask ir.U128) {
+	eachPart(f, mask, func(f ir.Field, mask ir.U128) {
+		if isShape(f) {
+			l[f] = l[f].Or(mask)
+		}
+	})
+}
+
+func (l liveBits) remove(f ir.Field, mask ir.U128) {
+	eachPart(f, mask, func(f ir.Field, mask ir.U128) { l[f] = l[f].AndNot(mask) })
+}
+
+// eachPart calls do with the registers that a view consists of, or with the field if it is no view.
+func eachPart(f ir.Field, mask ir.U128, do func(ir.Field, ir.U128)) {
+	if !isView(f) {
+		do(f, mask)
+		return
+	}
+	first, n := registers(f)
+	for i := range n {
+		do(first+ir.Field(n-1-i), mask.Shr(32*i).And(ir.Ones(32)))
+	}
+}
+
 // jump ends the path where others end too.
-func (m *machine) jump(table uint8, key uint64) {
+func (m *machine) jump(table uint8, kind uint64) {
 	to := func(s *State) Verdict { return Goto{s} }
 	if !m.state.Tracked && !m.state.anyConnection {
 		m.boundary(table, position{}, to)
@@ -454,11 +553,11 @@ func (m *machine) jump(table uint8, key uint64) {
 		m.boundary(table, position{}, to) // the connection is forgotten
 		return
 	}
-	if _, asks := m.asking[key]; !asks {
+	if _, asks := m.asking[kind]; !asks {
 		if m.boundary(table, position{anyConnection: true}, to) {
 			return
 		}
-		m.asking[key] = struct{}{}
+		m.asking[kind] = struct{}{}
 	}
 	if m.state.anyConnection {
 		m.asksConnection = true
@@ -968,8 +1067,22 @@ func (m *machine) boundary(table uint8, at position, verdict func(*State) Verdic
 		m.punt(reason) // without asking anybody
 		return true
 	}
+	path := m.here.path
+	v := verdict(s)
+	for len(s.Rules) == 1 && len(s.Rules[0].Match) == 0 {
+		to, is := s.Rules[0].Verdict.(Goto)
+		if _, looks := v.(Lookup); !is || looks && !to.State.Tracked {
+			break // who comes from a lookup has to be asked whether the connection is established
+		}
+		for _, r := range s.Rules[0].Path {
+			m.here.path = &pathCell{r, m.here.path}
+		}
+		s = to.State
+		v = verdict(s)
+	}
 	m.height = max(m.height, s.height+1)
-	m.leaf(verdict(s))
+	m.leaf(v)
+	m.here.path = path
 	return true
 }
 
