@@ -137,17 +137,6 @@ func pin(t *testing.T, r *Rig) {
 	})
 }
 
-// forget makes the pods ask for their neighbours anew.
-func forget(t *testing.T, r *Rig) {
-	t.Helper()
-	neighbours(t, r, func(h *netlink.Handle, n *netlink.Neigh) error {
-		if n.State&netlink.NUD_NOARP != 0 {
-			return nil
-		}
-		return h.NeighDel(n)
-	})
-}
-
 func neighbours(t *testing.T, r *Rig, f func(*netlink.Handle, *netlink.Neigh) error) {
 	t.Helper()
 	for _, p := range r.Pods() {

@@ -14,7 +14,7 @@ import (
 // cls_flower.c), or as hardware does. It does not change, and may be used by several goroutines.
 type Block struct {
 	chains   map[uint32][]*tc.Filter // in the order in which they are tried
-	hardware bool
+	software *Block                  // what goes on where hardware ends; nil: the block is software
 }
 
 // NewBlock returns the block of filters, which must not change afterwards. Filters that are for hardware only are left out.
@@ -25,12 +25,12 @@ func NewBlock(filters []tc.Filter) *Block {
 	return newBlock(filters, func(f *tc.Filter) bool { return f.Flags&tc.SkipSW == 0 })
 }
 
-// NewHardwareBlock returns what a NIC has of the filters: those that are flagged tc.InHW. Packets for which it has none, at the
-// beginning or in a chain, it passes to software, and so it does with those whose connection is not established. Where two
-// filters of one pref match, Undefined is all that can be said.
+// NewHardwareBlock returns what a NIC has of the filters: those that are flagged tc.InHW. Software goes on with packets for which it
+// has none, at the beginning or in a chain, and with those whose connection is not established: in the chain where hardware has ended,
+// which drivers tell it (struct tc_skb_ext). Where two filters of one pref match, Undefined is all that can be said.
 func NewHardwareBlock(filters []tc.Filter) *Block {
 	b := newBlock(filters, func(f *tc.Filter) bool { return f.Flags&tc.InHW != 0 && f.Flags&tc.SkipHW == 0 })
-	b.hardware = true
+	b.software = NewBlock(filters)
 	return b
 }
 
@@ -128,7 +128,7 @@ const maxGotos = 16
 // Run sends a packet through the block. OVN's Geneve option, in a filter any tun_metadata field, is tun_metadata0 of the packet.
 // track is asked what lookups in the connection tracker find; of its states flower sees fewer bits than Open vSwitch.
 func (b *Block) Run(pkt Packet, from Arrival, track Tracker) Verdict {
-	r := blockRun{from: from, track: track, came: pkt, hardware: b.hardware}
+	r := blockRun{from: from, track: track, came: pkt, hardware: b.software != nil}
 	r.Packet = pkt
 	r.run(b)
 	r.Pristine = r.Packet == r.came && r.Tunnel == nil && len(r.Copies) == 0 && !r.touched
@@ -143,8 +143,10 @@ type blockRun struct {
 	came    Packet
 	touched bool // in a way that the fields do not show
 
-	hardware bool
-	stale    tc.CSum // checksums that are wrong
+	hardware bool // the NIC runs the filters
+	missed   bool // the NIC can do no more, and software goes on with the chain
+
+	stale tc.CSum // checksums that are wrong
 }
 
 func (r *blockRun) lost(why string) { r.Kind, r.Why = Lost, why }
@@ -158,20 +160,25 @@ func (r *blockRun) run(b *Block) {
 		}
 		f := r.find(b.chains[chain])
 		if f == nil {
-			switch {
-			case b.hardware:
-				r.Why = "nothing matches in hardware"
-			case chain != 0:
+			if r.hardware {
+				b, r.hardware = b.software, false
+				continue
+			}
+			if chain != 0 {
 				r.lost("nothing matches in a chain")
 			}
 			return // of chain 0: as if there were no filters
 		}
 		r.Path, r.Filters = append(r.Path, f.Key()), append(r.Filters, f)
-		var done bool
-		if chain, done = r.act(f); done {
+		next, done := r.act(f)
+		if r.missed {
+			b, r.hardware, r.missed = b.software, false, false
+			continue
+		}
+		if done {
 			return
 		}
-		if b.chains[chain] == nil && !b.hardware {
+		if chain = next; b.chains[chain] == nil && !r.hardware {
 			r.lost("there is no such chain")
 			return
 		}
@@ -386,7 +393,7 @@ func (r *blockRun) ct(a tc.CT) bool {
 	c := r.track(a.Zone, p)
 	state := c.State | StateTrk
 	if r.hardware && (state&StateEst == 0 || state&StateInv != 0) {
-		r.Why = "a connection that is not in hardware"
+		r.missed = true // the connection is not in hardware
 		return false
 	}
 	switch {

@@ -175,8 +175,10 @@ func TestHardwareBlock(t *testing.T) {
 		{name: "not overtaken", filters: []tc.Filter{ip(1, tc.NotInHW, all, tc.Pass{}), ip(2, tc.SkipHW, all, out)}, want: Passed},
 		{name: "without order", filters: []tc.Filter{ip(1, tc.InHW, all.Eq(ir.EthDst, 5), out), ip(1, tc.InHW, all, tc.Drop{})}, want: Redirected, undefined: true},
 		{name: "a trap", filters: []tc.Filter{ip(1, tc.InHW|tc.SkipSW, all, tc.Trap{})}, want: Passed},
-		{name: "off the end", filters: []tc.Filter{ip(1, tc.InHW, all, tc.Goto{Chain: 9})}, want: Passed},
-		{name: "new", filters: []tc.Filter{ip(1, tc.InHW, all, tc.CT{Zone: 1}, out)}, state: StateNew, want: Passed},
+		{name: "off the end", filters: []tc.Filter{ip(1, tc.InHW, all, tc.Goto{Chain: 9})}, want: Lost},
+		{name: "on in software", filters: []tc.Filter{ip(1, tc.InHW, all, tc.Goto{Chain: 9}), {Chain: 9, Pref: 1, Handle: 1, Protocol: tc.ProtocolIPv4, Actions: []tc.Action{tc.Drop{}}}}, want: Dropped},
+		{name: "new", filters: []tc.Filter{ip(1, tc.InHW, all, tc.CT{Zone: 1}, out)}, state: StateNew, want: Redirected},
+		{name: "new, and software knows better", filters: []tc.Filter{ip(1, tc.NotInHW, all, tc.Drop{}), ip(2, tc.InHW, all, tc.CT{Zone: 1}, out)}, state: StateNew, want: Dropped},
 		{name: "established", filters: []tc.Filter{ip(1, tc.InHW, all, tc.CT{Zone: 1}, out)}, state: StateEst, want: Redirected},
 	} {
 		var pkt Packet
