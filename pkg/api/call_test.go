@@ -96,6 +96,19 @@ var calls = map[string]func(context.Context, grpc.ClientConnInterface) error{
 	offloadv1.FlowService_Trace_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
 		return drain(offloadv1.NewFlowServiceClient(c).Trace(ctx, &offloadv1.TraceRequest{Microflow: "ip4"}))
 	},
+	offloadv1.FlowService_ListFilters_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		return drain(offloadv1.NewFlowServiceClient(c).ListFilters(ctx, &offloadv1.ListFiltersRequest{}))
+	},
+	offloadv1.FlowService_ListChains_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		return drain(offloadv1.NewFlowServiceClient(c).ListChains(ctx, &offloadv1.ListChainsRequest{Port: "p1"}))
+	},
+	offloadv1.FlowService_Explain_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		_, err := offloadv1.NewFlowServiceClient(c).Explain(ctx, &offloadv1.ExplainRequest{Port: "p1"})
+		return err
+	},
+	offloadv1.FlowService_DiffFilters_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		return drain(offloadv1.NewFlowServiceClient(c).DiffFilters(ctx, &offloadv1.DiffFiltersRequest{}))
+	},
 }
 
 func drain[T any](stream grpc.ServerStreamingClient[T], err error) error {
@@ -121,7 +134,7 @@ func TestMethods(t *testing.T) {
 			if !ok {
 				t.Errorf("%s has no access", name)
 			}
-			readers := []string{"Get", "List", "Watch", "Check", "Trace", "ServerReflectionInfo"}
+			readers := []string{"Get", "List", "Watch", "Check", "Trace", "Explain", "Diff", "ServerReflectionInfo"}
 			byName := slices.ContainsFunc(readers, func(p string) bool { return strings.HasPrefix(m.Name, p) })
 			if byName != (got == reads) {
 				t.Errorf("%s: access %d", name, got)

@@ -42,6 +42,38 @@ var (
 		offloadv1.TraceStepKind_TRACE_STEP_KIND_DROP:     TraceDrop,
 		offloadv1.TraceStepKind_TRACE_STEP_KIND_NOTE:     TraceNote,
 	}
+	filterKinds = map[offloadv1.FilterKind]FilterKind{
+		offloadv1.FilterKind_FILTER_KIND_GUARD:  FilterGuard,
+		offloadv1.FilterKind_FILTER_KIND_ENTRY:  FilterEntry,
+		offloadv1.FilterKind_FILTER_KIND_RULE:   FilterRule,
+		offloadv1.FilterKind_FILTER_KIND_END:    FilterEnd,
+		offloadv1.FilterKind_FILTER_KIND_CLOSED: FilterClosed,
+	}
+	filterStates = map[offloadv1.FilterState]FilterState{
+		offloadv1.FilterState_FILTER_STATE_INSTALLED: FilterInstalled,
+		offloadv1.FilterState_FILTER_STATE_MISSING:   FilterMissing,
+		offloadv1.FilterState_FILTER_STATE_REFUSED:   FilterRefused,
+		offloadv1.FilterState_FILTER_STATE_DIFFERENT: FilterDifferent,
+		offloadv1.FilterState_FILTER_STATE_SURPLUS:   FilterSurplus,
+		offloadv1.FilterState_FILTER_STATE_FOREIGN:   FilterForeign,
+	}
+	chainVerdicts = map[offloadv1.ChainVerdict]ChainVerdict{
+		offloadv1.ChainVerdict_CHAIN_VERDICT_GOTO:   ChainGoto,
+		offloadv1.ChainVerdict_CHAIN_VERDICT_LOOKUP: ChainLookup,
+		offloadv1.ChainVerdict_CHAIN_VERDICT_OUTPUT: ChainOutput,
+		offloadv1.ChainVerdict_CHAIN_VERDICT_DROP:   ChainDrop,
+		offloadv1.ChainVerdict_CHAIN_VERDICT_PUNT:   ChainPunt,
+	}
+	layers = map[offloadv1.Layer]Layer{
+		offloadv1.Layer_LAYER_NIC: LayerNIC,
+		offloadv1.Layer_LAYER_TC:  LayerTC,
+		offloadv1.Layer_LAYER_OVS: LayerOVS,
+	}
+	layerAnswers = map[offloadv1.LayerAnswer]LayerAnswer{
+		offloadv1.LayerAnswer_LAYER_ANSWER_DECIDES:     LayerDecides,
+		offloadv1.LayerAnswer_LAYER_ANSWER_PASSES:      LayerPasses,
+		offloadv1.LayerAnswer_LAYER_ANSWER_NOT_REACHED: LayerNotReached,
+	}
 )
 
 // number returns the enum's number of one of our names; 0 for "".

@@ -35,6 +35,9 @@ type LogicalFlow struct {
 	Source       string // in ovn-northd
 	Flows        []Flow
 	Skipped      string // why it makes no flows although it should
+	// Filtered is what filters have counted of packets for which they did what the row says, without Duration; nil: not asked for, or
+	// there are none.
+	Filtered *Counters
 }
 
 // A FlowState is where a wanted flow is. "" is not known.

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
@@ -36,5 +38,45 @@ func (s *flowService) Trace(req *offloadv1.TraceRequest, stream offloadv1.FlowSe
 	}
 	return s.flows.Trace(stream.Context(), trace, func(step TraceStep) error {
 		return stream.Send(&offloadv1.TraceResponse{Step: traceStepMessage(step)})
+	})
+}
+
+func (s *flowService) ListFilters(req *offloadv1.ListFiltersRequest, stream offloadv1.FlowService_ListFiltersServer) error {
+	filter, err := parseFilterFilter(req)
+	if err != nil {
+		return err
+	}
+	return s.flows.Filters(stream.Context(), filter, func(f Filter) error {
+		return stream.Send(&offloadv1.ListFiltersResponse{Filter: filterMessage(f)})
+	})
+}
+
+func (s *flowService) ListChains(req *offloadv1.ListChainsRequest, stream offloadv1.FlowService_ListChainsServer) error {
+	port, err := parseChainsRequest(req)
+	if err != nil {
+		return err
+	}
+	return s.flows.Chains(stream.Context(), port, func(i ChainItem) error { return stream.Send(chainItemMessage(i)) })
+}
+
+func (s *flowService) Explain(ctx context.Context, req *offloadv1.ExplainRequest) (*offloadv1.ExplainResponse, error) {
+	explain, err := parseExplainRequest(req)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.flows.Explain(ctx, explain)
+	if err != nil {
+		return nil, err
+	}
+	return explanationMessage(e), nil
+}
+
+func (s *flowService) DiffFilters(_ *offloadv1.DiffFiltersRequest, stream offloadv1.FlowService_DiffFiltersServer) error {
+	return s.flows.FilterDiff(stream.Context(), func(d FilterDifference) error {
+		m := &offloadv1.DiffFiltersResponse{Device: d.Device}
+		if d.Filter != nil {
+			m.Filter = filterMessage(*d.Filter)
+		}
+		return stream.Send(m)
 	})
 }

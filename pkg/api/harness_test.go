@@ -122,6 +122,42 @@ func (b *behind) Trace(ctx context.Context, r TraceRequest, yield func(TraceStep
 	return yield(TraceStep{Kind: TraceOutput, LogicalPort: "p2", Via: "local"})
 }
 
+func (b *behind) Filters(ctx context.Context, f FilterFilter, yield func(Filter) error) error {
+	if err := b.do(ctx, "Filters", f); err != nil {
+		return err
+	}
+	return yield(Filter{Chain: 5, Pref: 100, Kind: FilterRule, State: FilterMissing})
+}
+
+func (b *behind) Chains(ctx context.Context, port string, yield func(ChainItem) error) error {
+	if err := b.do(ctx, "Chains", port); err != nil {
+		return err
+	}
+	if err := yield(ChainItem{Chain: &Chain{Number: 5, EtherType: 0x800}}); err != nil {
+		return err
+	}
+	return yield(ChainItem{Rule: &ChainRule{Verdict: ChainPunt, Reason: "nat", LogicalFlow: &LogicalFlow{UUID: "u"}}})
+}
+
+func (b *behind) Explain(ctx context.Context, r ExplainRequest) (Explanation, error) {
+	return Explanation{
+		Device:  "v1",
+		Punts:   []Punt{{Reason: "nat", LogicalFlow: &LogicalFlow{UUID: "u"}}},
+		Layers:  []LayerVerdict{{LayerTC, LayerPasses, "nat", false}},
+		Filters: []Filter{{Chain: 5}},
+	}, b.do(ctx, "Explain", r)
+}
+
+func (b *behind) FilterDiff(ctx context.Context, yield func(FilterDifference) error) error {
+	if err := b.do(ctx, "FilterDiff", nil); err != nil {
+		return err
+	}
+	if err := yield(FilterDifference{Device: "v1"}); err != nil {
+		return err
+	}
+	return yield(FilterDifference{Filter: &Filter{State: FilterForeign}})
+}
+
 // A logBuffer collects a log from many goroutines.
 type logBuffer struct {
 	mu  sync.Mutex

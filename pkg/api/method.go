@@ -36,6 +36,10 @@ var methods = map[string]access{
 	offloadv1.FlowService_ListLogicalFlows_FullMethodName: reads,
 	offloadv1.FlowService_ListFlows_FullMethodName:        reads,
 	offloadv1.FlowService_Trace_FullMethodName:            reads,
+	offloadv1.FlowService_ListFilters_FullMethodName:      reads,
+	offloadv1.FlowService_ListChains_FullMethodName:       reads,
+	offloadv1.FlowService_Explain_FullMethodName:          reads,
+	offloadv1.FlowService_DiffFilters_FullMethodName:      reads,
 
 	healthv1.Health_Check_FullMethodName: reads,
 	healthv1.Health_List_FullMethodName:  reads,

@@ -279,15 +279,66 @@ func parseTraceRequest(m *offloadv1.TraceRequest) (TraceRequest, error) {
 	if r.Microflow == "" {
 		p.refuse("microflow", "is required")
 	}
-	if len(r.CT) > maxCT {
-		p.refuse("ct", "has %d, more than %d", len(r.CT), maxCT)
+	p.ct(r.CT)
+	return r, p.err()
+}
+
+// ct checks what lookups in the connection tracker are to find.
+func (p *parser) ct(states []string) {
+	if len(states) > maxCT {
+		p.refuse("ct", "has %d, more than %d", len(states), maxCT)
 	}
-	for i, s := range r.CT[:min(len(r.CT), maxCT)] {
+	for i, s := range states[:min(len(states), maxCT)] {
 		for word := range strings.SplitSeq(s, ",") {
 			if !ctStates[word] {
 				p.refuse(at("ct", i), "%.32q: none of trk, new, est, rel, rpl, inv, dnat, snat", word)
 			}
 		}
 	}
+}
+
+// maxChain is the largest number of a chain (TC_ACT_EXT_VAL_MASK).
+const maxChain = 1<<28 - 1
+
+func parseFilterFilter(m *offloadv1.ListFiltersRequest) (FilterFilter, error) {
+	var p parser
+	f := FilterFilter{Port: p.bound("port", m.GetPort(), maxNameBytes)}
+	if m.Chain != nil { //nolint:protogetter // absent is not 0
+		n := m.GetChain()
+		if n > maxChain {
+			p.refuse("chain", "%d: not between 0 and %d", n, maxChain)
+		}
+		f.Chain = &n
+	}
+	for i, e := range m.GetStates() {
+		path := at("states", i)
+		f.States = append(f.States, enum(&p, path, filterStates, e))
+		if e == 0 {
+			p.refuse(path, "is unspecified")
+		}
+	}
+	return f, p.err()
+}
+
+func parseChainsRequest(m *offloadv1.ListChainsRequest) (string, error) {
+	var p parser
+	port := p.bound("port", m.GetPort(), maxNameBytes)
+	if port == "" {
+		p.refuse("port", "is required")
+	}
+	return port, p.err()
+}
+
+func parseExplainRequest(m *offloadv1.ExplainRequest) (ExplainRequest, error) {
+	var p parser
+	r := ExplainRequest{
+		Port:      p.bound("port", m.GetPort(), maxNameBytes),
+		Microflow: p.bound("microflow", m.GetMicroflow(), maxMicroflow),
+		CT:        m.GetCt(),
+	}
+	if r.Port == "" {
+		p.refuse("port", "is required")
+	}
+	p.ct(r.CT)
 	return r, p.err()
 }

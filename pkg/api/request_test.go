@@ -33,6 +33,11 @@ func TestEnums(t *testing.T) {
 		{offloadv1.Pipeline(0).Descriptor().Values(), pipelines},
 		{offloadv1.FlowState(0).Descriptor().Values(), flowStates},
 		{offloadv1.TraceStepKind(0).Descriptor().Values(), traceStepKinds},
+		{offloadv1.FilterKind(0).Descriptor().Values(), filterKinds},
+		{offloadv1.FilterState(0).Descriptor().Values(), filterStates},
+		{offloadv1.ChainVerdict(0).Descriptor().Values(), chainVerdicts},
+		{offloadv1.Layer(0).Descriptor().Values(), layers},
+		{offloadv1.LayerAnswer(0).Descriptor().Values(), layerAnswers},
 	} {
 		m := reflect.ValueOf(e.names)
 		seen := map[string]bool{}
@@ -152,6 +157,9 @@ func TestInvalidRequests(t *testing.T) {
 		{second(parseTraceRequest(&offloadv1.TraceRequest{})), "microflow"},
 		{second(parseTraceRequest(&offloadv1.TraceRequest{Microflow: "ip4", Ct: []string{"trk,est", "trk, new", "", "foo"}})), "ct[1] ct[2] ct[3]"},
 		{second(parseTraceRequest(&offloadv1.TraceRequest{Microflow: strings.Repeat("x", 65536), Ct: slices.Repeat([]string{"trk"}, 65)})), "microflow ct"},
+		{second(parseFilterFilter(&offloadv1.ListFiltersRequest{Port: strings.Repeat("x", 1025), Chain: proto.Uint32(1 << 28), States: []offloadv1.FilterState{0, 1, 99}})), "port chain states[0] states[2]"},
+		{second(parseChainsRequest(&offloadv1.ListChainsRequest{})), "port"},
+		{second(parseExplainRequest(&offloadv1.ExplainRequest{Microflow: strings.Repeat("x", 65536), Ct: []string{"foo"}})), "microflow port ct[0]"},
 	} {
 		var got []string
 		if e, ok := errors.AsType[*reason.Error](c.err); ok {

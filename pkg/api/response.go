@@ -227,6 +227,7 @@ func logicalFlowMessage(f LogicalFlow) *offloadv1.LogicalFlow {
 		Actions:      f.Actions,
 		Source:       f.Source,
 		Skipped:      f.Skipped,
+		Filtered:     filterCounters(f.Filtered),
 	}
 	for _, flow := range f.Flows {
 		m.Flows = append(m.Flows, flowMessage(flow))
@@ -246,6 +247,102 @@ func traceStepMessage(s TraceStep) *offloadv1.TraceStep {
 	}
 	if s.LogicalFlow != nil {
 		m.LogicalFlow = logicalFlowMessage(*s.LogicalFlow)
+	}
+	return m
+}
+
+// filterCounters converts counters without duration; nil stays nil.
+func filterCounters(c *Counters) *offloadv1.Counters {
+	if c == nil {
+		return nil
+	}
+	return &offloadv1.Counters{Packets: c.Packets, Bytes: c.Bytes}
+}
+
+func filterMessage(f Filter) *offloadv1.Filter {
+	return &offloadv1.Filter{
+		Chain:     f.Chain,
+		Pref:      uint32(f.Pref),
+		Handle:    f.Handle,
+		Kind:      number(filterKinds, f.Kind),
+		Device:    f.Device,
+		Text:      f.Text,
+		State:     number(filterStates, f.State),
+		Installed: f.Installed,
+		InHw:      f.InHW,
+		Counters:  filterCounters(f.Counters),
+		Reason:    f.Reason,
+		Rows:      f.Rows,
+		Error:     f.Error,
+	}
+}
+
+func chainItemMessage(i ChainItem) *offloadv1.ListChainsResponse {
+	if i.Chain != nil {
+		return &offloadv1.ListChainsResponse{Item: &offloadv1.ListChainsResponse_Chain{Chain: chainMessage(*i.Chain)}}
+	}
+	return &offloadv1.ListChainsResponse{Item: &offloadv1.ListChainsResponse_Rule{Rule: chainRuleMessage(*i.Rule)}}
+}
+
+func chainMessage(c Chain) *offloadv1.Chain {
+	return &offloadv1.Chain{
+		Number:    c.Number,
+		Device:    c.Device,
+		Ofport:    uint32(c.OFPort),
+		EtherType: uint32(c.EtherType),
+		Table:     uint32(c.Table),
+		Tracked:   c.Tracked,
+		Zone:      uint32(c.Zone),
+		Tunnelled: c.Tunnelled,
+		Known:     c.Known,
+		Text:      c.Text,
+	}
+}
+
+func chainRuleMessage(r ChainRule) *offloadv1.ChainRule {
+	m := &offloadv1.ChainRule{
+		Match:    r.Match,
+		Verdict:  number(chainVerdicts, r.Verdict),
+		Text:     r.Text,
+		Chain:    r.Chain,
+		Zone:     uint32(r.Zone),
+		Device:   r.Device,
+		Reason:   r.Reason,
+		Rows:     r.Rows,
+		NoFilter: r.NoFilter,
+		Counters: filterCounters(r.Counters),
+	}
+	if r.LogicalFlow != nil {
+		m.LogicalFlow = logicalFlowMessage(*r.LogicalFlow)
+	}
+	return m
+}
+
+func explanationMessage(e Explanation) *offloadv1.ExplainResponse {
+	m := &offloadv1.ExplainResponse{
+		Device:    e.Device,
+		Idle:      e.Idle,
+		Forwarded: filterCounters(e.Forwarded),
+		Dropped:   filterCounters(e.Dropped),
+		Punted:    filterCounters(e.Punted),
+		Shared:    e.Shared,
+	}
+	for _, p := range e.Punts {
+		punt := &offloadv1.Punt{
+			Reason: p.Reason, Text: p.Text, Fix: p.Fix, Filters: uint64(p.Filters), Counters: filterCounters(&p.Counters), Shared: p.Shared,
+		}
+		if p.LogicalFlow != nil {
+			punt.LogicalFlow = logicalFlowMessage(*p.LogicalFlow)
+		}
+		m.Punts = append(m.Punts, punt)
+	}
+	for _, l := range e.Layers {
+		m.Layers = append(m.Layers, &offloadv1.LayerVerdict{
+			Layer: number(layers, l.Layer), Answer: number(layerAnswers, l.Answer), Text: l.Text, Delivers: l.Delivers,
+		})
+	}
+	for _, f := range e.Filters {
+		m.Filters = append(m.Filters, filterMessage(f))
 	}
 	return m
 }

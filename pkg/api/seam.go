@@ -48,4 +48,9 @@ type Flows interface {
 	LogicalFlows(ctx context.Context, filter LogicalFlowFilter, yield func(LogicalFlow) error) error
 	Flows(ctx context.Context, filter FlowFilter, yield func(Flow) error) error
 	Trace(ctx context.Context, req TraceRequest, yield func(TraceStep) error) error
+	Filters(ctx context.Context, filter FilterFilter, yield func(Filter) error) error
+	// Chains yields the chains that packets of a port can come to, and after each its rules.
+	Chains(ctx context.Context, port string, yield func(ChainItem) error) error
+	Explain(ctx context.Context, req ExplainRequest) (Explanation, error)
+	FilterDiff(ctx context.Context, yield func(FilterDifference) error) error
 }

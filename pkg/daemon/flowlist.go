@@ -15,6 +15,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/openflow"
 	"github.com/offloadd/offloadd/pkg/reason"
 	"github.com/offloadd/offloadd/pkg/sb"
+	"github.com/offloadd/offloadd/pkg/specialize"
 )
 
 // Flows shows the API the flows of an agent. It implements api.Flows.
@@ -59,8 +60,22 @@ func (f *Flows) LogicalFlows(ctx context.Context, filter api.LogicalFlowFilter, 
 			return err
 		}
 	}
+	var filtered map[specialize.Owner]api.Counters
+	if filter.Counters && f.agent.offload != nil {
+		v, err := f.agent.offload.view(ctx)
+		if err != nil && reason.Of(err) != reason.NotReady {
+			return err
+		}
+		if err == nil {
+			filtered = v.owned()
+		}
+	}
 	for i, c := range all {
 		lf := c.logicalFlow()
+		if filtered != nil {
+			n := filtered[specialize.Owner{Row: c.flow.UUID, Part: c.dp.Key}]
+			lf.Filtered = &n
+		}
 		for _, w := range wanted[i] {
 			lf.Flows = append(lf.Flows, flowOf(w, counters))
 		}

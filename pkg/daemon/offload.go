@@ -66,6 +66,10 @@ type offload struct {
 	work    chan struct{}
 	changed chan struct{}
 	calls   chan func(context.Context)
+	ended   chan struct{} // closed when the loop has ended
+
+	// dial connects those who read what the kernel has.
+	dial func() (*tc.Conn, error)
 }
 
 // offloadStatus is how far an offload has come.
@@ -82,6 +86,7 @@ func newOffload(log *slog.Logger, everywhere bool) *offload {
 	return &offload{
 		log: log, everywhere: everywhere,
 		work: make(chan struct{}, 1), changed: make(chan struct{}, 1), calls: make(chan func(context.Context)),
+		ended: make(chan struct{}), dial: func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) },
 	}
 }
 
@@ -159,6 +164,7 @@ const (
 func (o *offload) Run(ctx context.Context) error {
 	l := &offloader{offload: o, rules: specialize.NewRules(), filters: apply.NewFilters(o.log), links: true}
 	defer func() { _ = l.filters.Close() }()
+	defer close(o.ended)
 	events := make(chan tc.Event)
 	go l.watch(ctx, events) // ends with ctx
 	var retry, retire, again <-chan time.Time

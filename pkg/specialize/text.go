@@ -218,3 +218,34 @@ func familyText(etherType uint16) string {
 	}
 	return "ip"
 }
+
+// String returns the kind in a word.
+func (k Kind) String() string {
+	switch k {
+	case KindGuard:
+		return "guard"
+	case KindEntry:
+		return "entry"
+	case KindRule:
+		return "rule"
+	case KindEnd:
+		return "end"
+	case KindClosed:
+		return "closed"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// KindOf returns what a filter with this cookie is for, 0 if it is not ours.
+func KindOf(c tc.Cookie) Kind {
+	if k := Kind(c[3]); IsOurs(c) && k >= KindGuard && k <= KindClosed {
+		return k
+	}
+	return 0
+}
+
+// Satisfies reports what packets of s must have in common besides what the rules ask for: they are established in the zone that was
+// asked. A packet is of at most one of the states that share a chain.
+func (s *State) Satisfies(etherType uint16, established bool, zone uint16) bool {
+	return s.EtherType == etherType && (!s.Tracked || established && s.Zone == zone)
+}

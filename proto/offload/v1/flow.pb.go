@@ -201,6 +201,319 @@ func (TraceStepKind) EnumDescriptor() ([]byte, []int) {
 	return file_offload_v1_flow_proto_rawDescGZIP(), []int{2}
 }
 
+// FilterKind is what a filter is for.
+type FilterKind int32
+
+const (
+	// Not ours.
+	FilterKind_FILTER_KIND_UNSPECIFIED FilterKind = 0
+	// It leaves packets to Open vSwitch before anything else is asked.
+	FilterKind_FILTER_KIND_GUARD FilterKind = 1
+	// A rule of chain 0, for the packets of one device.
+	FilterKind_FILTER_KIND_ENTRY FilterKind = 2
+	// A rule of another chain.
+	FilterKind_FILTER_KIND_RULE FilterKind = 3
+	// The end of a chain: it leaves to Open vSwitch what no other filter of the chain matches.
+	FilterKind_FILTER_KIND_END FilterKind = 4
+	// It leaves everything to Open vSwitch while the others of the chain, or of the device, are being changed or cannot be had.
+	FilterKind_FILTER_KIND_CLOSED FilterKind = 5
+)
+
+// Enum value maps for FilterKind.
+var (
+	FilterKind_name = map[int32]string{
+		0: "FILTER_KIND_UNSPECIFIED",
+		1: "FILTER_KIND_GUARD",
+		2: "FILTER_KIND_ENTRY",
+		3: "FILTER_KIND_RULE",
+		4: "FILTER_KIND_END",
+		5: "FILTER_KIND_CLOSED",
+	}
+	FilterKind_value = map[string]int32{
+		"FILTER_KIND_UNSPECIFIED": 0,
+		"FILTER_KIND_GUARD":       1,
+		"FILTER_KIND_ENTRY":       2,
+		"FILTER_KIND_RULE":        3,
+		"FILTER_KIND_END":         4,
+		"FILTER_KIND_CLOSED":      5,
+	}
+)
+
+func (x FilterKind) Enum() *FilterKind {
+	p := new(FilterKind)
+	*p = x
+	return p
+}
+
+func (x FilterKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FilterKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_offload_v1_flow_proto_enumTypes[3].Descriptor()
+}
+
+func (FilterKind) Type() protoreflect.EnumType {
+	return &file_offload_v1_flow_proto_enumTypes[3]
+}
+
+func (x FilterKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FilterKind.Descriptor instead.
+func (FilterKind) EnumDescriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{3}
+}
+
+// FilterState compares a filter that is wanted with what the kernel has.
+type FilterState int32
+
+const (
+	// Never sent.
+	FilterState_FILTER_STATE_UNSPECIFIED FilterState = 0
+	// The kernel has it.
+	FilterState_FILTER_STATE_INSTALLED FilterState = 1
+	// The kernel does not have it.
+	FilterState_FILTER_STATE_MISSING FilterState = 2
+	// The kernel refused it.
+	FilterState_FILTER_STATE_REFUSED FilterState = 3
+	// The kernel has one for the same packets that does something else.
+	FilterState_FILTER_STATE_DIFFERENT FilterState = 4
+	// The kernel has it, it is ours, and it is not wanted: it closes a chain, or will be deleted.
+	FilterState_FILTER_STATE_SURPLUS FilterState = 5
+	// The kernel has it, and somebody else made it. It is left alone.
+	FilterState_FILTER_STATE_FOREIGN FilterState = 6
+)
+
+// Enum value maps for FilterState.
+var (
+	FilterState_name = map[int32]string{
+		0: "FILTER_STATE_UNSPECIFIED",
+		1: "FILTER_STATE_INSTALLED",
+		2: "FILTER_STATE_MISSING",
+		3: "FILTER_STATE_REFUSED",
+		4: "FILTER_STATE_DIFFERENT",
+		5: "FILTER_STATE_SURPLUS",
+		6: "FILTER_STATE_FOREIGN",
+	}
+	FilterState_value = map[string]int32{
+		"FILTER_STATE_UNSPECIFIED": 0,
+		"FILTER_STATE_INSTALLED":   1,
+		"FILTER_STATE_MISSING":     2,
+		"FILTER_STATE_REFUSED":     3,
+		"FILTER_STATE_DIFFERENT":   4,
+		"FILTER_STATE_SURPLUS":     5,
+		"FILTER_STATE_FOREIGN":     6,
+	}
+)
+
+func (x FilterState) Enum() *FilterState {
+	p := new(FilterState)
+	*p = x
+	return p
+}
+
+func (x FilterState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FilterState) Descriptor() protoreflect.EnumDescriptor {
+	return file_offload_v1_flow_proto_enumTypes[4].Descriptor()
+}
+
+func (FilterState) Type() protoreflect.EnumType {
+	return &file_offload_v1_flow_proto_enumTypes[4]
+}
+
+func (x FilterState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FilterState.Descriptor instead.
+func (FilterState) EnumDescriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{4}
+}
+
+// ChainVerdict is what becomes of packets.
+type ChainVerdict int32
+
+const (
+	// Never sent.
+	ChainVerdict_CHAIN_VERDICT_UNSPECIFIED ChainVerdict = 0
+	// They go on in another chain.
+	ChainVerdict_CHAIN_VERDICT_GOTO ChainVerdict = 1
+	// The connection tracker is asked, and they go on in another chain.
+	ChainVerdict_CHAIN_VERDICT_LOOKUP ChainVerdict = 2
+	// They are rewritten and sent.
+	ChainVerdict_CHAIN_VERDICT_OUTPUT ChainVerdict = 3
+	// They are dropped.
+	ChainVerdict_CHAIN_VERDICT_DROP ChainVerdict = 4
+	// They are left to Open vSwitch, as they arrived.
+	ChainVerdict_CHAIN_VERDICT_PUNT ChainVerdict = 5
+)
+
+// Enum value maps for ChainVerdict.
+var (
+	ChainVerdict_name = map[int32]string{
+		0: "CHAIN_VERDICT_UNSPECIFIED",
+		1: "CHAIN_VERDICT_GOTO",
+		2: "CHAIN_VERDICT_LOOKUP",
+		3: "CHAIN_VERDICT_OUTPUT",
+		4: "CHAIN_VERDICT_DROP",
+		5: "CHAIN_VERDICT_PUNT",
+	}
+	ChainVerdict_value = map[string]int32{
+		"CHAIN_VERDICT_UNSPECIFIED": 0,
+		"CHAIN_VERDICT_GOTO":        1,
+		"CHAIN_VERDICT_LOOKUP":      2,
+		"CHAIN_VERDICT_OUTPUT":      3,
+		"CHAIN_VERDICT_DROP":        4,
+		"CHAIN_VERDICT_PUNT":        5,
+	}
+)
+
+func (x ChainVerdict) Enum() *ChainVerdict {
+	p := new(ChainVerdict)
+	*p = x
+	return p
+}
+
+func (x ChainVerdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChainVerdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_offload_v1_flow_proto_enumTypes[5].Descriptor()
+}
+
+func (ChainVerdict) Type() protoreflect.EnumType {
+	return &file_offload_v1_flow_proto_enumTypes[5]
+}
+
+func (x ChainVerdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChainVerdict.Descriptor instead.
+func (ChainVerdict) EnumDescriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{5}
+}
+
+// Layer is where packets are handled, in the order in which they come there.
+type Layer int32
+
+const (
+	// Never sent.
+	Layer_LAYER_UNSPECIFIED Layer = 0
+	// The device's hardware.
+	Layer_LAYER_NIC Layer = 1
+	// TC in the kernel.
+	Layer_LAYER_TC Layer = 2
+	// Open vSwitch.
+	Layer_LAYER_OVS Layer = 3
+)
+
+// Enum value maps for Layer.
+var (
+	Layer_name = map[int32]string{
+		0: "LAYER_UNSPECIFIED",
+		1: "LAYER_NIC",
+		2: "LAYER_TC",
+		3: "LAYER_OVS",
+	}
+	Layer_value = map[string]int32{
+		"LAYER_UNSPECIFIED": 0,
+		"LAYER_NIC":         1,
+		"LAYER_TC":          2,
+		"LAYER_OVS":         3,
+	}
+)
+
+func (x Layer) Enum() *Layer {
+	p := new(Layer)
+	*p = x
+	return p
+}
+
+func (x Layer) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Layer) Descriptor() protoreflect.EnumDescriptor {
+	return file_offload_v1_flow_proto_enumTypes[6].Descriptor()
+}
+
+func (Layer) Type() protoreflect.EnumType {
+	return &file_offload_v1_flow_proto_enumTypes[6]
+}
+
+func (x Layer) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Layer.Descriptor instead.
+func (Layer) EnumDescriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{6}
+}
+
+// LayerAnswer is what a layer does with a packet.
+type LayerAnswer int32
+
+const (
+	// Never sent.
+	LayerAnswer_LAYER_ANSWER_UNSPECIFIED LayerAnswer = 0
+	// The packet is sent or dropped here.
+	LayerAnswer_LAYER_ANSWER_DECIDES LayerAnswer = 1
+	// It is left to the next layer.
+	LayerAnswer_LAYER_ANSWER_PASSES LayerAnswer = 2
+	// It does not come here.
+	LayerAnswer_LAYER_ANSWER_NOT_REACHED LayerAnswer = 3
+)
+
+// Enum value maps for LayerAnswer.
+var (
+	LayerAnswer_name = map[int32]string{
+		0: "LAYER_ANSWER_UNSPECIFIED",
+		1: "LAYER_ANSWER_DECIDES",
+		2: "LAYER_ANSWER_PASSES",
+		3: "LAYER_ANSWER_NOT_REACHED",
+	}
+	LayerAnswer_value = map[string]int32{
+		"LAYER_ANSWER_UNSPECIFIED": 0,
+		"LAYER_ANSWER_DECIDES":     1,
+		"LAYER_ANSWER_PASSES":      2,
+		"LAYER_ANSWER_NOT_REACHED": 3,
+	}
+)
+
+func (x LayerAnswer) Enum() *LayerAnswer {
+	p := new(LayerAnswer)
+	*p = x
+	return p
+}
+
+func (x LayerAnswer) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LayerAnswer) Descriptor() protoreflect.EnumDescriptor {
+	return file_offload_v1_flow_proto_enumTypes[7].Descriptor()
+}
+
+func (LayerAnswer) Type() protoreflect.EnumType {
+	return &file_offload_v1_flow_proto_enumTypes[7]
+}
+
+func (x LayerAnswer) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LayerAnswer.Descriptor instead.
+func (LayerAnswer) EnumDescriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{7}
+}
+
 // Counters is what a flow has seen.
 type Counters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -409,7 +722,10 @@ type LogicalFlow struct {
 	// The flows made from it. None: it concerns ports that are not here, or see skipped.
 	Flows []*Flow `protobuf:"bytes,11,rep,name=flows,proto3" json:"flows,omitempty"`
 	// Why it makes no flows although it should. Empty: nothing is wrong.
-	Skipped       string `protobuf:"bytes,12,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Skipped string `protobuf:"bytes,12,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// What filters have counted of packets for which they did what the row says. Packets that are left to Open vSwitch later on are
+	// counted by the flows again. Absent: counters were not asked for, or there are no filters.
+	Filtered      *Counters `protobuf:"bytes,13,opt,name=filtered,proto3" json:"filtered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,6 +842,13 @@ func (x *LogicalFlow) GetSkipped() string {
 		return x.Skipped
 	}
 	return ""
+}
+
+func (x *LogicalFlow) GetFiltered() *Counters {
+	if x != nil {
+		return x.Filtered
+	}
+	return nil
 }
 
 // ListLogicalFlowsRequest selects logical flows: those that have everything it names.
@@ -1017,6 +1340,1115 @@ func (x *TraceResponse) GetStep() *TraceStep {
 	return nil
 }
 
+// Filter is a TC flower filter of the block that the devices of this chassis share.
+type Filter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The chain.
+	Chain uint32 `protobuf:"varint,1,opt,name=chain,proto3" json:"chain,omitempty"`
+	// The smaller is tried first.
+	Pref uint32 `protobuf:"varint,2,opt,name=pref,proto3" json:"pref,omitempty"`
+	// Tells filters of a pref apart: the kernel's if it has the filter.
+	Handle uint32 `protobuf:"varint,3,opt,name=handle,proto3" json:"handle,omitempty"`
+	// What it is for.
+	Kind FilterKind `protobuf:"varint,4,opt,name=kind,proto3,enum=offload.v1.FilterKind" json:"kind,omitempty"`
+	// The device whose packets it is for. Empty: any that comes to the chain.
+	Device string `protobuf:"bytes,5,opt,name=device,proto3" json:"device,omitempty"`
+	// The arguments of tc(8) after "tc filter add block N", see tc-flower(8).
+	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	// Whether the kernel has it.
+	State FilterState `protobuf:"varint,7,opt,name=state,proto3,enum=offload.v1.FilterState" json:"state,omitempty"`
+	// With FILTER_STATE_DIFFERENT, what the kernel has, in the same notation.
+	Installed string `protobuf:"bytes,8,opt,name=installed,proto3" json:"installed,omitempty"`
+	// A device has it in hardware.
+	InHw bool `protobuf:"varint,9,opt,name=in_hw,json=inHw,proto3" json:"in_hw,omitempty"`
+	// What it has counted, without duration. Absent: the kernel does not have it.
+	Counters *Counters `protobuf:"bytes,10,opt,name=counters,proto3" json:"counters,omitempty"`
+	// Why its packets are left to Open vSwitch: the name of a reason. Empty: they are not, at this filter.
+	Reason string `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The UUIDs of the Southbound rows that are decided on with it, in order.
+	Rows []string `protobuf:"bytes,12,rep,name=rows,proto3" json:"rows,omitempty"`
+	// With FILTER_STATE_REFUSED, why.
+	Error         string `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Filter) Reset() {
+	*x = Filter{}
+	mi := &file_offload_v1_flow_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Filter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Filter) ProtoMessage() {}
+
+func (x *Filter) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Filter.ProtoReflect.Descriptor instead.
+func (*Filter) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Filter) GetChain() uint32 {
+	if x != nil {
+		return x.Chain
+	}
+	return 0
+}
+
+func (x *Filter) GetPref() uint32 {
+	if x != nil {
+		return x.Pref
+	}
+	return 0
+}
+
+func (x *Filter) GetHandle() uint32 {
+	if x != nil {
+		return x.Handle
+	}
+	return 0
+}
+
+func (x *Filter) GetKind() FilterKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FilterKind_FILTER_KIND_UNSPECIFIED
+}
+
+func (x *Filter) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Filter) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Filter) GetState() FilterState {
+	if x != nil {
+		return x.State
+	}
+	return FilterState_FILTER_STATE_UNSPECIFIED
+}
+
+func (x *Filter) GetInstalled() string {
+	if x != nil {
+		return x.Installed
+	}
+	return ""
+}
+
+func (x *Filter) GetInHw() bool {
+	if x != nil {
+		return x.InHw
+	}
+	return false
+}
+
+func (x *Filter) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+func (x *Filter) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Filter) GetRows() []string {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *Filter) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// ListFiltersRequest selects filters: those that have everything it names.
+type ListFiltersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a logical port or of a device: only those that its packets can meet. Empty: any.
+	Port string `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	// The chain. Absent: any.
+	Chain *uint32 `protobuf:"varint,2,opt,name=chain,proto3,oneof" json:"chain,omitempty"`
+	// Only filters in one of these states. Empty: any.
+	States        []FilterState `protobuf:"varint,3,rep,packed,name=states,proto3,enum=offload.v1.FilterState" json:"states,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFiltersRequest) Reset() {
+	*x = ListFiltersRequest{}
+	mi := &file_offload_v1_flow_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFiltersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFiltersRequest) ProtoMessage() {}
+
+func (x *ListFiltersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFiltersRequest.ProtoReflect.Descriptor instead.
+func (*ListFiltersRequest) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListFiltersRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *ListFiltersRequest) GetChain() uint32 {
+	if x != nil && x.Chain != nil {
+		return *x.Chain
+	}
+	return 0
+}
+
+func (x *ListFiltersRequest) GetStates() []FilterState {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+// ListFiltersResponse is a filter.
+type ListFiltersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The filter.
+	Filter        *Filter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFiltersResponse) Reset() {
+	*x = ListFiltersResponse{}
+	mi := &file_offload_v1_flow_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFiltersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFiltersResponse) ProtoMessage() {}
+
+func (x *ListFiltersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFiltersResponse.ProtoReflect.Descriptor instead.
+func (*ListFiltersResponse) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListFiltersResponse) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// Chain is a chain and what is known of the packets in it. Packets of IPv4 and IPv6, or of different conntrack zones, may share the number
+// of a chain: then it comes several times.
+type Chain struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number. 0 is where packets begin.
+	Number uint32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The device whose packets begin here. Empty with other chains than 0.
+	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// The OpenFlow port of packets that begin here. 0 with other chains than 0.
+	Ofport uint32 `protobuf:"varint,3,opt,name=ofport,proto3" json:"ofport,omitempty"`
+	// The EtherType of the packets.
+	EtherType uint32 `protobuf:"varint,4,opt,name=ether_type,json=etherType,proto3" json:"ether_type,omitempty"`
+	// The OpenFlow table where Open vSwitch would be with them.
+	Table uint32 `protobuf:"varint,5,opt,name=table,proto3" json:"table,omitempty"`
+	// The packets belong to a connection that is established in zone.
+	Tracked bool `protobuf:"varint,6,opt,name=tracked,proto3" json:"tracked,omitempty"`
+	// The conntrack zone that was asked last.
+	Zone uint32 `protobuf:"varint,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	// The packets came through a tunnel.
+	Tunnelled bool `protobuf:"varint,8,opt,name=tunnelled,proto3" json:"tunnelled,omitempty"`
+	// What else is known of them and matters, such as "reg14=0x3" or "reg0=ip_dst", in the notation of ovs-fields(7).
+	Known []string `protobuf:"bytes,9,rep,name=known,proto3" json:"known,omitempty"`
+	// All of this in a line.
+	Text          string `protobuf:"bytes,10,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chain) Reset() {
+	*x = Chain{}
+	mi := &file_offload_v1_flow_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chain) ProtoMessage() {}
+
+func (x *Chain) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chain.ProtoReflect.Descriptor instead.
+func (*Chain) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Chain) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Chain) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Chain) GetOfport() uint32 {
+	if x != nil {
+		return x.Ofport
+	}
+	return 0
+}
+
+func (x *Chain) GetEtherType() uint32 {
+	if x != nil {
+		return x.EtherType
+	}
+	return 0
+}
+
+func (x *Chain) GetTable() uint32 {
+	if x != nil {
+		return x.Table
+	}
+	return 0
+}
+
+func (x *Chain) GetTracked() bool {
+	if x != nil {
+		return x.Tracked
+	}
+	return false
+}
+
+func (x *Chain) GetZone() uint32 {
+	if x != nil {
+		return x.Zone
+	}
+	return 0
+}
+
+func (x *Chain) GetTunnelled() bool {
+	if x != nil {
+		return x.Tunnelled
+	}
+	return false
+}
+
+func (x *Chain) GetKnown() []string {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
+func (x *Chain) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// ChainRule is a rule of a chain. The first that matches counts.
+type ChainRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it asks for beyond what is known in the chain, in the notation of tc-flower(8). Empty: nothing.
+	Match string `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"`
+	// What becomes of its packets.
+	Verdict ChainVerdict `protobuf:"varint,2,opt,name=verdict,proto3,enum=offload.v1.ChainVerdict" json:"verdict,omitempty"`
+	// The same in words, with the actions of tc-actions(8).
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// With CHAIN_VERDICT_GOTO and _LOOKUP, where they go on.
+	Chain uint32 `protobuf:"varint,4,opt,name=chain,proto3" json:"chain,omitempty"`
+	// With CHAIN_VERDICT_LOOKUP, the conntrack zone.
+	Zone uint32 `protobuf:"varint,5,opt,name=zone,proto3" json:"zone,omitempty"`
+	// With CHAIN_VERDICT_OUTPUT, by which device they leave.
+	Device string `protobuf:"bytes,6,opt,name=device,proto3" json:"device,omitempty"`
+	// With CHAIN_VERDICT_PUNT, why: the name of a reason.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The UUIDs of the Southbound rows that lead to it, in order.
+	Rows []string `protobuf:"bytes,8,rep,name=rows,proto3" json:"rows,omitempty"`
+	// The last of them that is a logical flow, without flows. Absent: none is.
+	LogicalFlow *LogicalFlow `protobuf:"bytes,9,opt,name=logical_flow,json=logicalFlow,proto3" json:"logical_flow,omitempty"`
+	// It has no filter, because what comes after it does the same.
+	NoFilter bool `protobuf:"varint,10,opt,name=no_filter,json=noFilter,proto3" json:"no_filter,omitempty"`
+	// What its filter has counted, without duration. Absent: the kernel does not have it.
+	Counters      *Counters `protobuf:"bytes,11,opt,name=counters,proto3" json:"counters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChainRule) Reset() {
+	*x = ChainRule{}
+	mi := &file_offload_v1_flow_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChainRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChainRule) ProtoMessage() {}
+
+func (x *ChainRule) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChainRule.ProtoReflect.Descriptor instead.
+func (*ChainRule) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ChainRule) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *ChainRule) GetVerdict() ChainVerdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return ChainVerdict_CHAIN_VERDICT_UNSPECIFIED
+}
+
+func (x *ChainRule) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ChainRule) GetChain() uint32 {
+	if x != nil {
+		return x.Chain
+	}
+	return 0
+}
+
+func (x *ChainRule) GetZone() uint32 {
+	if x != nil {
+		return x.Zone
+	}
+	return 0
+}
+
+func (x *ChainRule) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *ChainRule) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ChainRule) GetRows() []string {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *ChainRule) GetLogicalFlow() *LogicalFlow {
+	if x != nil {
+		return x.LogicalFlow
+	}
+	return nil
+}
+
+func (x *ChainRule) GetNoFilter() bool {
+	if x != nil {
+		return x.NoFilter
+	}
+	return false
+}
+
+func (x *ChainRule) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+// ListChainsRequest names where packets begin.
+type ListChainsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a logical port or of a device. Required.
+	Port          string `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChainsRequest) Reset() {
+	*x = ListChainsRequest{}
+	mi := &file_offload_v1_flow_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChainsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChainsRequest) ProtoMessage() {}
+
+func (x *ListChainsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChainsRequest.ProtoReflect.Descriptor instead.
+func (*ListChainsRequest) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListChainsRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+// ListChainsResponse is a chain, or a rule of the chain that came last.
+type ListChainsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	//
+	// Types that are valid to be assigned to Item:
+	//
+	//	*ListChainsResponse_Chain
+	//	*ListChainsResponse_Rule
+	Item          isListChainsResponse_Item `protobuf_oneof:"item"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChainsResponse) Reset() {
+	*x = ListChainsResponse{}
+	mi := &file_offload_v1_flow_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChainsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChainsResponse) ProtoMessage() {}
+
+func (x *ListChainsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChainsResponse.ProtoReflect.Descriptor instead.
+func (*ListChainsResponse) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListChainsResponse) GetItem() isListChainsResponse_Item {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
+func (x *ListChainsResponse) GetChain() *Chain {
+	if x != nil {
+		if x, ok := x.Item.(*ListChainsResponse_Chain); ok {
+			return x.Chain
+		}
+	}
+	return nil
+}
+
+func (x *ListChainsResponse) GetRule() *ChainRule {
+	if x != nil {
+		if x, ok := x.Item.(*ListChainsResponse_Rule); ok {
+			return x.Rule
+		}
+	}
+	return nil
+}
+
+type isListChainsResponse_Item interface {
+	isListChainsResponse_Item()
+}
+
+type ListChainsResponse_Chain struct {
+	// A chain.
+	Chain *Chain `protobuf:"bytes,1,opt,name=chain,proto3,oneof"`
+}
+
+type ListChainsResponse_Rule struct {
+	// A rule of it.
+	Rule *ChainRule `protobuf:"bytes,2,opt,name=rule,proto3,oneof"`
+}
+
+func (*ListChainsResponse_Chain) isListChainsResponse_Item() {}
+
+func (*ListChainsResponse_Rule) isListChainsResponse_Item() {}
+
+// Punt is why packets are left to Open vSwitch.
+type Punt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The stable name of the reason, such as "nat".
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What it is about, a sentence.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// What would change it, a sentence.
+	Fix string `protobuf:"bytes,3,opt,name=fix,proto3" json:"fix,omitempty"`
+	// The logical flow that decides it, without flows. Absent: none does.
+	LogicalFlow *LogicalFlow `protobuf:"bytes,4,opt,name=logical_flow,json=logicalFlow,proto3" json:"logical_flow,omitempty"`
+	// How many filters leave packets for this reason and flow.
+	Filters uint64 `protobuf:"varint,5,opt,name=filters,proto3" json:"filters,omitempty"`
+	// What they have counted, without duration.
+	Counters *Counters `protobuf:"bytes,6,opt,name=counters,proto3" json:"counters,omitempty"`
+	// Packets of other ports come to these filters too, and are counted.
+	Shared        bool `protobuf:"varint,7,opt,name=shared,proto3" json:"shared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Punt) Reset() {
+	*x = Punt{}
+	mi := &file_offload_v1_flow_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Punt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Punt) ProtoMessage() {}
+
+func (x *Punt) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Punt.ProtoReflect.Descriptor instead.
+func (*Punt) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Punt) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Punt) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Punt) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
+func (x *Punt) GetLogicalFlow() *LogicalFlow {
+	if x != nil {
+		return x.LogicalFlow
+	}
+	return nil
+}
+
+func (x *Punt) GetFilters() uint64 {
+	if x != nil {
+		return x.Filters
+	}
+	return 0
+}
+
+func (x *Punt) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+func (x *Punt) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+// ExplainRequest is a port, or a packet that it sends.
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a logical port or of a device. Required; with a packet it is a logical port.
+	Port string `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	// The packet, as Trace takes it, but its inport need not be named, and a TTL or hop limit that is not is 64. Empty: all that the
+	// port has sent. At most 65535 bytes.
+	Microflow string `protobuf:"bytes,2,opt,name=microflow,proto3" json:"microflow,omitempty"`
+	// What each lookup in the connection tracker finds, as in TraceRequest.
+	Ct            []string `protobuf:"bytes,3,rep,name=ct,proto3" json:"ct,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_offload_v1_flow_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExplainRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetMicroflow() string {
+	if x != nil {
+		return x.Microflow
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetCt() []string {
+	if x != nil {
+		return x.Ct
+	}
+	return nil
+}
+
+// LayerVerdict is what becomes of the packet in a layer.
+type LayerVerdict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The layer.
+	Layer Layer `protobuf:"varint,1,opt,name=layer,proto3,enum=offload.v1.Layer" json:"layer,omitempty"`
+	// What it does.
+	Answer LayerAnswer `protobuf:"varint,2,opt,name=answer,proto3,enum=offload.v1.LayerAnswer" json:"answer,omitempty"`
+	// The same in words.
+	Text string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// The packet leaves by a port. False: it is dropped, or is left to another layer.
+	Delivers      bool `protobuf:"varint,4,opt,name=delivers,proto3" json:"delivers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LayerVerdict) Reset() {
+	*x = LayerVerdict{}
+	mi := &file_offload_v1_flow_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LayerVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LayerVerdict) ProtoMessage() {}
+
+func (x *LayerVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LayerVerdict.ProtoReflect.Descriptor instead.
+func (*LayerVerdict) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *LayerVerdict) GetLayer() Layer {
+	if x != nil {
+		return x.Layer
+	}
+	return Layer_LAYER_UNSPECIFIED
+}
+
+func (x *LayerVerdict) GetAnswer() LayerAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return LayerAnswer_LAYER_ANSWER_UNSPECIFIED
+}
+
+func (x *LayerVerdict) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *LayerVerdict) GetDelivers() bool {
+	if x != nil {
+		return x.Delivers
+	}
+	return false
+}
+
+// ExplainResponse is what becomes of the port's packets, or of the one that was asked for.
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The device.
+	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// Why filters handle no packets of the device. Empty: they do.
+	Idle string `protobuf:"bytes,2,opt,name=idle,proto3" json:"idle,omitempty"`
+	// Without a packet, what filters have sent on, without duration.
+	Forwarded *Counters `protobuf:"bytes,3,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	// What they have dropped.
+	Dropped *Counters `protobuf:"bytes,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// What they have left to Open vSwitch. Not counted is what no filter of chain 0 matches.
+	Punted *Counters `protobuf:"bytes,5,opt,name=punted,proto3" json:"punted,omitempty"`
+	// Packets of other ports come to the same chains, and are counted in forwarded, dropped and punted.
+	Shared bool `protobuf:"varint,6,opt,name=shared,proto3" json:"shared,omitempty"`
+	// Without a packet, why packets may be left to Open vSwitch, what has counted most first. With one, why it is; empty: it is not.
+	Punts []*Punt `protobuf:"bytes,7,rep,name=punts,proto3" json:"punts,omitempty"`
+	// With a packet, what becomes of it, in the order of the layers.
+	Layers []*LayerVerdict `protobuf:"bytes,8,rep,name=layers,proto3" json:"layers,omitempty"`
+	// With a packet, the filters that run, in order.
+	Filters       []*Filter `protobuf:"bytes,9,rep,name=filters,proto3" json:"filters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_offload_v1_flow_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ExplainResponse) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetIdle() string {
+	if x != nil {
+		return x.Idle
+	}
+	return ""
+}
+
+func (x *ExplainResponse) GetForwarded() *Counters {
+	if x != nil {
+		return x.Forwarded
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetDropped() *Counters {
+	if x != nil {
+		return x.Dropped
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetPunted() *Counters {
+	if x != nil {
+		return x.Punted
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetPunts() []*Punt {
+	if x != nil {
+		return x.Punts
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetLayers() []*LayerVerdict {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetFilters() []*Filter {
+	if x != nil {
+		return x.Filters
+	}
+	return nil
+}
+
+// DiffFiltersRequest is empty.
+type DiffFiltersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffFiltersRequest) Reset() {
+	*x = DiffFiltersRequest{}
+	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffFiltersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffFiltersRequest) ProtoMessage() {}
+
+func (x *DiffFiltersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffFiltersRequest.ProtoReflect.Descriptor instead.
+func (*DiffFiltersRequest) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{21}
+}
+
+// DiffFiltersResponse is a difference.
+type DiffFiltersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A filter in any state but FILTER_STATE_INSTALLED. Absent: it is about a device.
+	Filter *Filter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// A device that should have the block and does not.
+	Device        string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffFiltersResponse) Reset() {
+	*x = DiffFiltersResponse{}
+	mi := &file_offload_v1_flow_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffFiltersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffFiltersResponse) ProtoMessage() {}
+
+func (x *DiffFiltersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffFiltersResponse.ProtoReflect.Descriptor instead.
+func (*DiffFiltersResponse) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DiffFiltersResponse) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *DiffFiltersResponse) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
 var File_offload_v1_flow_proto protoreflect.FileDescriptor
 
 const file_offload_v1_flow_proto_rawDesc = "" +
@@ -1036,7 +2468,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x04rows\x18\x06 \x03(\tR\x04rows\x12+\n" +
 	"\x05state\x18\a \x01(\x0e2\x15.offload.v1.FlowStateR\x05state\x120\n" +
 	"\bcounters\x18\b \x01(\v2\x14.offload.v1.CountersR\bcounters\x12\x14\n" +
-	"\x05error\x18\t \x01(\tR\x05error\"\xe6\x02\n" +
+	"\x05error\x18\t \x01(\tR\x05error\"\x98\x03\n" +
 	"\vLogicalFlow\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x1a\n" +
 	"\bdatapath\x18\x02 \x01(\tR\bdatapath\x12#\n" +
@@ -1050,7 +2482,8 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x06source\x18\n" +
 	" \x01(\tR\x06source\x12&\n" +
 	"\x05flows\x18\v \x03(\v2\x10.offload.v1.FlowR\x05flows\x12\x18\n" +
-	"\askipped\x18\f \x01(\tR\askipped\"\xdf\x01\n" +
+	"\askipped\x18\f \x01(\tR\askipped\x120\n" +
+	"\bfiltered\x18\r \x01(\v2\x14.offload.v1.CountersR\bfiltered\"\xdf\x01\n" +
 	"\x17ListLogicalFlowsRequest\x12\x1a\n" +
 	"\bdatapath\x18\x01 \x01(\tR\bdatapath\x120\n" +
 	"\bpipeline\x18\x02 \x01(\x0e2\x14.offload.v1.PipelineR\bpipeline\x12\x19\n" +
@@ -1084,7 +2517,92 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\flogical_port\x18\a \x01(\tR\vlogicalPort\x12\x10\n" +
 	"\x03via\x18\b \x01(\tR\x03via\":\n" +
 	"\rTraceResponse\x12)\n" +
-	"\x04step\x18\x01 \x01(\v2\x15.offload.v1.TraceStepR\x04step*O\n" +
+	"\x04step\x18\x01 \x01(\v2\x15.offload.v1.TraceStepR\x04step\"\xf8\x02\n" +
+	"\x06Filter\x12\x14\n" +
+	"\x05chain\x18\x01 \x01(\rR\x05chain\x12\x12\n" +
+	"\x04pref\x18\x02 \x01(\rR\x04pref\x12\x16\n" +
+	"\x06handle\x18\x03 \x01(\rR\x06handle\x12*\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x16.offload.v1.FilterKindR\x04kind\x12\x16\n" +
+	"\x06device\x18\x05 \x01(\tR\x06device\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\x12-\n" +
+	"\x05state\x18\a \x01(\x0e2\x17.offload.v1.FilterStateR\x05state\x12\x1c\n" +
+	"\tinstalled\x18\b \x01(\tR\tinstalled\x12\x13\n" +
+	"\x05in_hw\x18\t \x01(\bR\x04inHw\x120\n" +
+	"\bcounters\x18\n" +
+	" \x01(\v2\x14.offload.v1.CountersR\bcounters\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rows\x18\f \x03(\tR\x04rows\x12\x14\n" +
+	"\x05error\x18\r \x01(\tR\x05error\"~\n" +
+	"\x12ListFiltersRequest\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\x12\x19\n" +
+	"\x05chain\x18\x02 \x01(\rH\x00R\x05chain\x88\x01\x01\x12/\n" +
+	"\x06states\x18\x03 \x03(\x0e2\x17.offload.v1.FilterStateR\x06statesB\b\n" +
+	"\x06_chain\"A\n" +
+	"\x13ListFiltersResponse\x12*\n" +
+	"\x06filter\x18\x01 \x01(\v2\x12.offload.v1.FilterR\x06filter\"\xfa\x01\n" +
+	"\x05Chain\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
+	"\x06ofport\x18\x03 \x01(\rR\x06ofport\x12\x1d\n" +
+	"\n" +
+	"ether_type\x18\x04 \x01(\rR\tetherType\x12\x14\n" +
+	"\x05table\x18\x05 \x01(\rR\x05table\x12\x18\n" +
+	"\atracked\x18\x06 \x01(\bR\atracked\x12\x12\n" +
+	"\x04zone\x18\a \x01(\rR\x04zone\x12\x1c\n" +
+	"\ttunnelled\x18\b \x01(\bR\ttunnelled\x12\x14\n" +
+	"\x05known\x18\t \x03(\tR\x05known\x12\x12\n" +
+	"\x04text\x18\n" +
+	" \x01(\tR\x04text\"\xe2\x02\n" +
+	"\tChainRule\x12\x14\n" +
+	"\x05match\x18\x01 \x01(\tR\x05match\x122\n" +
+	"\averdict\x18\x02 \x01(\x0e2\x18.offload.v1.ChainVerdictR\averdict\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x14\n" +
+	"\x05chain\x18\x04 \x01(\rR\x05chain\x12\x12\n" +
+	"\x04zone\x18\x05 \x01(\rR\x04zone\x12\x16\n" +
+	"\x06device\x18\x06 \x01(\tR\x06device\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x12\n" +
+	"\x04rows\x18\b \x03(\tR\x04rows\x12:\n" +
+	"\flogical_flow\x18\t \x01(\v2\x17.offload.v1.LogicalFlowR\vlogicalFlow\x12\x1b\n" +
+	"\tno_filter\x18\n" +
+	" \x01(\bR\bnoFilter\x120\n" +
+	"\bcounters\x18\v \x01(\v2\x14.offload.v1.CountersR\bcounters\"'\n" +
+	"\x11ListChainsRequest\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\"t\n" +
+	"\x12ListChainsResponse\x12)\n" +
+	"\x05chain\x18\x01 \x01(\v2\x11.offload.v1.ChainH\x00R\x05chain\x12+\n" +
+	"\x04rule\x18\x02 \x01(\v2\x15.offload.v1.ChainRuleH\x00R\x04ruleB\x06\n" +
+	"\x04item\"\xe4\x01\n" +
+	"\x04Punt\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12\x10\n" +
+	"\x03fix\x18\x03 \x01(\tR\x03fix\x12:\n" +
+	"\flogical_flow\x18\x04 \x01(\v2\x17.offload.v1.LogicalFlowR\vlogicalFlow\x12\x18\n" +
+	"\afilters\x18\x05 \x01(\x04R\afilters\x120\n" +
+	"\bcounters\x18\x06 \x01(\v2\x14.offload.v1.CountersR\bcounters\x12\x16\n" +
+	"\x06shared\x18\a \x01(\bR\x06shared\"R\n" +
+	"\x0eExplainRequest\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\x12\x1c\n" +
+	"\tmicroflow\x18\x02 \x01(\tR\tmicroflow\x12\x0e\n" +
+	"\x02ct\x18\x03 \x03(\tR\x02ct\"\x98\x01\n" +
+	"\fLayerVerdict\x12'\n" +
+	"\x05layer\x18\x01 \x01(\x0e2\x11.offload.v1.LayerR\x05layer\x12/\n" +
+	"\x06answer\x18\x02 \x01(\x0e2\x17.offload.v1.LayerAnswerR\x06answer\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1a\n" +
+	"\bdelivers\x18\x04 \x01(\bR\bdelivers\"\xef\x02\n" +
+	"\x0fExplainResponse\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
+	"\x04idle\x18\x02 \x01(\tR\x04idle\x122\n" +
+	"\tforwarded\x18\x03 \x01(\v2\x14.offload.v1.CountersR\tforwarded\x12.\n" +
+	"\adropped\x18\x04 \x01(\v2\x14.offload.v1.CountersR\adropped\x12,\n" +
+	"\x06punted\x18\x05 \x01(\v2\x14.offload.v1.CountersR\x06punted\x12\x16\n" +
+	"\x06shared\x18\x06 \x01(\bR\x06shared\x12&\n" +
+	"\x05punts\x18\a \x03(\v2\x10.offload.v1.PuntR\x05punts\x120\n" +
+	"\x06layers\x18\b \x03(\v2\x18.offload.v1.LayerVerdictR\x06layers\x12,\n" +
+	"\afilters\x18\t \x03(\v2\x12.offload.v1.FilterR\afilters\"\x14\n" +
+	"\x12DiffFiltersRequest\"Y\n" +
+	"\x13DiffFiltersResponse\x12*\n" +
+	"\x06filter\x18\x01 \x01(\v2\x12.offload.v1.FilterR\x06filter\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device*O\n" +
 	"\bPipeline\x12\x18\n" +
 	"\x14PIPELINE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PIPELINE_INGRESS\x10\x01\x12\x13\n" +
@@ -1101,11 +2619,49 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x16TRACE_STEP_KIND_ACTION\x10\x03\x12\x1a\n" +
 	"\x16TRACE_STEP_KIND_OUTPUT\x10\x04\x12\x18\n" +
 	"\x14TRACE_STEP_KIND_DROP\x10\x05\x12\x18\n" +
-	"\x14TRACE_STEP_KIND_NOTE\x10\x062\xfa\x01\n" +
+	"\x14TRACE_STEP_KIND_NOTE\x10\x06*\x9a\x01\n" +
+	"\n" +
+	"FilterKind\x12\x1b\n" +
+	"\x17FILTER_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11FILTER_KIND_GUARD\x10\x01\x12\x15\n" +
+	"\x11FILTER_KIND_ENTRY\x10\x02\x12\x14\n" +
+	"\x10FILTER_KIND_RULE\x10\x03\x12\x13\n" +
+	"\x0fFILTER_KIND_END\x10\x04\x12\x16\n" +
+	"\x12FILTER_KIND_CLOSED\x10\x05*\xcb\x01\n" +
+	"\vFilterState\x12\x1c\n" +
+	"\x18FILTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16FILTER_STATE_INSTALLED\x10\x01\x12\x18\n" +
+	"\x14FILTER_STATE_MISSING\x10\x02\x12\x18\n" +
+	"\x14FILTER_STATE_REFUSED\x10\x03\x12\x1a\n" +
+	"\x16FILTER_STATE_DIFFERENT\x10\x04\x12\x18\n" +
+	"\x14FILTER_STATE_SURPLUS\x10\x05\x12\x18\n" +
+	"\x14FILTER_STATE_FOREIGN\x10\x06*\xa9\x01\n" +
+	"\fChainVerdict\x12\x1d\n" +
+	"\x19CHAIN_VERDICT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12CHAIN_VERDICT_GOTO\x10\x01\x12\x18\n" +
+	"\x14CHAIN_VERDICT_LOOKUP\x10\x02\x12\x18\n" +
+	"\x14CHAIN_VERDICT_OUTPUT\x10\x03\x12\x16\n" +
+	"\x12CHAIN_VERDICT_DROP\x10\x04\x12\x16\n" +
+	"\x12CHAIN_VERDICT_PUNT\x10\x05*J\n" +
+	"\x05Layer\x12\x15\n" +
+	"\x11LAYER_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tLAYER_NIC\x10\x01\x12\f\n" +
+	"\bLAYER_TC\x10\x02\x12\r\n" +
+	"\tLAYER_OVS\x10\x03*|\n" +
+	"\vLayerAnswer\x12\x1c\n" +
+	"\x18LAYER_ANSWER_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14LAYER_ANSWER_DECIDES\x10\x01\x12\x17\n" +
+	"\x13LAYER_ANSWER_PASSES\x10\x02\x12\x1c\n" +
+	"\x18LAYER_ANSWER_NOT_REACHED\x10\x032\xb1\x04\n" +
 	"\vFlowService\x12_\n" +
 	"\x10ListLogicalFlows\x12#.offload.v1.ListLogicalFlowsRequest\x1a$.offload.v1.ListLogicalFlowsResponse0\x01\x12J\n" +
 	"\tListFlows\x12\x1c.offload.v1.ListFlowsRequest\x1a\x1d.offload.v1.ListFlowsResponse0\x01\x12>\n" +
-	"\x05Trace\x12\x18.offload.v1.TraceRequest\x1a\x19.offload.v1.TraceResponse0\x01B9Z7github.com/offloadd/offloadd/proto/offload/v1;offloadv1b\x06proto3"
+	"\x05Trace\x12\x18.offload.v1.TraceRequest\x1a\x19.offload.v1.TraceResponse0\x01\x12P\n" +
+	"\vListFilters\x12\x1e.offload.v1.ListFiltersRequest\x1a\x1f.offload.v1.ListFiltersResponse0\x01\x12M\n" +
+	"\n" +
+	"ListChains\x12\x1d.offload.v1.ListChainsRequest\x1a\x1e.offload.v1.ListChainsResponse0\x01\x12B\n" +
+	"\aExplain\x12\x1a.offload.v1.ExplainRequest\x1a\x1b.offload.v1.ExplainResponse\x12P\n" +
+	"\vDiffFilters\x12\x1e.offload.v1.DiffFiltersRequest\x1a\x1f.offload.v1.DiffFiltersResponse0\x01B9Z7github.com/offloadd/offloadd/proto/offload/v1;offloadv1b\x06proto3"
 
 var (
 	file_offload_v1_flow_proto_rawDescOnce sync.Once
@@ -1119,49 +2675,97 @@ func file_offload_v1_flow_proto_rawDescGZIP() []byte {
 	return file_offload_v1_flow_proto_rawDescData
 }
 
-var file_offload_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_offload_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_offload_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_offload_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_offload_v1_flow_proto_goTypes = []any{
 	(Pipeline)(0),                    // 0: offload.v1.Pipeline
 	(FlowState)(0),                   // 1: offload.v1.FlowState
 	(TraceStepKind)(0),               // 2: offload.v1.TraceStepKind
-	(*Counters)(nil),                 // 3: offload.v1.Counters
-	(*Flow)(nil),                     // 4: offload.v1.Flow
-	(*LogicalFlow)(nil),              // 5: offload.v1.LogicalFlow
-	(*ListLogicalFlowsRequest)(nil),  // 6: offload.v1.ListLogicalFlowsRequest
-	(*ListLogicalFlowsResponse)(nil), // 7: offload.v1.ListLogicalFlowsResponse
-	(*ListFlowsRequest)(nil),         // 8: offload.v1.ListFlowsRequest
-	(*ListFlowsResponse)(nil),        // 9: offload.v1.ListFlowsResponse
-	(*TraceRequest)(nil),             // 10: offload.v1.TraceRequest
-	(*TraceStep)(nil),                // 11: offload.v1.TraceStep
-	(*TraceResponse)(nil),            // 12: offload.v1.TraceResponse
-	(*durationpb.Duration)(nil),      // 13: google.protobuf.Duration
+	(FilterKind)(0),                  // 3: offload.v1.FilterKind
+	(FilterState)(0),                 // 4: offload.v1.FilterState
+	(ChainVerdict)(0),                // 5: offload.v1.ChainVerdict
+	(Layer)(0),                       // 6: offload.v1.Layer
+	(LayerAnswer)(0),                 // 7: offload.v1.LayerAnswer
+	(*Counters)(nil),                 // 8: offload.v1.Counters
+	(*Flow)(nil),                     // 9: offload.v1.Flow
+	(*LogicalFlow)(nil),              // 10: offload.v1.LogicalFlow
+	(*ListLogicalFlowsRequest)(nil),  // 11: offload.v1.ListLogicalFlowsRequest
+	(*ListLogicalFlowsResponse)(nil), // 12: offload.v1.ListLogicalFlowsResponse
+	(*ListFlowsRequest)(nil),         // 13: offload.v1.ListFlowsRequest
+	(*ListFlowsResponse)(nil),        // 14: offload.v1.ListFlowsResponse
+	(*TraceRequest)(nil),             // 15: offload.v1.TraceRequest
+	(*TraceStep)(nil),                // 16: offload.v1.TraceStep
+	(*TraceResponse)(nil),            // 17: offload.v1.TraceResponse
+	(*Filter)(nil),                   // 18: offload.v1.Filter
+	(*ListFiltersRequest)(nil),       // 19: offload.v1.ListFiltersRequest
+	(*ListFiltersResponse)(nil),      // 20: offload.v1.ListFiltersResponse
+	(*Chain)(nil),                    // 21: offload.v1.Chain
+	(*ChainRule)(nil),                // 22: offload.v1.ChainRule
+	(*ListChainsRequest)(nil),        // 23: offload.v1.ListChainsRequest
+	(*ListChainsResponse)(nil),       // 24: offload.v1.ListChainsResponse
+	(*Punt)(nil),                     // 25: offload.v1.Punt
+	(*ExplainRequest)(nil),           // 26: offload.v1.ExplainRequest
+	(*LayerVerdict)(nil),             // 27: offload.v1.LayerVerdict
+	(*ExplainResponse)(nil),          // 28: offload.v1.ExplainResponse
+	(*DiffFiltersRequest)(nil),       // 29: offload.v1.DiffFiltersRequest
+	(*DiffFiltersResponse)(nil),      // 30: offload.v1.DiffFiltersResponse
+	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
 }
 var file_offload_v1_flow_proto_depIdxs = []int32{
-	13, // 0: offload.v1.Counters.duration:type_name -> google.protobuf.Duration
+	31, // 0: offload.v1.Counters.duration:type_name -> google.protobuf.Duration
 	1,  // 1: offload.v1.Flow.state:type_name -> offload.v1.FlowState
-	3,  // 2: offload.v1.Flow.counters:type_name -> offload.v1.Counters
+	8,  // 2: offload.v1.Flow.counters:type_name -> offload.v1.Counters
 	0,  // 3: offload.v1.LogicalFlow.pipeline:type_name -> offload.v1.Pipeline
-	4,  // 4: offload.v1.LogicalFlow.flows:type_name -> offload.v1.Flow
-	0,  // 5: offload.v1.ListLogicalFlowsRequest.pipeline:type_name -> offload.v1.Pipeline
-	5,  // 6: offload.v1.ListLogicalFlowsResponse.logical_flow:type_name -> offload.v1.LogicalFlow
-	1,  // 7: offload.v1.ListFlowsRequest.states:type_name -> offload.v1.FlowState
-	4,  // 8: offload.v1.ListFlowsResponse.flow:type_name -> offload.v1.Flow
-	2,  // 9: offload.v1.TraceStep.kind:type_name -> offload.v1.TraceStepKind
-	5,  // 10: offload.v1.TraceStep.logical_flow:type_name -> offload.v1.LogicalFlow
-	0,  // 11: offload.v1.TraceStep.pipeline:type_name -> offload.v1.Pipeline
-	11, // 12: offload.v1.TraceResponse.step:type_name -> offload.v1.TraceStep
-	6,  // 13: offload.v1.FlowService.ListLogicalFlows:input_type -> offload.v1.ListLogicalFlowsRequest
-	8,  // 14: offload.v1.FlowService.ListFlows:input_type -> offload.v1.ListFlowsRequest
-	10, // 15: offload.v1.FlowService.Trace:input_type -> offload.v1.TraceRequest
-	7,  // 16: offload.v1.FlowService.ListLogicalFlows:output_type -> offload.v1.ListLogicalFlowsResponse
-	9,  // 17: offload.v1.FlowService.ListFlows:output_type -> offload.v1.ListFlowsResponse
-	12, // 18: offload.v1.FlowService.Trace:output_type -> offload.v1.TraceResponse
-	16, // [16:19] is the sub-list for method output_type
-	13, // [13:16] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	9,  // 4: offload.v1.LogicalFlow.flows:type_name -> offload.v1.Flow
+	8,  // 5: offload.v1.LogicalFlow.filtered:type_name -> offload.v1.Counters
+	0,  // 6: offload.v1.ListLogicalFlowsRequest.pipeline:type_name -> offload.v1.Pipeline
+	10, // 7: offload.v1.ListLogicalFlowsResponse.logical_flow:type_name -> offload.v1.LogicalFlow
+	1,  // 8: offload.v1.ListFlowsRequest.states:type_name -> offload.v1.FlowState
+	9,  // 9: offload.v1.ListFlowsResponse.flow:type_name -> offload.v1.Flow
+	2,  // 10: offload.v1.TraceStep.kind:type_name -> offload.v1.TraceStepKind
+	10, // 11: offload.v1.TraceStep.logical_flow:type_name -> offload.v1.LogicalFlow
+	0,  // 12: offload.v1.TraceStep.pipeline:type_name -> offload.v1.Pipeline
+	16, // 13: offload.v1.TraceResponse.step:type_name -> offload.v1.TraceStep
+	3,  // 14: offload.v1.Filter.kind:type_name -> offload.v1.FilterKind
+	4,  // 15: offload.v1.Filter.state:type_name -> offload.v1.FilterState
+	8,  // 16: offload.v1.Filter.counters:type_name -> offload.v1.Counters
+	4,  // 17: offload.v1.ListFiltersRequest.states:type_name -> offload.v1.FilterState
+	18, // 18: offload.v1.ListFiltersResponse.filter:type_name -> offload.v1.Filter
+	5,  // 19: offload.v1.ChainRule.verdict:type_name -> offload.v1.ChainVerdict
+	10, // 20: offload.v1.ChainRule.logical_flow:type_name -> offload.v1.LogicalFlow
+	8,  // 21: offload.v1.ChainRule.counters:type_name -> offload.v1.Counters
+	21, // 22: offload.v1.ListChainsResponse.chain:type_name -> offload.v1.Chain
+	22, // 23: offload.v1.ListChainsResponse.rule:type_name -> offload.v1.ChainRule
+	10, // 24: offload.v1.Punt.logical_flow:type_name -> offload.v1.LogicalFlow
+	8,  // 25: offload.v1.Punt.counters:type_name -> offload.v1.Counters
+	6,  // 26: offload.v1.LayerVerdict.layer:type_name -> offload.v1.Layer
+	7,  // 27: offload.v1.LayerVerdict.answer:type_name -> offload.v1.LayerAnswer
+	8,  // 28: offload.v1.ExplainResponse.forwarded:type_name -> offload.v1.Counters
+	8,  // 29: offload.v1.ExplainResponse.dropped:type_name -> offload.v1.Counters
+	8,  // 30: offload.v1.ExplainResponse.punted:type_name -> offload.v1.Counters
+	25, // 31: offload.v1.ExplainResponse.punts:type_name -> offload.v1.Punt
+	27, // 32: offload.v1.ExplainResponse.layers:type_name -> offload.v1.LayerVerdict
+	18, // 33: offload.v1.ExplainResponse.filters:type_name -> offload.v1.Filter
+	18, // 34: offload.v1.DiffFiltersResponse.filter:type_name -> offload.v1.Filter
+	11, // 35: offload.v1.FlowService.ListLogicalFlows:input_type -> offload.v1.ListLogicalFlowsRequest
+	13, // 36: offload.v1.FlowService.ListFlows:input_type -> offload.v1.ListFlowsRequest
+	15, // 37: offload.v1.FlowService.Trace:input_type -> offload.v1.TraceRequest
+	19, // 38: offload.v1.FlowService.ListFilters:input_type -> offload.v1.ListFiltersRequest
+	23, // 39: offload.v1.FlowService.ListChains:input_type -> offload.v1.ListChainsRequest
+	26, // 40: offload.v1.FlowService.Explain:input_type -> offload.v1.ExplainRequest
+	29, // 41: offload.v1.FlowService.DiffFilters:input_type -> offload.v1.DiffFiltersRequest
+	12, // 42: offload.v1.FlowService.ListLogicalFlows:output_type -> offload.v1.ListLogicalFlowsResponse
+	14, // 43: offload.v1.FlowService.ListFlows:output_type -> offload.v1.ListFlowsResponse
+	17, // 44: offload.v1.FlowService.Trace:output_type -> offload.v1.TraceResponse
+	20, // 45: offload.v1.FlowService.ListFilters:output_type -> offload.v1.ListFiltersResponse
+	24, // 46: offload.v1.FlowService.ListChains:output_type -> offload.v1.ListChainsResponse
+	28, // 47: offload.v1.FlowService.Explain:output_type -> offload.v1.ExplainResponse
+	30, // 48: offload.v1.FlowService.DiffFilters:output_type -> offload.v1.DiffFiltersResponse
+	42, // [42:49] is the sub-list for method output_type
+	35, // [35:42] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_flow_proto_init() }
@@ -1171,13 +2775,18 @@ func file_offload_v1_flow_proto_init() {
 	}
 	file_offload_v1_flow_proto_msgTypes[3].OneofWrappers = []any{}
 	file_offload_v1_flow_proto_msgTypes[5].OneofWrappers = []any{}
+	file_offload_v1_flow_proto_msgTypes[11].OneofWrappers = []any{}
+	file_offload_v1_flow_proto_msgTypes[16].OneofWrappers = []any{
+		(*ListChainsResponse_Chain)(nil),
+		(*ListChainsResponse_Rule)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_flow_proto_rawDesc), len(file_offload_v1_flow_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   10,
+			NumEnums:      8,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,10 @@ const (
 	FlowService_ListLogicalFlows_FullMethodName = "/offload.v1.FlowService/ListLogicalFlows"
 	FlowService_ListFlows_FullMethodName        = "/offload.v1.FlowService/ListFlows"
 	FlowService_Trace_FullMethodName            = "/offload.v1.FlowService/Trace"
+	FlowService_ListFilters_FullMethodName      = "/offload.v1.FlowService/ListFilters"
+	FlowService_ListChains_FullMethodName       = "/offload.v1.FlowService/ListChains"
+	FlowService_Explain_FullMethodName          = "/offload.v1.FlowService/Explain"
+	FlowService_DiffFilters_FullMethodName      = "/offload.v1.FlowService/DiffFilters"
 )
 
 // FlowServiceClient is the client API for FlowService service.
@@ -38,6 +42,17 @@ type FlowServiceClient interface {
 	ListFlows(ctx context.Context, in *ListFlowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListFlowsResponse], error)
 	// Trace follows a packet through the logical pipelines as this chassis has compiled them. Nothing is sent.
 	Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceResponse], error)
+	// ListFilters returns the TC filters that the devices of this chassis share, ordered by chain, pref and handle: those that are wanted, and
+	// those that the kernel has besides.
+	ListFilters(ctx context.Context, in *ListFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListFiltersResponse], error)
+	// ListChains returns the chains of filters that packets of a port can come to, each before those that it leads to. After a chain
+	// come its rules, in the order in which packets meet them. At the end of a chain packets are left to Open vSwitch.
+	ListChains(ctx context.Context, in *ListChainsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListChainsResponse], error)
+	// Explain tells what filters do with the packets of a port, which they leave to Open vSwitch, and why. With a packet it tells what becomes
+	// of it, layer by layer. Nothing is sent.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// DiffFilters compares the filters that are wanted with what the kernel has, which is read for it. Nothing is returned if they agree.
+	DiffFilters(ctx context.Context, in *DiffFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffFiltersResponse], error)
 }
 
 type flowServiceClient struct {
@@ -105,6 +120,73 @@ func (c *flowServiceClient) Trace(ctx context.Context, in *TraceRequest, opts ..
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FlowService_TraceClient = grpc.ServerStreamingClient[TraceResponse]
 
+func (c *flowServiceClient) ListFilters(ctx context.Context, in *ListFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListFiltersResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FlowService_ServiceDesc.Streams[3], FlowService_ListFilters_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListFiltersRequest, ListFiltersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FlowService_ListFiltersClient = grpc.ServerStreamingClient[ListFiltersResponse]
+
+func (c *flowServiceClient) ListChains(ctx context.Context, in *ListChainsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListChainsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FlowService_ServiceDesc.Streams[4], FlowService_ListChains_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListChainsRequest, ListChainsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FlowService_ListChainsClient = grpc.ServerStreamingClient[ListChainsResponse]
+
+func (c *flowServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, FlowService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *flowServiceClient) DiffFilters(ctx context.Context, in *DiffFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffFiltersResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FlowService_ServiceDesc.Streams[5], FlowService_DiffFilters_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DiffFiltersRequest, DiffFiltersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FlowService_DiffFiltersClient = grpc.ServerStreamingClient[DiffFiltersResponse]
+
 // FlowServiceServer is the server API for FlowService service.
 // All implementations must embed UnimplementedFlowServiceServer
 // for forward compatibility.
@@ -119,6 +201,17 @@ type FlowServiceServer interface {
 	ListFlows(*ListFlowsRequest, grpc.ServerStreamingServer[ListFlowsResponse]) error
 	// Trace follows a packet through the logical pipelines as this chassis has compiled them. Nothing is sent.
 	Trace(*TraceRequest, grpc.ServerStreamingServer[TraceResponse]) error
+	// ListFilters returns the TC filters that the devices of this chassis share, ordered by chain, pref and handle: those that are wanted, and
+	// those that the kernel has besides.
+	ListFilters(*ListFiltersRequest, grpc.ServerStreamingServer[ListFiltersResponse]) error
+	// ListChains returns the chains of filters that packets of a port can come to, each before those that it leads to. After a chain
+	// come its rules, in the order in which packets meet them. At the end of a chain packets are left to Open vSwitch.
+	ListChains(*ListChainsRequest, grpc.ServerStreamingServer[ListChainsResponse]) error
+	// Explain tells what filters do with the packets of a port, which they leave to Open vSwitch, and why. With a packet it tells what becomes
+	// of it, layer by layer. Nothing is sent.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// DiffFilters compares the filters that are wanted with what the kernel has, which is read for it. Nothing is returned if they agree.
+	DiffFilters(*DiffFiltersRequest, grpc.ServerStreamingServer[DiffFiltersResponse]) error
 	mustEmbedUnimplementedFlowServiceServer()
 }
 
@@ -137,6 +230,18 @@ func (UnimplementedFlowServiceServer) ListFlows(*ListFlowsRequest, grpc.ServerSt
 }
 func (UnimplementedFlowServiceServer) Trace(*TraceRequest, grpc.ServerStreamingServer[TraceResponse]) error {
 	return status.Error(codes.Unimplemented, "method Trace not implemented")
+}
+func (UnimplementedFlowServiceServer) ListFilters(*ListFiltersRequest, grpc.ServerStreamingServer[ListFiltersResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListFilters not implemented")
+}
+func (UnimplementedFlowServiceServer) ListChains(*ListChainsRequest, grpc.ServerStreamingServer[ListChainsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListChains not implemented")
+}
+func (UnimplementedFlowServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedFlowServiceServer) DiffFilters(*DiffFiltersRequest, grpc.ServerStreamingServer[DiffFiltersResponse]) error {
+	return status.Error(codes.Unimplemented, "method DiffFilters not implemented")
 }
 func (UnimplementedFlowServiceServer) mustEmbedUnimplementedFlowServiceServer() {}
 func (UnimplementedFlowServiceServer) testEmbeddedByValue()                     {}
@@ -192,13 +297,69 @@ func _FlowService_Trace_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FlowService_TraceServer = grpc.ServerStreamingServer[TraceResponse]
 
+func _FlowService_ListFilters_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListFiltersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FlowServiceServer).ListFilters(m, &grpc.GenericServerStream[ListFiltersRequest, ListFiltersResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FlowService_ListFiltersServer = grpc.ServerStreamingServer[ListFiltersResponse]
+
+func _FlowService_ListChains_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListChainsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FlowServiceServer).ListChains(m, &grpc.GenericServerStream[ListChainsRequest, ListChainsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FlowService_ListChainsServer = grpc.ServerStreamingServer[ListChainsResponse]
+
+func _FlowService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FlowServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FlowService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FlowServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FlowService_DiffFilters_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DiffFiltersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FlowServiceServer).DiffFilters(m, &grpc.GenericServerStream[DiffFiltersRequest, DiffFiltersResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FlowService_DiffFiltersServer = grpc.ServerStreamingServer[DiffFiltersResponse]
+
 // FlowService_ServiceDesc is the grpc.ServiceDesc for FlowService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var FlowService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "offload.v1.FlowService",
 	HandlerType: (*FlowServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Explain",
+			Handler:    _FlowService_Explain_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "ListLogicalFlows",
@@ -213,6 +374,21 @@ var FlowService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Trace",
 			Handler:       _FlowService_Trace_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListFilters",
+			Handler:       _FlowService_ListFilters_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListChains",
+			Handler:       _FlowService_ListChains_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "DiffFilters",
+			Handler:       _FlowService_DiffFilters_Handler,
 			ServerStreams: true,
 		},
 	},

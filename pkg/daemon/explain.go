@@ -1,0 +1,457 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/offloadd/offloadd/pkg/api"
+	"github.com/offloadd/offloadd/pkg/eval"
+	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/logical"
+	"github.com/offloadd/offloadd/pkg/reason"
+	"github.com/offloadd/offloadd/pkg/sb"
+	"github.com/offloadd/offloadd/pkg/specialize"
+	"github.com/offloadd/offloadd/pkg/tc"
+)
+
+// Explain tells what becomes of the packets of a port, or of one packet.
+func (f *Flows) Explain(ctx context.Context, req api.ExplainRequest) (api.Explanation, error) {
+	place, err := f.findPort(ctx, req.Port)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	v, err := f.filterView(ctx)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	e := api.Explanation{Device: place.device, Idle: v.idle(place.device)}
+	if req.Microflow == "" {
+		return e, f.explainPort(ctx, v, &e)
+	}
+	return e, f.explainPacket(ctx, v, place, req, &e)
+}
+
+// idle says why filters handle no packets of a device, "" if they do.
+func (v *filterView) idle(device string) string {
+	if v.status.Idle != "" {
+		return v.status.Idle
+	}
+	_, bind := v.devices()
+	for _, d := range bind {
+		if d.Name != device {
+			continue
+		}
+		if _, bound := v.bound[d.Ifindex]; !bound {
+			return "the device does not have the block"
+		}
+		return ""
+	}
+	return "the device cannot offload, or is gone"
+}
+
+// A puntKey is what punts are told together by.
+type puntKey struct {
+	reason specialize.Reason
+	row    [16]byte // of the logical flow that decides
+}
+
+// explainPort sums what filters have counted of a device's packets.
+func (f *Flows) explainPort(ctx context.Context, v *filterView, e *api.Explanation) error {
+	entries, states := v.program.From(e.Device)
+	if len(entries) == 0 {
+		return nil
+	}
+	ours := map[uint32]struct{}{}
+	for _, s := range states {
+		ours[s.Chain] = struct{}{}
+	}
+	others := map[uint32]struct{}{} // chains that packets of other devices come to
+	for _, o := range v.program.Entries {
+		if o.Device.Name == e.Device {
+			continue
+		}
+		_, states := v.program.From(o.Device.Name)
+		for _, s := range states {
+			others[s.Chain] = struct{}{}
+		}
+	}
+	var mine []*viewedFilter
+	var leaves []*specialize.Leaf
+	for i := range v.filters {
+		x := &v.filters[i]
+		g := x.filter()
+		_, reached := ours[g.Chain]
+		if x.wanted == nil || !reached && (g.Chain != 0 || g.Indev != "" && g.Indev != e.Device) {
+			continue
+		}
+		mine = append(mine, x)
+		if x.wanted.Leaf != nil {
+			leaves = append(leaves, x.wanted.Leaf)
+		}
+	}
+	flows, err := f.deciding(ctx, leaves)
+	if err != nil {
+		return err
+	}
+	e.Forwarded, e.Dropped, e.Punted = &api.Counters{}, &api.Counters{}, &api.Counters{}
+	punts := map[puntKey]*api.Punt{}
+	for _, x := range mine {
+		w := x.wanted
+		_, shared := others[w.Chain]
+		shared = shared || w.Chain == 0 && w.Indev == ""
+		e.Shared = e.Shared || shared && w.Chain != 0
+		n := x.counters()
+		if n == nil {
+			n = &api.Counters{}
+		}
+		if w.Reason == specialize.NoReason {
+			switch w.Leaf.Verdict.(type) {
+			case specialize.Drop:
+				add(e.Dropped, n)
+			case *specialize.Output:
+				add(e.Forwarded, n)
+			case specialize.Lookup, specialize.Goto, specialize.Punt:
+			}
+			continue
+		}
+		add(e.Punted, n)
+		key := puntKey{reason: w.Reason}
+		var flow *api.LogicalFlow
+		if w.Leaf != nil {
+			if flow = flows[w.Leaf]; flow != nil {
+				id, _ := sb.ParseUUID(flow.UUID) // it is one
+				key.row = id
+			}
+		}
+		p := punts[key]
+		if p == nil {
+			p = puntOf(w.Reason, flow)
+			punts[key] = p
+		}
+		add(&p.Counters, n)
+		p.Filters++
+		p.Shared = p.Shared || shared
+	}
+	for _, p := range punts {
+		e.Punts = append(e.Punts, *p)
+	}
+	slices.SortFunc(e.Punts, func(a, b api.Punt) int {
+		return cmp.Or(cmp.Compare(b.Counters.Packets, a.Counters.Packets), strings.Compare(a.Reason, b.Reason), strings.Compare(uuidOf(a.LogicalFlow), uuidOf(b.LogicalFlow)))
+	})
+	return nil
+}
+
+func uuidOf(lf *api.LogicalFlow) string {
+	if lf == nil {
+		return ""
+	}
+	return lf.UUID
+}
+
+func add(sum, n *api.Counters) { sum.Packets, sum.Bytes = sum.Packets+n.Packets, sum.Bytes+n.Bytes }
+
+func puntOf(r specialize.Reason, flow *api.LogicalFlow) *api.Punt {
+	doc := r.Doc()
+	return &api.Punt{Reason: doc.Name, Text: doc.Text, Fix: doc.Fix, LogicalFlow: flow}
+}
+
+// defaultTTL is the TTL of packets to explain whose TTL nobody mentions: with 0 all of them would be left to Open vSwitch.
+const defaultTTL = 64
+
+// explainPacket runs a packet through the filters that the kernel has, and through the rules of the bridge where they leave it.
+func (f *Flows) explainPacket(ctx context.Context, v *filterView, place portPlace, req api.ExplainRequest, e *api.Explanation) error {
+	if place.name == "" {
+		return reason.Errorf(reason.LPortNotFound, "daemon explain: device %s is of no logical port", place.device).With("port", req.Port)
+	}
+	microflow := "inport == " + strconv.Quote(place.name) + " && (" + req.Microflow + ")"
+	var pkt eval.Packet
+	var steps []api.TraceStep
+	var failed error
+	err := f.agent.query(ctx, func() {
+		var defaulted string
+		if pkt, defaulted, failed = f.agent.packet(microflow); failed == nil {
+			microflow += defaulted
+		}
+		// What is wrong with the packet is told by trace.
+		steps, failed = f.agent.trace(api.TraceRequest{Microflow: microflow, CT: req.CT})
+	})
+	if err = cmp.Or(err, failed); err != nil {
+		return err
+	}
+	if place.tag != 0 {
+		pkt.Set(ir.VLANTCI, ir.U64(0x1000|uint64(place.tag)))
+	}
+	tracker := &scriptedTracker{ct: req.CT, mark: uint32(pkt.Value(ir.CTMark).Lo), label: pkt.Value(ir.CTLabel)}
+	came := pkt
+	for field := ir.CTState; field <= ir.CTTPDst; field++ {
+		came.Set(field, ir.U128{})
+	}
+	var verdict eval.Verdict
+	if e.Idle == "" {
+		verdict = eval.NewBlock(v.installed).Run(came, eval.Arrival{Device: place.device}, tracker.track)
+	}
+	var path []*viewedFilter
+	for _, k := range verdict.Path {
+		for i := range v.filters {
+			if x := &v.filters[i]; x.has != nil && x.key() == k {
+				path = append(path, x)
+			}
+		}
+	}
+	name, _ := v.devices()
+	for _, x := range path {
+		e.Filters = append(e.Filters, x.show(name))
+	}
+	e.Layers = layers(e.Idle, &verdict, path, tracker.missed, name, steps)
+	if verdict.Kind != eval.Passed || e.Idle != "" {
+		return nil
+	}
+	why, leaf := v.punted(place.device, &came, path, tracker)
+	if why == specialize.NoReason {
+		return nil
+	}
+	var leaves []*specialize.Leaf
+	if leaf != nil {
+		leaves = append(leaves, leaf)
+	}
+	flows, err := f.deciding(ctx, leaves)
+	if err != nil {
+		return err
+	}
+	p := puntOf(why, flows[leaf])
+	if len(path) > 0 {
+		p.Filters = 1
+	}
+	e.Punts = append(e.Punts, *p)
+	return nil
+}
+
+// packet returns the packet that a microflow describes, without the port where it enters, and what is to be added to the microflow for what
+// it does not mention.
+func (a *Agent) packet(microflow string) (pkt eval.Packet, defaulted string, err error) {
+	expr, err := logical.ParseMatch(microflow, logical.Symbols(), microflowSets{a.store})
+	if err != nil {
+		return pkt, "", err
+	}
+	matches, err := expr.Matches(func(string) bool { return true })
+	if err != nil {
+		return pkt, "", err
+	}
+	var found []logical.FlowMatch
+	matches.ForDatapath(func(string) (uint32, bool) { return 1, true }, func(m logical.FlowMatch) { found = append(found, m) })
+	if len(found) != 1 {
+		return pkt, "", errors.New("not one packet")
+	}
+	inport := logical.Symbols().Lookup("inport").Field
+	for _, t := range found[0].Match {
+		if t.Field != inport {
+			pkt.Set(t.Field, t.Value)
+		}
+	}
+	if _, mentioned := found[0].Match.Term(ir.IPTTL); !mentioned && (pkt.Value(ir.EthType).Lo == tc.ProtocolIPv4 || pkt.Value(ir.EthType).Lo == tc.ProtocolIPv6) {
+		pkt.Set(ir.IPTTL, ir.U64(defaultTTL))
+		defaulted = fmt.Sprintf(" && ip.ttl == %d", defaultTTL)
+	}
+	return pkt, defaulted, nil
+}
+
+// microflowSets are the sets that a microflow may name, by the names that they have in the Southbound.
+type microflowSets struct{ sb *sb.Store }
+
+func (s microflowSets) AddressSet(name string) ([]logical.Constant, bool) {
+	set := s.sb.AddressSetByName(name)
+	if set == nil {
+		return nil, false
+	}
+	constants, _ := logical.ParseAddressSet(set.Addresses)
+	return constants, true
+}
+
+func (s microflowSets) PortGroup(name string) ([]string, bool) {
+	if g := s.sb.PortGroupByName(name); g != nil {
+		return g.Ports, true
+	}
+	return nil, false
+}
+
+// A scriptedTracker finds what a request says, in the order of the lookups, and established connections after that.
+type scriptedTracker struct {
+	ct    []string
+	mark  uint32
+	label ir.U128
+
+	last   uint32 // the state that was found last, 0 before the first lookup
+	zone   uint16 // that was asked last
+	missed bool   // a connection was not established
+}
+
+// ctFlags are the flags of ct_state by name. The API has checked the names.
+var ctFlags = map[string]uint32{
+	"new": eval.StateNew, "est": eval.StateEst, "rel": eval.StateRel, "rpl": eval.StateRpl, "inv": eval.StateInv, "trk": eval.StateTrk,
+	"snat": eval.StateSNAT, "dnat": eval.StateDNAT,
+}
+
+func (t *scriptedTracker) track(zone uint16, _ *eval.Packet) eval.Conn {
+	state := uint32(eval.StateEst)
+	if len(t.ct) > 0 {
+		state = 0
+		for word := range strings.SplitSeq(t.ct[0], ",") {
+			state |= ctFlags[word]
+		}
+		t.ct = t.ct[1:]
+	}
+	t.last, t.zone = state|eval.StateTrk, zone
+	t.missed = t.missed || !t.established()
+	return eval.Conn{State: state, Mark: t.mark, Label: t.label}
+}
+
+func (t *scriptedTracker) established() bool {
+	return t.last&eval.StateEst != 0 && t.last&eval.StateInv == 0
+}
+
+// punted finds why filters leave a packet, and the rule that says so, which need not have a filter.
+func (v *filterView) punted(device string, came *eval.Packet, path []*viewedFilter, t *scriptedTracker) (specialize.Reason, *specialize.Leaf) {
+	etherType := uint16(came.Value(ir.EthType).Lo)
+	if len(path) == 0 {
+		entries, _ := v.program.From(device)
+		for _, e := range entries {
+			if e.EtherType == etherType && e.Tunnel == nil && came.Value(ir.VLANTCI).IsZero() {
+				return firstPunt(e.Rules, came)
+			}
+		}
+		return specialize.NotIP, nil
+	}
+	last := path[len(path)-1]
+	switch {
+	case last.wanted == nil:
+		return specialize.NoReason, nil // closed, or of somebody else
+	case last.wanted.Kind != specialize.KindEnd:
+		return last.wanted.Reason, last.wanted.Leaf
+	}
+	tracked := *came
+	if t.last != 0 {
+		tracked.Set(ir.CTState, ir.U64(uint64(t.last)))
+		tracked.Set(ir.CTZone, ir.U64(uint64(t.zone)))
+		tracked.Set(ir.CTMark, ir.U64(uint64(t.mark)))
+		tracked.Set(ir.CTLabel, t.label)
+	}
+	for _, s := range v.program.States {
+		if s.Chain == last.wanted.Chain && s.Satisfies(etherType, t.established(), t.zone) {
+			if why, leaf := firstPunt(s.Rules, &tracked); leaf != nil {
+				return why, leaf
+			}
+		}
+	}
+	// It is the lookup that led here.
+	var leaf *specialize.Leaf
+	if len(path) > 1 && path[len(path)-2].wanted != nil {
+		leaf = path[len(path)-2].wanted.Leaf
+	}
+	return last.wanted.Reason, leaf
+}
+
+// firstPunt returns the first rule that a packet satisfies, if it is a punt.
+func firstPunt(rules []specialize.Leaf, pkt *eval.Packet) (specialize.Reason, *specialize.Leaf) {
+	for i := range rules {
+		if l := &rules[i]; pkt.Satisfies(l.Match) {
+			if p, ok := l.Verdict.(specialize.Punt); ok {
+				return p.Reason, l
+			}
+			break
+		}
+	}
+	return specialize.NotIP, nil
+}
+
+// layers tells what becomes of a packet in each layer. In steps is what Open vSwitch does with it.
+func layers(idle string, v *eval.Verdict, path []*viewedFilter, missed bool, name func(int) string, steps []api.TraceStep) []api.LayerVerdict {
+	nic := api.LayerVerdict{Layer: api.LayerNIC, Answer: api.LayerPasses}
+	kernel := api.LayerVerdict{Layer: api.LayerTC, Answer: api.LayerPasses}
+	ovs := api.LayerVerdict{Layer: api.LayerOVS, Answer: api.LayerNotReached}
+	if idle != "" {
+		nic.Text, kernel.Text = "no filters: "+idle, "no filters: "+idle
+		return []api.LayerVerdict{nic, kernel, overall(ovs, steps)}
+	}
+	verdict, delivers := verdictText(v, name)
+	hardware := 0
+	for hardware < len(path) && path[hardware].has.Filter.Flags&tc.InHW != 0 {
+		hardware++
+	}
+	switch {
+	case hardware == 0:
+		nic.Text = "no filter that the packet meets is in hardware"
+	case hardware < len(path):
+		nic.Text = fmt.Sprintf("it has the first %d of %d filters", hardware, len(path))
+	case missed:
+		nic.Text = "the connection is not established"
+	case v.Kind == eval.Passed:
+		nic.Text = verdict
+	default:
+		nic.Answer, nic.Text, nic.Delivers = api.LayerDecides, verdict, delivers
+		kernel.Answer = api.LayerNotReached
+		return []api.LayerVerdict{nic, kernel, ovs}
+	}
+	kernel.Text, kernel.Delivers = verdict, delivers
+	if v.Kind != eval.Passed {
+		kernel.Answer = api.LayerDecides
+		return []api.LayerVerdict{nic, kernel, ovs}
+	}
+	return []api.LayerVerdict{nic, kernel, overall(ovs, steps)}
+}
+
+func verdictText(v *eval.Verdict, name func(int) string) (text string, delivers bool) {
+	switch v.Kind {
+	case eval.Passed:
+		if len(v.Path) == 0 {
+			return "no filter matches", false
+		}
+		return "left to Open vSwitch", false
+	case eval.Dropped:
+		if v.Why != "" {
+			return "dropped: " + v.Why, false
+		}
+		return "dropped", false
+	case eval.Redirected:
+		text := "sent out of " + cmp.Or(name(v.Ifindex), deviceName(v.Ifindex))
+		if t := v.Tunnel; t != nil {
+			text += fmt.Sprintf(" to %s, VNI %d", t.Dst, t.ID)
+		}
+		return text, true
+	case eval.Lost:
+		return "lost: " + v.Why, false
+	}
+	return v.Kind.String(), false
+}
+
+func deviceName(ifindex int) string {
+	if i, err := net.InterfaceByIndex(ifindex); err == nil {
+		return i.Name
+	}
+	return "if" + strconv.Itoa(ifindex)
+}
+
+// overall completes what Open vSwitch does with the steps of a trace.
+func overall(ovs api.LayerVerdict, steps []api.TraceStep) api.LayerVerdict {
+	ovs.Answer = api.LayerDecides
+	var to []string
+	dropped := "delivered nowhere"
+	for _, s := range steps {
+		switch s.Kind {
+		case api.TraceOutput:
+			to = append(to, fmt.Sprintf("%s (%s)", s.LogicalPort, s.Via))
+		case api.TraceDrop:
+			dropped = "delivered nowhere: " + s.Text
+		case api.TracePipeline, api.TraceTable, api.TraceAction, api.TraceNote:
+		}
+	}
+	if ovs.Text = dropped; len(to) > 0 {
+		ovs.Text, ovs.Delivers = "delivered to "+strings.Join(to, ", "), true
+	}
+	return ovs
+}
