@@ -151,6 +151,8 @@ func (q qemu) files() ([]entry, error) {
 	return entries, nil
 }
 
+func (q qemu) processes() bool { return false }
+
 // command emulates a CPU that has what Go and Debian need and little more: conntrack(8) crashed on `-cpu max`.
 func (q qemu) command(initrd string, memory int, mounts []mount) []string {
 	argv := []string{

@@ -109,6 +109,8 @@ func (u uml) world() (world, error) {
 
 func (u uml) files() ([]entry, error) { return nil, nil }
 
+func (u uml) processes() bool { return true }
+
 // command lets serial line 0 and the other consoles be nothing. uml_dir is where the kernel has its control socket.
 func (u uml) command(initrd string, memory int, _ []mount) []string {
 	return []string{

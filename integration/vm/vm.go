@@ -14,6 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Kernel is a kernel to run a program on.
@@ -151,6 +154,9 @@ type machine interface {
 
 	// files are the contents of the modules in world.
 	files() ([]entry, error)
+
+	// processes says that the guest's processes are processes of the host, one of which runs at a time.
+	processes() bool
 }
 
 func boot(ctx context.Context, m machine, j Job, busybox string) (_ int, err error) {
@@ -183,7 +189,7 @@ func boot(ctx context.Context, m machine, j Job, busybox string) (_ int, err err
 	ctx, cancel := context.WithTimeoutCause(ctx, j.Timeout, ErrTimeout)
 	defer cancel()
 	console := filepath.Join(dir, "console")
-	if err := host(ctx, m.command(initrd, j.Memory, w.mounts), dir, console, j.Stdout, j.Stderr); err != nil {
+	if err := host(ctx, m.command(initrd, j.Memory, w.mounts), m.processes(), dir, console, j.Stdout, j.Stderr); err != nil {
 		fmt.Fprintf(j.Log, "vm %s: the end of the guest's console:\n%s", j.Kernel, lastLines(console, 40))
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
@@ -217,7 +223,11 @@ func writeInitrd(file string, m machine, w world, busybox string) error {
 
 // host runs the guest's process on the host until it ends by itself; the guest's output has then arrived. If ctx ends,
 // or this process or thread, it is killed with all it started.
-func host(ctx context.Context, argv []string, dir, console string, stdout, stderr io.Writer) error {
+//
+// Where the guest's processes are processes of the host they have a PID namespace, if this process may make one, which ends with the
+// kernel that is its first. And they stay on one CPU, since only one runs at a time: a system call of a guest took 20 µs that way on a virtual machine,
+// and 100 µs if it is handed from one CPU to another.
+func host(ctx context.Context, argv []string, processes bool, dir, console string, stdout, stderr io.Writer) error {
 	log, err := os.Create(console)
 	if err != nil {
 		return err
@@ -226,12 +236,23 @@ func host(ctx context.Context, argv []string, dir, console string, stdout, stder
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if processes && os.Geteuid() == 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	runtime.LockOSThread() // Pdeathsig is about the thread, and so are CPUs
+	defer runtime.UnlockOSThread()
+	free := func() error { return nil }
+	if processes {
+		if free, err = stay(); err != nil {
+			return err
+		}
+	}
 	copied := make(chan error, 2)
 	for _, w := range []io.Writer{stdout, stderr} {
 		read, write, err := os.Pipe()
 		if err != nil {
-			return err
+			return errors.Join(err, free())
 		}
 		defer read.Close() //nolint:errcheck // read-only
 		cmd.ExtraFiles = append(cmd.ExtraFiles, write)
@@ -240,9 +261,7 @@ func host(ctx context.Context, argv []string, dir, console string, stdout, stder
 			copied <- err
 		}()
 	}
-	runtime.LockOSThread() // Pdeathsig is about the thread
-	defer runtime.UnlockOSThread()
-	err = cmd.Start()
+	err = errors.Join(cmd.Start(), free())
 	for _, f := range cmd.ExtraFiles {
 		_ = f.Close() // the child has its own copy
 	}
@@ -251,6 +270,23 @@ func host(ctx context.Context, argv []string, dir, console string, stdout, stder
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what a kernel that panicked left
 	}
 	return errors.Join(err, <-copied, <-copied)
+}
+
+// stay ties the thread, and what it starts, to the CPU that it is on, until free.
+func stay() (free func() error, err error) {
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return nil, fmt.Errorf("sched_getaffinity: %w", err)
+	}
+	var cpu uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
+		return nil, fmt.Errorf("getcpu: %w", errno)
+	}
+	one.Set(int(cpu))
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return nil, fmt.Errorf("sched_setaffinity: %w", err)
+	}
+	return func() error { return unix.SchedSetaffinity(0, &all) }, nil
 }
 
 // need returns the path of a program.
