@@ -141,6 +141,7 @@ type offloader struct {
 	complete bool // a complete program has been told
 	open     bool // one is being told
 	filters  *apply.Filters
+	kernel   tc.Caps
 
 	done    scenery // what the program at hand was made of
 	devices []specialize.Device
@@ -162,7 +163,7 @@ const (
 
 // Run works until ctx ends, and leaves the filters in place.
 func (o *offload) Run(ctx context.Context) error {
-	l := &offloader{offload: o, rules: specialize.NewRules(), filters: apply.NewFilters(o.log), links: true}
+	l := &offloader{offload: o, rules: specialize.NewRules(), filters: apply.NewFilters(o.log), links: true, kernel: probeKernel(ctx, o.log)}
 	defer func() { _ = l.filters.Close() }()
 	defer close(o.ended)
 	events := make(chan tc.Event)
@@ -269,6 +270,7 @@ func (l *offloader) concerns(e tc.Event) bool {
 func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus, error) {
 	l.mu.Lock()
 	batches, s, turn, status := l.batches, l.scenery, l.turn, l.status
+	s.idle = cmp.Or(s.idle, l.kernel.Obstacle())
 	l.batches = nil
 	l.mu.Unlock()
 	more := false
@@ -352,6 +354,7 @@ func (l *offloader) input(s *scenery) specialize.Input {
 		in.TunnelDevice = &dev
 		l.devices = append(l.devices, dev)
 	}
+	in.Caps = shape(&l.kernel, drivers(l.devices))
 	return in
 }
 
