@@ -110,6 +110,8 @@ func (c *cli) root() *cobra.Command {
 		c.watchCommand(),
 		c.flowsCommand(),
 		c.traceCommand(),
+		c.chainsCommand(),
+		c.diffCommand(),
 		c.nodeCommand(),
 		c.recomputeCommand(),
 		c.explainCommand(),

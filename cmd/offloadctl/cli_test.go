@@ -37,6 +37,8 @@ type fake struct {
 	flows  int              // how many ListFlows sends after the fixed ones
 	sent   func(n int) bool // called before each of them; false: wait until the caller is gone
 	fail   error            // what every call ends with, if not nil
+
+	differs bool // the kernel's filters are not as they should be
 }
 
 // sockets counts what serve has made.
@@ -260,6 +262,7 @@ func (f *fake) ListLogicalFlows(req *offloadv1.ListLogicalFlowsRequest, s offloa
 	lf := &offloadv1.LogicalFlow{
 		Uuid: "00000abc-0000-0000-0000-000000000000", Datapath: "4b1c0f7e-1111-2222-3333-444455556666", DatapathName: "sw0",
 		Pipeline: offloadv1.Pipeline_PIPELINE_INGRESS, Priority: 100, Match: "vlan.present", Actions: "drop;", Flows: fakeFlows[:1],
+		Filtered: seen(100, 9800),
 	}
 	other := &offloadv1.LogicalFlow{
 		Uuid: "00000def-0000-0000-0000-000000000000", Datapath: lf.GetDatapath(), DatapathName: "sw0", Pipeline: offloadv1.Pipeline_PIPELINE_EGRESS,
@@ -380,7 +383,7 @@ func words(line string) []string {
 
 func TestCommands(t *testing.T) {
 	s := shell{t: t, socket: newFake().serve(t)}
-	for _, file := range []string{"tables.txt", "programs.txt", "refused.txt", "complete.txt"} {
+	for _, file := range []string{"tables.txt", "programs.txt", "filters.txt", "refused.txt", "complete.txt"} {
 		t.Run(file, func(t *testing.T) {
 			s.t = t
 			s.golden(filepath.Join("testdata", file))
@@ -396,6 +399,12 @@ func TestBrokenNode(t *testing.T) {
 	f.status.Bridge.Installed = false
 	f.status.RowsRefused = 1
 	shell{t: t, socket: f.serve(t)}.golden("testdata/broken.txt")
+}
+
+func TestDifferentFilters(t *testing.T) {
+	f := newFake()
+	f.differs = true
+	shell{t: t, socket: f.serve(t)}.golden("testdata/differs.txt")
 }
 
 func TestNobodyAnswers(t *testing.T) {

@@ -109,15 +109,30 @@ func (c *cli) flowsCommand() *cobra.Command {
 	var counters bool
 	req := &offloadv1.ListLogicalFlowsRequest{}
 	var pipeline string
+	var tc bool
+	var filters filterFlags
 	cmd := &cobra.Command{
 		Use:   "flows",
 		Short: "show what OpenFlow flows each logical flow became, and what they have counted",
 		Long: `flows shows the logical flows of the local datapaths as ovn-sbctl lflow-list does, and below each the flows
-made from it as ovs-ofctl dump-flows does. The stage is named by pipeline and number: the daemon does not read
-external_ids of Logical_Flow.`,
+made from it as ovs-ofctl dump-flows does, and what TC filters have counted of packets for which they did the same. The stage is named by
+pipeline and number: the daemon does not read external_ids of Logical_Flow.
+
+With --tc it shows the TC filters instead, each as the arguments of "tc filter add", whether the kernel has it and a device has it in
+hardware, and what it has counted; --port, --chain and --state select.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
+			if tc {
+				wanted, err := filters.request(cmd, req.GetLogicalPort())
+				if err != nil {
+					return err
+				}
+				return c.call(cmd.Context(), func(d daemon) error { return c.printFilters(d, wanted) })
+			}
+			if err := filters.refuse(cmd); err != nil {
+				return err
+			}
 			if req.Table, err = tableFlag(cmd, table); err != nil {
 				return err
 			}
@@ -141,9 +156,13 @@ external_ids of Logical_Flow.`,
 	flags.StringVar(&req.Datapath, "datapath", "", "only of the datapath with this `name` or UUID")
 	flags.IntVar(&table, "table", 0, "only of this logical table")
 	flags.StringVar(&pipeline, "pipeline", "", "only of this `pipeline`, ingress or egress")
-	flags.StringVar(&req.LogicalPort, "port", "", "only those that mention this logical port `name`")
+	flags.StringVar(&req.LogicalPort, "port", "", "only those that mention this logical port `name`; with --tc those that its packets can meet")
 	flags.StringVar(&req.Uuid, "uuid", "", "only the row with this `UUID`, this beginning of one, or this cookie, as in 0x1b2c3d4e")
 	flags.BoolVar(&counters, "counters", true, "read the counters from the bridge")
+	flags.BoolVar(&tc, "tc", false, "show the TC filters")
+	flags.IntVar(&filters.chain, "chain", 0, "with --tc, only those of this chain")
+	flags.StringSliceVar(&filters.states, "state", nil, "with --tc, only in one of these `states`: "+strings.Join(filterStates, ", "))
+	mustComplete(cmd, "state", filterStates...)
 	mustComplete(cmd, "pipeline", "ingress", "egress")
 	completeFlag(cmd, "datapath", c.completeDatapaths)
 	completeFlag(cmd, "port", c.completeLogicalPorts)
@@ -209,6 +228,9 @@ func (c *cli) printLogicalFlow(lf *offloadv1.LogicalFlow) {
 		lf.GetUuid(), lf.GetTable(), stage, lf.GetPriority(), lf.GetMatch(), lf.GetActions())
 	if lf.GetSkipped() != "" {
 		fmt.Fprintf(c.stdout, "    %s %s\n", c.paint(red, "skipped:"), lf.GetSkipped())
+	}
+	if n := lf.GetFiltered(); n.GetPackets() > 0 {
+		fmt.Fprintf(c.stdout, "    filters: n_packets=%d, n_bytes=%d\n", n.GetPackets(), n.GetBytes())
 	}
 	for _, f := range lf.GetFlows() {
 		fmt.Fprintf(c.stdout, "    %s\n", c.flowText(f))

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/offloadd/offloadd/pkg/api/client"
-	"github.com/offloadd/offloadd/pkg/reason"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
@@ -90,37 +89,6 @@ func (c *cli) recomputeCommand() *cobra.Command {
 				_, err := d.node.Recompute(d.ctx, &offloadv1.RecomputeRequest{})
 				return client.Error(err)
 			})
-		},
-	}
-}
-
-func (c *cli) explainCommand() *cobra.Command {
-	names := make([]string, len(reason.Table))
-	for i, e := range reason.Table {
-		names[i] = string(e.Reason)
-	}
-	return &cobra.Command{
-		Use:               "explain REASON",
-		Short:             "say what a reason means and what to do; it needs no daemon",
-		Args:              usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: fixed(names),
-		RunE: func(_ *cobra.Command, args []string) error {
-			e, ok := reason.Find(reason.Reason(strings.ToUpper(args[0])))
-			if !ok {
-				return notFound{fmt.Errorf("explain: no reason %q; see docs/reasons.md", args[0])}
-			}
-			s := &sheet{c: c}
-			s.add("Reason", string(e.Reason))
-			s.add("Meaning", e.Meaning)
-			s.add("Remedy", e.Remedy)
-			s.add("Retry", choose(e.Retry, "the same call may succeed later", "the same call fails again until somebody does something"))
-			s.add("Exit code", fmt.Sprint(exitOfReason(e.Reason)))
-			s.add("CNI code", fmt.Sprint(e.CNI))
-			if e.Status != 0 {
-				s.add("CNI STATUS", fmt.Sprint(e.Status))
-			}
-			s.print()
-			return nil
 		},
 	}
 }

@@ -34,7 +34,7 @@ type Filter struct {
 	Device    string // whose packets it is for; "" any
 	Text      string // the arguments of tc(8)
 	State     FilterState
-	Installed string // with FilterDifferent, what the kernel has
+	Installed string // with FilterDifferent, what the kernel has; with FilterForeign, what Text leaves out
 	InHW      bool
 	Counters  *Counters // without Duration; nil: the kernel does not have it
 	Reason    string    // why its packets are left to Open vSwitch; "": they are not

@@ -205,11 +205,14 @@ func (f *viewedFilter) show(device func(int) string) api.Filter {
 	}
 	if f.has != nil {
 		out.InHW = f.has.Filter.Flags&tc.InHW != 0
-		for _, what := range f.has.Foreign {
-			out.Installed += "(" + what + ") "
-		}
-		if out.State == api.FilterDifferent {
-			out.Installed += f.has.Filter.Args(device)
+		more := strings.Join(f.has.Foreign, ", ")
+		switch {
+		case out.State == api.FilterForeign:
+			out.Installed = more
+		case out.State == api.FilterDifferent && more != "":
+			out.Installed = f.has.Filter.Args(device) + " (" + more + ")"
+		case out.State == api.FilterDifferent:
+			out.Installed = f.has.Filter.Args(device)
 		}
 	}
 	if f.wanted != nil {

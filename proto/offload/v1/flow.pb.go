@@ -1357,7 +1357,7 @@ type Filter struct {
 	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
 	// Whether the kernel has it.
 	State FilterState `protobuf:"varint,7,opt,name=state,proto3,enum=offload.v1.FilterState" json:"state,omitempty"`
-	// With FILTER_STATE_DIFFERENT, what the kernel has, in the same notation.
+	// With FILTER_STATE_DIFFERENT, what the kernel has, in the same notation. With FILTER_STATE_FOREIGN, in words, what text leaves out.
 	Installed string `protobuf:"bytes,8,opt,name=installed,proto3" json:"installed,omitempty"`
 	// A device has it in hardware.
 	InHw bool `protobuf:"varint,9,opt,name=in_hw,json=inHw,proto3" json:"in_hw,omitempty"`

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/offloadd/offloadd/pkg/api/client"
+	"github.com/offloadd/offloadd/pkg/reason"
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
+)
+
+func (c *cli) explainCommand() *cobra.Command {
+	names := make([]string, len(reason.Table))
+	for i, e := range reason.Table {
+		names[i] = string(e.Reason)
+	}
+	var ct []string
+	cmd := &cobra.Command{
+		Use:   "explain REASON | PORT [PACKET]",
+		Short: "say what a reason means, or where a port's packets are handled and why",
+		Long: `explain REASON says what a reason of an error means and what to do; it needs no daemon.
+
+explain PORT tells how many of a port's packets are forwarded by filters, and why others are left to Open vSwitch: the reason, what would
+change it, and the logical flow that decides. PORT is a logical port or a device.
+
+explain PORT PACKET tells where a packet of the port is handled: by the NIC, by TC or by Open vSwitch, the filters that it meets, and
+why it is left to Open vSwitch. PACKET is a conjunction like
+  eth.src == 0a:00:00:00:00:01 && eth.dst == 0a:00:00:00:00:02 && ip4.src == 10.0.0.1 && ip4.dst == 10.0.0.2 && tcp.dst == 80
+What it does not mention is 0, but for the TTL, which is 64. The exit code is 1 if the packet is delivered nowhere.`,
+		Args: usage(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if len(ct) > 0 {
+					return usageError{errors.New("--ct: is about a packet, and there is none")}
+				}
+				if e, ok := reason.Find(reason.Reason(strings.ToUpper(args[0]))); ok {
+					c.printReason(e)
+					return nil
+				}
+				return c.call(cmd.Context(), func(d daemon) error { return c.explainPort(d, args[0]) })
+			}
+			if strings.TrimSpace(args[1]) == "" {
+				return usageError{errors.New("explain: the packet is empty")}
+			}
+			req := &offloadv1.ExplainRequest{Port: args[0], Microflow: args[1], Ct: ct}
+			return c.call(cmd.Context(), func(d daemon) error { return c.explainPacket(d, req) })
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			reasons, _ := fixed(names)(cmd, args, begun)
+			ports, _ := c.completePorts(cmd, args, begun)
+			return append(reasons, ports...), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	cmd.Flags().StringArrayVar(&ct, "ct", nil,
+		"`flags` of ct_state that a lookup in the connection tracker finds, such as trk,new; once for each lookup, trk,est after that")
+	return cmd
+}
+
+func (c *cli) printReason(e reason.Entry) {
+	s := &sheet{c: c}
+	s.add("Reason", string(e.Reason))
+	s.add("Meaning", e.Meaning)
+	s.add("Remedy", e.Remedy)
+	s.add("Retry", choose(e.Retry, "the same call may succeed later", "the same call fails again until somebody does something"))
+	s.add("Exit code", fmt.Sprint(exitOfReason(e.Reason)))
+	s.add("CNI code", fmt.Sprint(e.CNI))
+	if e.Status != 0 {
+		s.add("CNI STATUS", fmt.Sprint(e.Status))
+	}
+	s.print()
+}
+
+func (c *cli) explainPort(d daemon, port string) error {
+	e, err := d.flows.Explain(d.ctx, &offloadv1.ExplainRequest{Port: port})
+	if err != nil {
+		return client.Error(err)
+	}
+	if c.structured() {
+		return c.print("Explanation", e)
+	}
+	s := &sheet{c: c}
+	s.add("Port", port)
+	s.add("Device", e.GetDevice())
+	s.add("Filters", cmp.Or(e.GetIdle(), "handle the device's packets"))
+	if e.GetPunted() != nil {
+		f, p := e.GetForwarded(), e.GetPunted()
+		total := f.GetPackets() + e.GetDropped().GetPackets() + p.GetPackets()
+		s.add("Forwarded", share(f, total))
+		s.add("Dropped", share(e.GetDropped(), total))
+		s.add("Left to OVS", share(p, total))
+	}
+	s.add("Counted", choose(e.GetShared(), "with packets of other ports that come to the same chains", ""))
+	s.print()
+	c.printPunts(e.GetPunts(), true)
+	return nil
+}
+
+// share prints a count and what part of the total it is.
+func share(n *offloadv1.Counters, total uint64) string {
+	text := fmt.Sprintf("%d packets, %d bytes", n.GetPackets(), n.GetBytes())
+	if total > 0 {
+		text += fmt.Sprintf(" (%.1f %%)", 100*float64(n.GetPackets())/float64(total))
+	}
+	return text
+}
+
+// printPunts prints why packets are left to Open vSwitch. Without counts there is one packet.
+func (c *cli) printPunts(punts []*offloadv1.Punt, counts bool) {
+	for _, p := range punts {
+		fmt.Fprintln(c.stdout)
+		head := c.paint(yellow, p.GetReason())
+		if counts {
+			head += fmt.Sprintf(": %d packets at %d filters", p.GetCounters().GetPackets(), p.GetFilters())
+			head += choose(p.GetShared(), ", of all ports", "")
+		}
+		fmt.Fprintln(c.stdout, head)
+		fmt.Fprintf(c.stdout, "  why:  %s\n  fix:  %s\n", p.GetText(), p.GetFix())
+		if lf := p.GetLogicalFlow(); lf != nil {
+			fmt.Fprintf(c.stdout, "  flow: %s\n", flowLine(lf))
+		}
+	}
+}
+
+func (c *cli) explainPacket(d daemon, req *offloadv1.ExplainRequest) error {
+	e, err := d.flows.Explain(d.ctx, req)
+	if err != nil {
+		return client.Error(err)
+	}
+	delivered := false
+	for _, l := range e.GetLayers() {
+		delivered = delivered || l.GetDelivers()
+	}
+	if c.structured() {
+		if err := c.print("Explanation", e); err != nil {
+			return err
+		}
+	} else {
+		c.printPacket(e)
+	}
+	if !delivered {
+		return errNegative
+	}
+	return nil
+}
+
+func (c *cli) printPacket(e *offloadv1.ExplainResponse) {
+	t := table{c: c}
+	if !c.noHeaders {
+		t.heading = []cell{{text: "LAYER"}, {text: "PACKET"}, {text: "WHY"}}
+	}
+	for _, l := range e.GetLayers() {
+		answer := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(l.GetAnswer().String(), "LAYER_ANSWER_")), "_", " ")
+		s := plain
+		if l.GetAnswer() == offloadv1.LayerAnswer_LAYER_ANSWER_DECIDES {
+			s = red
+			if l.GetDelivers() {
+				s = green
+			}
+		}
+		t.add([]cell{{text: strings.ToLower(strings.TrimPrefix(l.GetLayer().String(), "LAYER_"))}, {text: answer, style: s}, {text: l.GetText()}})
+	}
+	t.flush()
+	if len(e.GetFilters()) > 0 {
+		fmt.Fprintln(c.stdout)
+	}
+	for _, f := range e.GetFilters() {
+		fmt.Fprintf(c.stdout, "%s\n", filterNoise.ReplaceAllString(f.GetText(), ""))
+	}
+	c.printPunts(e.GetPunts(), false)
+}
