@@ -112,6 +112,7 @@ func (c *cli) root() *cobra.Command {
 		c.traceCommand(),
 		c.chainsCommand(),
 		c.diffCommand(),
+		c.doctorCommand(),
 		c.nodeCommand(),
 		c.recomputeCommand(),
 		c.explainCommand(),

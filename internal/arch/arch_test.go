@@ -34,7 +34,10 @@ type room struct {
 var rooms = map[string]room{
 	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports"}},
 	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
-	"cmd/offloadctl":  {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
+	"cmd/offloadctl": {imports: []string{
+		"pkg/api/client", "pkg/reason", "proto/offload/v1",
+		"pkg/tc", "pkg/ovsdb", "pkg/ovsdb/vswitchdb", // doctor
+	}},
 
 	"pkg/daemon": {imports: []string{"pkg/..."}},
 
