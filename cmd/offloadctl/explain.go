@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ func (c *cli) explainCommand() *cobra.Command {
 		Long: `explain REASON says what a reason of an error means and what to do; it needs no daemon.
 
 explain PORT tells how many of a port's packets are forwarded by filters, and why others are left to Open vSwitch: the reason, what would
-change it, and the logical flow that decides. PORT is a logical port or a device.
+change it, and the logical flow that decides; with -o wide also reasons that no packet has met. PORT is a logical port or a device.
 
 explain PORT PACKET tells where a packet of the port is handled: by the NIC, by TC or by Open vSwitch, the filters that it meets, and
 why it is left to Open vSwitch. PACKET is a conjunction like
@@ -98,7 +99,21 @@ func (c *cli) explainPort(d daemon, port string) error {
 	}
 	s.add("Counted", choose(e.GetShared(), "with packets of other ports that come to the same chains", ""))
 	s.print()
-	c.printPunts(e.GetPunts(), true)
+	met, names := e.GetPunts(), []string(nil)
+	if c.format != "wide" {
+		met = nil
+		for _, p := range e.GetPunts() {
+			if p.GetCounters().GetPackets() > 0 {
+				met = append(met, p)
+			} else if !slices.Contains(names, p.GetReason()) {
+				names = append(names, p.GetReason())
+			}
+		}
+	}
+	c.printPunts(met, true)
+	if len(names) > 0 {
+		fmt.Fprintf(c.stdout, "\nwithout packets (-o wide says why): %s\n", strings.Join(names, ", "))
+	}
 	return nil
 }
 
