@@ -10,7 +10,7 @@ KERNEL ?= uml
 VMKERNELS ?= uml qemu
 VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel
 BASE ?= main
-GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md
+GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
 	sed -n 's|^\([^ ]*\) github.com/offloadd/offloadd/internal/golden$$|\1|p' | sort -u)
 
@@ -38,6 +38,11 @@ test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: 
 		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -timeout 30m $(TESTFLAGS) \
 			-exec "$(CURDIR)/bin/vmrun -v -timeout 25m -kernel $$kernel --" -run "$${t#*:}" "$${t%%:*}"; \
 	done; done
+
+.PHONY: bench-tc
+bench-tc: prepare-vm bin/vmrun ## the pipeline as TC filters beside tc -batch, in a guest: BENCHTC="-ports 100 -acls 500 ..."
+	CGO_ENABLED=0 go build -o bin/ ./integration/benchtc
+	bin/vmrun -timeout 30m -kernel uml -memory 6000 -- $(CURDIR)/bin/benchtc $(BENCHTC)
 
 .PHONY: race
 race: prepare-race ## the tests that need no namespaces, under the race detector (gcc)

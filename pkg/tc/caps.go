@@ -8,6 +8,8 @@ import (
 	"github.com/offloadd/offloadd/pkg/ir"
 )
 
+//go:generate go test -run=TestDocument -update .
+
 // A Capability is something that the kernel, or a device, has to be able to do for filters.
 type Capability struct {
 	Name string // stable, for people and programs
