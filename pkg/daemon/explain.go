@@ -196,14 +196,7 @@ func (f *Flows) explainPacket(ctx context.Context, v *filterView, place portPlac
 	if e.Idle == "" {
 		verdict = eval.NewBlock(v.installed).Run(came, eval.Arrival{Device: place.device}, tracker.track)
 	}
-	var path []*viewedFilter
-	for _, k := range verdict.Path {
-		for i := range v.filters {
-			if x := &v.filters[i]; x.has != nil && x.key() == k {
-				path = append(path, x)
-			}
-		}
-	}
+	path := v.path(&verdict)
 	name, _ := v.devices()
 	for _, x := range path {
 		e.Filters = append(e.Filters, x.show(name))
@@ -230,6 +223,18 @@ func (f *Flows) explainPacket(ctx context.Context, v *filterView, place portPlac
 	}
 	e.Punts = append(e.Punts, *p)
 	return nil
+}
+
+// path returns the filters of a verdict.
+func (v *filterView) path(verdict *eval.Verdict) (path []*viewedFilter) {
+	for _, k := range verdict.Path {
+		for i := range v.filters {
+			if x := &v.filters[i]; x.has != nil && x.key() == k {
+				path = append(path, x)
+			}
+		}
+	}
+	return path
 }
 
 // packet returns the packet that a microflow describes, without the port where it enters, and what is to be added to the microflow for what
