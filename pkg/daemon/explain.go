@@ -72,14 +72,9 @@ func (f *Flows) explainPort(ctx context.Context, v *filterView, e *api.Explanati
 		ours[s.Chain] = struct{}{}
 	}
 	others := map[uint32]struct{}{} // chains that packets of other devices come to
-	for _, o := range v.program.Entries {
-		if o.Device.Name == e.Device {
-			continue
-		}
-		_, states := v.program.From(o.Device.Name)
-		for _, s := range states {
-			others[s.Chain] = struct{}{}
-		}
+	_, states = v.program.Reached(func(o *specialize.Entry) bool { return o.Device.Name != e.Device })
+	for _, s := range states {
+		others[s.Chain] = struct{}{}
 	}
 	var mine []*viewedFilter
 	var leaves []*specialize.Leaf

@@ -40,10 +40,11 @@ type viewedFilter struct {
 // view reads what the kernel has, in the loop, so that nothing of ours changes meanwhile.
 func (o *offload) view(ctx context.Context) (*filterView, error) {
 	var v *filterView
+	var has []*tc.Installed
 	done := make(chan error, 1)
 	read := func(context.Context) {
 		var err error
-		v, err = o.read(ctx)
+		v, has, err = o.read(ctx)
 		done <- err
 	}
 	select {
@@ -59,43 +60,39 @@ func (o *offload) view(ctx context.Context) (*filterView, error) {
 		}
 		return nil, err
 	}
+	v.pair(v.program.Filters(), has)
 	return v, nil
 }
 
-// read makes a view over a connection of its own.
-func (o *offload) read(ctx context.Context) (_ *filterView, err error) {
+// read begins a view, and reads what the kernel has over a connection of its own.
+func (o *offload) read(ctx context.Context) (v *filterView, has []*tc.Installed, err error) {
 	o.mu.Lock()
-	v := &filterView{program: o.current, status: o.status, bound: map[int]struct{}{}}
+	v = &filterView{program: o.current, status: o.status, bound: map[int]struct{}{}}
 	o.mu.Unlock()
 	if v.program == nil {
-		return nil, reason.Errorf(reason.NotReady, "daemon filters: nothing has been compiled yet")
+		return nil, nil, reason.Errorf(reason.NotReady, "daemon filters: nothing has been compiled yet")
 	}
 	conn, err := o.dial()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	qdiscs, err := conn.Qdiscs(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, q := range qdiscs {
 		if q.Block == apply.Block {
 			v.bound[q.Ifindex] = struct{}{}
 		}
 	}
-	var has []*tc.Installed
 	if len(v.bound) > 0 { // otherwise there is no block
 		err = conn.Dump(ctx, tc.Target{Block: apply.Block}, tc.DumpOptions{}, func(in *tc.Installed) error {
 			has = append(has, in)
 			return nil
 		})
-		if err != nil {
-			return nil, err
-		}
 	}
-	v.pair(v.program.Filters(), has)
-	return v, nil
+	return v, has, err
 }
 
 // pair finds which filter of the kernel stands for which that is wanted. Handles do not matter: they are given when filters are installed.

@@ -79,7 +79,7 @@ func (k *kernel) answer(m netlink.Message) {
 		h := netlink.Header{Type: typ, Flags: netlink.Multi, Sequence: m.Header.Sequence, PID: m.Header.PID}
 		k.answers = append(k.answers, netlink.Message{Header: h, Data: data})
 	}
-	switch m.Header.Type {
+	switch m.Header.Type { //nolint:exhaustive // nothing else is asked of it
 	case unix.RTM_GETQDISC:
 		for _, ifindex := range k.bound {
 			put(unix.RTM_NEWQDISC, clsact(k.t, ifindex))

@@ -187,6 +187,11 @@ func (l *Leaf) Rows() [][16]byte {
 
 // From returns the entries of a device, and the states that packets from there can come to, in the order of p.States.
 func (p *Program) From(device string) ([]*Entry, []*State) {
+	return p.Reached(func(e *Entry) bool { return e.Device.Name == device })
+}
+
+// Reached returns the entries that by accepts, and the states that their packets can come to, in the order of p.States.
+func (p *Program) Reached(by func(*Entry) bool) ([]*Entry, []*State) {
 	var entries []*Entry
 	reached := map[*State]struct{}{}
 	follow := func(rules []Leaf) {
@@ -197,7 +202,7 @@ func (p *Program) From(device string) ([]*Entry, []*State) {
 		}
 	}
 	for _, e := range p.Entries {
-		if e.Device.Name == device {
+		if by(e) {
 			entries = append(entries, e)
 			follow(e.Rules)
 		}
