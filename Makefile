@@ -39,11 +39,6 @@ test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: 
 			-exec "$(CURDIR)/bin/vmrun -v -timeout 25m -kernel $$kernel --" -run "$${t#*:}" "$${t%%:*}"; \
 	done; done
 
-.PHONY: bench-tc
-bench-tc: prepare-vm bin/vmrun ## the pipeline as TC filters beside tc -batch, in a guest: BENCHTC="-ports 100 -acls 500 ..."
-	CGO_ENABLED=0 go build -o bin/ ./integration/benchtc
-	bin/vmrun -timeout 30m -kernel uml -memory 6000 -- $(CURDIR)/bin/benchtc $(BENCHTC)
-
 .PHONY: race
 race: prepare-race ## the tests that need no namespaces, under the race detector (gcc)
 	go test -race ./cmd/... ./internal/... ./pkg/...
@@ -84,6 +79,11 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 .PHONY: bench-cold
 bench-cold: prepare build ## cold start of offloadd and of ovn-controller on the same databases, as ratios
 	go run ./integration/benchcold -offloadd bin/offloadd $(BENCHFLAGS)
+
+.PHONY: bench-tc
+bench-tc: prepare-vm bin/vmrun ## the pipeline as TC filters beside tc -batch, in a guest: BENCHTC="-ports 100 -acls 500 ..."
+	CGO_ENABLED=0 go build -o bin/ ./integration/benchtc
+	bin/vmrun -timeout 30m -kernel uml -memory 6000 -- $(CURDIR)/bin/benchtc $(BENCHTC)
 
 .PHONY: bench-ports
 bench-ports: prepare build ## pods attached by cnitool: offload-cni, the reference plugin bridge, and the kernel alone

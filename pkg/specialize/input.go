@@ -59,7 +59,7 @@ type Caps struct {
 
 // A Budget bounds what is made. Zero fields stand for the defaults.
 type Budget struct {
-	// ChainRules bounds the rules of one chain, TotalRules those of all.
+	// ChainRules bounds the rules of one chain, TotalRules those of all, one half for IPv4 and one for IPv6.
 	ChainRules, TotalRules int
 }
 

@@ -217,13 +217,16 @@ func (b *bucket) remove(r *Rule) {
 	b.byPort[key.field]--
 }
 
-// list returns the rules under key, the largest priority first.
-func (b *bucket) list(key secondary) []*Rule {
-	if _, dirty := b.dirty[key]; dirty {
-		slices.SortStableFunc(b.rules[key], compareRules)
-		delete(b.dirty, key)
+// sort puts all lists of rules in order, after which walks may read them at the same time.
+func (p *Rules) sort() {
+	for i := range p.tables {
+		for _, b := range p.tables[i].buckets {
+			for key := range b.dirty {
+				slices.SortStableFunc(b.rules[key], compareRules)
+			}
+			clear(b.dirty)
+		}
 	}
-	return b.rules[key]
 }
 
 // compareRules orders rules as they are looked up, and among those with the same key the one that is installed first: see

@@ -4,16 +4,18 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/offloadd/offloadd/pkg/ir"
 )
 
 // A walk makes one Program.
 type walk struct {
-	rules  *Rules
-	in     *Input
-	budget Budget
-	guards []Guard
+	rules     *Rules
+	etherType uint16
+	in        *Input
+	budget    Budget
+	guards    []Guard
 
 	ports   map[uint16]Device
 	tunnels map[uint16]*Tunnel
@@ -23,7 +25,7 @@ type walk struct {
 	// of all chains; see lookup.
 	cuts       map[uint64]struct{}
 	visits     map[uint64]*join
-	again      bool // a cut was found that earlier chains do not have
+	repeated   int // rules that earlier chains have because a cut was not yet known
 	lives      map[liveKey][]bitsOf
 	merged     map[candidateKey][]*Rule
 	asking     map[uint64]struct{} // where it is known that the connection is asked for
@@ -69,33 +71,51 @@ func (p *Rules) specialize(in Input, mistakes faults) *Program {
 	ports, tunnels := slices.Clone(in.Ports), slices.Clone(in.Tunnels)
 	slices.SortFunc(ports, func(a, b Port) int { return cmp.Compare(a.OFPort, b.OFPort) })
 	slices.SortFunc(tunnels, func(a, b Tunnel) int { return cmp.Compare(a.OFPort, b.OFPort) })
-	cuts := map[uint64]struct{}{}
-	for range maxPasses - 1 {
-		w := p.begin(&in, mistakes, ports, tunnels, cuts)
-		if out := w.walk(ports, tunnels); !w.again {
-			out.finish()
-			return out
-		}
+	p.sort()
+	// Packets of the two families have no chain in common.
+	var families [2]*Program
+	var both sync.WaitGroup
+	for i, etherType := range [...]uint16{etherTypeIPv4, etherTypeIPv6} {
+		both.Go(func() { families[i] = p.family(&in, mistakes, etherType, ports, tunnels) })
 	}
-	out := p.begin(&in, mistakes, ports, tunnels, cuts).walk(ports, tunnels)
+	both.Wait()
+	out := &Program{Guards: guards(), Truncated: families[0].Truncated || families[1].Truncated}
+	for i, e := range families[0].Entries {
+		out.Entries = append(out.Entries, e, families[1].Entries[i])
+	}
 	out.finish()
 	return out
 }
 
-// maxPasses bounds how often everything is walked anew because a cut was found that earlier chains do not have. They would be right
-// without it, but larger.
-const maxPasses = 4
+// family makes the chains for packets with an EtherType.
+func (p *Rules) family(in *Input, mistakes faults, etherType uint16, ports []Port, tunnels []Tunnel) *Program {
+	cuts := map[uint64]struct{}{}
+	for pass := 1; ; pass++ {
+		w := p.begin(in, mistakes, etherType, ports, tunnels, cuts)
+		out := w.walk(ports, tunnels)
+		if pass == maxPasses || w.repeated*worthRepeating <= w.total {
+			return out
+		}
+	}
+}
+
+// Everything is walked anew, at most so many times, when cuts were found for want of which earlier chains have one rule in so many
+// that they need not have.
+const (
+	maxPasses      = 4
+	worthRepeating = 8
+)
 
 // begin prepares a walk. Ports and tunnels are sorted.
-func (p *Rules) begin(in *Input, mistakes faults, ports []Port, tunnels []Tunnel, cuts map[uint64]struct{}) *walk {
+func (p *Rules) begin(in *Input, mistakes faults, etherType uint16, ports []Port, tunnels []Tunnel, cuts map[uint64]struct{}) *walk {
 	w := &walk{
-		rules: p, in: in, guards: guards(), faults: mistakes,
+		rules: p, in: in, etherType: etherType, guards: guards(), faults: mistakes,
 		ports: map[uint16]Device{}, tunnels: map[uint16]*Tunnel{},
 		states: map[position][]*State{}, subroutine: map[uint8]bool{},
 		cuts: cuts, visits: map[uint64]*join{}, asking: map[uint64]struct{}{}, lives: map[liveKey][]bitsOf{}, merged: map[candidateKey][]*Rule{},
 	}
 	w.budget.ChainRules = cmp.Or(in.Budget.ChainRules, defaultChainRules)
-	w.budget.TotalRules = cmp.Or(in.Budget.TotalRules, defaultTotalRules)
+	w.budget.TotalRules = cmp.Or(in.Budget.TotalRules, defaultTotalRules) / 2 // so much for each family
 	for _, x := range ports {
 		w.ports[x.OFPort] = x.Device
 	}
@@ -109,15 +129,15 @@ func (p *Rules) begin(in *Input, mistakes faults, ports []Port, tunnels []Tunnel
 
 // walk walks all chains.
 func (w *walk) walk(ports []Port, tunnels []Tunnel) *Program {
-	out := &Program{Guards: w.guards}
+	out := &Program{}
 	for _, x := range ports {
 		if x.Enter {
-			out.Entries = append(out.Entries, w.enter(x.OFPort, x.Device, nil)...)
+			out.Entries = append(out.Entries, w.enter(x.OFPort, x.Device, nil))
 		}
 	}
 	for i := range tunnels {
 		if t := w.tunnels[tunnels[i].OFPort]; t != nil {
-			out.Entries = append(out.Entries, w.enter(t.OFPort, *w.in.TunnelDevice, t)...)
+			out.Entries = append(out.Entries, w.enter(t.OFPort, *w.in.TunnelDevice, t))
 		}
 	}
 	out.Truncated = w.truncated
@@ -125,18 +145,15 @@ func (w *walk) walk(ports []Port, tunnels []Tunnel) *Program {
 }
 
 // enter walks chain 0 of packets that arrive by a port.
-func (w *walk) enter(port uint16, dev Device, tunnel *Tunnel) []*Entry {
-	var all []*Entry
-	for _, etherType := range []uint16{etherTypeIPv4, etherTypeIPv6} {
-		m := w.arrival(port, etherType, tunnel)
-		m.chain(func() { m.branch(0, nil) })
-		all = append(all, &Entry{Port: port, Device: dev, Tunnel: tunnel, EtherType: etherType, Rules: m.rules})
-	}
-	return all
+func (w *walk) enter(port uint16, dev Device, tunnel *Tunnel) *Entry {
+	m := w.arrival(port, tunnel)
+	m.chain(func() { m.branch(0, nil) })
+	return &Entry{Port: port, Device: dev, Tunnel: tunnel, EtherType: w.etherType, Rules: m.rules}
 }
 
 // arrival returns a machine with a packet that has just arrived.
-func (w *walk) arrival(port, etherType uint16, tunnel *Tunnel) *machine {
+func (w *walk) arrival(port uint16, tunnel *Tunnel) *machine {
+	etherType := w.etherType
 	m := &machine{walk: w, state: &State{EtherType: etherType, ttlMin: minTTL, Tunnelled: tunnel != nil}}
 	for f := ir.Field(1); f < ir.XReg0; f++ {
 		m.field[f] = constant(f, ir.U128{}) // registers, connection, tunnel, and headers that a packet of this type does not have
@@ -331,7 +348,8 @@ func (m *machine) lookup(table uint8, next *frame) {
 	case j != nil:
 	case m.visits[key] != nil && m.visits[key].leaves >= joinLeaves:
 		// Another chain has it too. The places that it has reached from there will be those of one chain.
-		m.cuts[innermost(m.visits, key).kind], m.again = struct{}{}, true
+		m.cuts[innermost(m.visits, key).kind] = struct{}{}
+		m.repeated += m.visits[key].leaves
 		for _, below := range m.visits[key].below {
 			delete(m.visits, below)
 		}
@@ -813,19 +831,19 @@ func (m *machine) ofBucket(lists [][]*Rule, b *bucket) [][]*Rule {
 			continue
 		}
 		if f == 0 {
-			lists = append(lists, b.list(secondary{}))
+			lists = append(lists, b.rules[secondary{}])
 			continue
 		}
 		v := &m.field[f]
 		if v.known == f.Ones() {
-			if l := b.list(secondary{f, uint32(v.val.Lo)}); len(l) > 0 {
+			if l := b.rules[secondary{f, uint32(v.val.Lo)}]; len(l) > 0 {
 				lists = append(lists, l)
 			}
 			continue
 		}
 		for key := range b.rules {
 			if key.field == f {
-				lists = append(lists, b.list(key))
+				lists = append(lists, b.rules[key])
 			}
 		}
 	}
