@@ -104,6 +104,11 @@ func TestOffloadctl(t *testing.T) {
 	c.says(0, []string{`tc +decides +sent out of ` + db3.Iface(), `ovs +not reached`}, "explain", "db1", packet(5432))
 	c.says(0, []string{`tc +passes +left to Open vSwitch`, `ovs +decides +delivered to db3`, `(?m)^new-connection$`},
 		"explain", "db1", packet(5432), "--ct", "trk,new", "--ct", "trk,new")
+	web1, db2 := r.Pod("web1"), r.Pod("db2")
+	routed := fmt.Sprintf("eth.src == %s && eth.dst == 50:54:00:00:01:ff && ip4.src == %v && ip4.dst == %v && udp.src == 40000 && udp.dst == %d",
+		web1.MAC, web1.Addr(false), db2.Addr(false), UDPPort)
+	c.says(0, []string{`tc +decides +sent out of genev_sys_6081 to .*, VNI \d+`, `munge ip ttl add 255`}, "explain", "web1", routed)
+	c.says(1, []string{`tc +passes`, `ovs +decides +delivered nowhere`, `(?m)^ttl$`}, "explain", "web1", routed+" && ip.ttl == 1")
 	c.says(2, []string{`INVALID_FIELD`}, "explain", "db1", "tcp.dst = 80")
 	c.says(2, []string{`contradictory`}, "explain", "db1", `inport == "db3" && ip4`)
 	c.says(3, []string{`no port or device "db2"`}, "chains", "db2")
