@@ -58,7 +58,7 @@ var rooms = map[string]room{
 	"pkg/openflow":              {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/openflow/openflowtest": {},
 	"pkg/apply": {
-		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go"},
+		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go", "revoke.go"},
 	},
 
 	"pkg/trace": {pure: true, imports: []string{

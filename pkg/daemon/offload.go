@@ -148,6 +148,8 @@ type offloader struct {
 	fresh   bool // the program at hand is that of the rules
 	desired []tc.Filter
 	links   bool // devices may have changed
+	nic     bool // one of the devices belongs to a NIC
+	revoked revocation
 }
 
 const (
@@ -314,6 +316,9 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 	var err error
 	if status.Filters, err = l.filters.Sync(ctx, l.desired, l.devices, retiring); err == nil {
 		status.AckedTurn = turn
+		if status.Filters.Changed > 0 {
+			l.revoked.look(ctx, l.offload, l.current, l.nic)
+		}
 	} else {
 		l.links = true
 	}
@@ -328,7 +333,7 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 // input finds the devices of the scenery, and makes what the chains are made of.
 func (l *offloader) input(s *scenery) specialize.Input {
 	in := specialize.Input{Geneve: s.geneve, Tunnels: s.tunnels}
-	l.devices, l.links = nil, false
+	l.devices, l.links, l.nic = nil, false, false
 	if s.idle != "" {
 		return in
 	}
@@ -339,7 +344,9 @@ func (l *offloader) input(s *scenery) specialize.Input {
 			continue // gone, or a device into which Open vSwitch itself sends: no filter can
 		}
 		dev := specialize.Device{Name: p.iface, Ifindex: link.Attrs().Index}
-		enter := l.everywhere || isRepresentor(p.iface)
+		representor := isRepresentor(p.iface)
+		l.nic = l.nic || representor
+		enter := l.everywhere || representor
 		in.Ports = append(in.Ports, specialize.Port{OFPort: p.ofport, Device: dev, Enter: enter})
 		if enter {
 			offloads = true

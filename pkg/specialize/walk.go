@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"sync"
 
 	"github.com/offloadd/offloadd/pkg/ir"
 )
@@ -73,15 +72,13 @@ func (p *Rules) specialize(in Input, mistakes faults) *Program {
 	slices.SortFunc(tunnels, func(a, b Tunnel) int { return cmp.Compare(a.OFPort, b.OFPort) })
 	p.sort()
 	// Packets of the two families have no chain in common.
-	var families [2]*Program
-	var both sync.WaitGroup
-	for i, etherType := range [...]uint16{etherTypeIPv4, etherTypeIPv6} {
-		both.Go(func() { families[i] = p.family(&in, mistakes, etherType, ports, tunnels) })
-	}
-	both.Wait()
-	out := &Program{Guards: guards(), Truncated: families[0].Truncated || families[1].Truncated}
-	for i, e := range families[0].Entries {
-		out.Entries = append(out.Entries, e, families[1].Entries[i])
+	other := make(chan *Program, 1)
+	go func() { other <- p.family(&in, mistakes, etherTypeIPv6, ports, tunnels) }()
+	v4 := p.family(&in, mistakes, etherTypeIPv4, ports, tunnels)
+	v6 := <-other
+	out := &Program{Guards: guards(), Truncated: v4.Truncated || v6.Truncated}
+	for i, e := range v4.Entries {
+		out.Entries = append(out.Entries, e, v6.Entries[i])
 	}
 	out.finish()
 	return out
