@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/offloadd/offloadd/pkg/api"
@@ -32,6 +33,9 @@ type Agent struct {
 	punts *pinctrl.Responder
 	// offload puts the program into TC filters; nil if that is off.
 	offload *offload
+	// installed is closed when the bridge has had a complete program.
+	installed     chan struct{}
+	markInstalled sync.Once
 
 	store  *sb.Store
 	sw     *chassis.Switch
@@ -91,6 +95,8 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 		logged:   map[string]struct{}{},
 		ended:    make(chan struct{}),
 		commands: make(chan command),
+
+		installed: make(chan struct{}),
 	}
 	if config.Offload == offloadDirect {
 		a.offload = newOffload(log, config.TCSoftware)
@@ -109,6 +115,8 @@ func (a *Agent) Tasks() []Task {
 	}
 	if a.offload != nil {
 		tasks = append(tasks, Task{"offload", a.offload.Run})
+	} else {
+		tasks = append(tasks, Task{"stale-filters", a.removeStale})
 	}
 	return tasks
 }
@@ -310,6 +318,9 @@ func (a *Agent) acknowledge(s apply.Status) {
 	case !s.Installed:
 	case installed >= a.sent:
 		a.acked = a.turn - 1
+		if a.compiled {
+			a.markInstalled.Do(func() { close(a.installed) })
+		}
 	default:
 		a.acked = max(a.acked, installed)
 	}
