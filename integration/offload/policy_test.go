@@ -36,7 +36,7 @@ func TestPolicyChange(t *testing.T) {
 				}
 			}
 			l := startLoad(t, r, all)
-			wantOffloaded(t, r)
+			wantOffloaded(t, r, Paths())
 
 			begin := time.Now()
 			_, err := r.NB(t.Context(), "--wait=hv "+tight)
@@ -50,7 +50,7 @@ func TestPolicyChange(t *testing.T) {
 			for _, s := range revoked {
 				waitFor(t, s.String()+" to be answered again", func() bool { return l.last(s, true, loosened) != nil })
 			}
-			wantOffloaded(t, r)
+			wantOffloaded(t, r, Paths())
 			l.stop(t)
 
 			t.Logf("acknowledged after %v, and %v", tightened.Sub(begin).Round(time.Millisecond), loosened.Sub(loosening).Round(time.Millisecond))

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -412,6 +413,29 @@ func udpInterval() time.Duration {
 	return time.Millisecond
 }
 
+// wantGap fails the test if packets of a stream were lost for longer than most, either way. TCP, which waits ever longer between its attempts,
+// has to go on.
+func (l *load) wantGap(t *testing.T, s stream, since time.Time, most time.Duration) {
+	t.Helper()
+	for _, back := range []bool{false, true} {
+		from, to := s.ends(back)
+		if l.last(s, back, since.Add(most)) == nil {
+			t.Errorf("%v: nothing arrives from %s at %s any more", s, from, to)
+		}
+		sent, lost := l.lost(s, back, time.Time{})
+		if len(lost) == 0 {
+			continue
+		}
+		first, last := lost[0].at, lost[len(lost)-1].at
+		gap := last.Sub(first)
+		t.Logf("%v: of %d packets from %s to %s %d are lost, sent in %v, the first %v after it happened", s, sent, from, to, len(lost),
+			gap.Round(time.Millisecond), first.Sub(since).Round(time.Millisecond))
+		if gap > most && !s.tcp {
+			t.Errorf("%v: packets from %s to %s are lost for %v, want at most %v", s, from, to, gap, most)
+		}
+	}
+}
+
 // streams are a conversation in UDP and one in TCP along each path.
 func streams(v6 bool) []stream {
 	var all []stream
@@ -428,19 +452,41 @@ func streams(v6 bool) []stream {
 	return all
 }
 
-// wantOffloaded fails the test unless filters forward the load now, both ways.
-func wantOffloaded(t *testing.T, r *Rig) {
+// wantOffloaded fails the test unless filters forward the load on the paths soon, both ways.
+func wantOffloaded(t *testing.T, r *Rig, paths []Path) {
 	t.Helper()
-	before := count(t, r)
-	time.Sleep(lab.Patient(200 * time.Millisecond))
-	counts := since(t, r, before)
-	for _, p := range Paths() {
+	deadline := time.Now().Add(lab.Patient(patience))
+	for before := count(t, r); ; {
+		time.Sleep(lab.Patient(200 * time.Millisecond))
+		now := count(t, r)
+		counts := map[string]Counts{}
+		for n := range now {
+			counts[n] = now[n].Sub(before[n])
+		}
+		wrong := softPaths(r, counts, paths)
+		if len(wrong) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("filters do not forward what they should:\n%s", strings.Join(wrong, "\n"))
+			return
+		}
+		before = now
+	}
+}
+
+// softPaths describes the paths of which Open vSwitch forwards more than one packet in twenty.
+func softPaths(r *Rig, counts map[string]Counts, paths []Path) []string {
+	var wrong []string
+	for _, p := range paths {
 		for _, e := range [][2]string{{p.From, p.To}, {p.To, p.From}} {
 			if way := r.Way(counts, e[0], e[1]); way.TC < 20*way.OVS || way.TC == 0 || p.Tunnel && (way.TCFar < 20*way.OVSFar || way.TCFar == 0) {
-				t.Errorf("%s to %s: Open vSwitch saw %d packets, filters sent %d; behind the tunnel %d and %d", e[0], e[1], way.OVS, way.TC, way.OVSFar, way.TCFar)
+				wrong = append(wrong, fmt.Sprintf("%s to %s: Open vSwitch saw %d packets, filters sent %d; behind the tunnel %d and %d",
+					e[0], e[1], way.OVS, way.TC, way.OVSFar, way.TCFar))
 			}
 		}
 	}
+	return wrong
 }
 
 // clock shows a time like the logs of the daemons.
