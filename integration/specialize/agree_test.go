@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/offloadd/offloadd/integration/specialize/topology"
+	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
 )
@@ -53,6 +54,30 @@ func TestAgree(t *testing.T) {
 	})
 	report(t, "specialised", r)
 	if *packetFlag < 0 && *topologyFlag == "" && (r.Forwarded == 0 || r.Dropped == 0 || r.Tunnelled == 0) {
+		t.Errorf("nothing is decided: %v", r)
+	}
+}
+
+// So it does for a NIC that needs more keys in filters, and has them all.
+func TestAgreeMLX5(t *testing.T) {
+	d := drawn(t, 1+rand.Uint64N(1<<32), min(*topologiesFlag, 8))
+	r := d.judge(t, "for mlx5", func(b *Bench) Program {
+		rules, in := specialised(b.Topology)
+		in.Caps = specialize.Caps{TunnelKeysInEveryChain: true, WholeLabel: true, NoFrag: true}
+		p := rules.Specialize(in)
+		for _, s := range p.States {
+			for i := range s.Rules {
+				if _, asks := s.Rules[i].Match.Term(ir.TunSrc); s.Tunnelled && !asks {
+					t.Errorf("chain %d: a rule for %v does not ask for the tunnel", s.Chain, s.Rules[i].Match)
+				}
+			}
+		}
+		out := filters(p)
+		out.Hardware = func(*tc.Filter) bool { return true }
+		return out
+	})
+	report(t, "for mlx5", r)
+	if *packetFlag < 0 && *topologyFlag == "" && (r.Hardware == 0 || r.Tunnelled == 0) {
 		t.Errorf("nothing is decided: %v", r)
 	}
 }

@@ -119,6 +119,9 @@ func (p *Program) Filters() []Filter {
 				Chain: s.Chain, Pref: prefRules + uint16(r.level), Protocol: s.EtherType, Match: s.match(r.Match),
 				Actions: actions(r.Verdict, true), Cookie: cookie(KindRule, s.ID, r.Path),
 			}
+			if s.asksTunnel {
+				f.EncDstPort = geneveUDPPort
+			}
 			l.add(f, KindRule, reasonOf(r.Verdict), r)
 		}
 		if !ended[s.Chain] {
@@ -228,7 +231,7 @@ func (v *Output) actions(tracked bool) []tc.Action {
 			src = netip.IPv4Unspecified()
 		}
 		all = append(all, tc.TunnelSet{
-			ID: e.VNI, Src: src, Dst: e.Tunnel.Remote, DstPort: geneveUDPPort, TTL: tunnelTTL, NoCSum: e.Tunnel.NoCSum,
+			ID: e.VNI, Src: src, Dst: e.Tunnel.Remote, DstPort: geneveUDPPort, TTL: tunnelTTL, NoCSum: e.Tunnel.NoCSum, NoFrag: e.NoFrag,
 			Options: []tc.GeneveOption{{
 				Class: tc.OptionClass, Type: tc.OptionType, Data: string(binary.BigEndian.AppendUint32(nil, e.Option)),
 			}},

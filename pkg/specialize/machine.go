@@ -16,7 +16,7 @@ type machine struct {
 	field     [256]value
 	inherited [256]ir.U128 // bits that are as they were when the chain began
 	reads     [256]ir.U128 // of those, bits that something depended on
-	cube      [256]struct{ val, mask ir.U128 }
+	cube      [256]condition
 	notPorts  map[uint16]struct{}
 	trail     []undo
 	hash      uint64 // of the fields for which isShape holds

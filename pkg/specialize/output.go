@@ -62,7 +62,7 @@ func (m *machine) encapsulate(t *Tunnel) (*Encap, Reason) {
 	if id.known != ir.TunID.Ones() || option.known != ir.Ones(32) || id.val.Lo >= 1<<24 {
 		return nil, CopiedField
 	}
-	return &Encap{Tunnel: t, VNI: uint32(id.val.Lo), Option: uint32(option.val.Lo)}, NoReason
+	return &Encap{Tunnel: t, VNI: uint32(id.val.Lo), Option: uint32(option.val.Lo), NoFrag: m.in.Caps.NoFrag}, NoReason
 }
 
 // rewrite finds what differs between the packet as it is and as it arrived.

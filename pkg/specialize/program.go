@@ -33,11 +33,12 @@ type Entry struct {
 // A State is what is known when packets come to a chain: where they go on in the program, and what the chain has read of
 // everything else.
 type State struct {
-	Table     uint8
-	EtherType uint16
-	Tracked   bool   // the connection was looked up in Zone, and is established
-	Zone      uint16 // of the last lookup
-	Tunnelled bool   // the packet came through a tunnel, and its metadata is still there
+	Table      uint8
+	EtherType  uint16
+	Tracked    bool   // the connection was looked up in Zone, and is established
+	Zone       uint16 // of the last lookup
+	Tunnelled  bool   // the packet came through a tunnel, and its metadata is still there
+	asksTunnel bool   // all rules ask for the keys of the tunnel
 	// anyConnection says that the packet may belong to any connection, which nothing in the chain asks for.
 	anyConnection bool
 	ttlDec        uint8 // how often the TTL has been decremented so far
@@ -114,6 +115,7 @@ type Encap struct {
 	Tunnel *Tunnel
 	VNI    uint32
 	Option uint32 // the data of OVN's Geneve option
+	NoFrag bool   // sets DF
 }
 
 // Lookup asks the connection tracker and goes on in State.

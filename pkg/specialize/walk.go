@@ -58,6 +58,7 @@ type position struct {
 	anyConnection  bool
 	tunnelled      bool
 	ttlDec, ttlMin uint8
+	tunnel         [len(outer)]condition // if filters have to ask for it in every chain
 }
 
 // maxChains is how many chains a packet may pass; the kernel drops one that is sent to another chain for the 17th time.
@@ -1059,6 +1060,9 @@ func (m *machine) boundary(table uint8, at position, verdict func(*State) Verdic
 	}
 	at.table, at.etherType, at.tunnelled = table, m.state.EtherType, m.state.Tunnelled
 	at.ttlDec, at.ttlMin = m.here.ttlDec, m.here.ttlMin
+	if at.tunnelled && m.in.Caps.TunnelKeysInEveryChain {
+		at.tunnel = m.tunnel()
+	}
 	s := m.known(at)
 	if s == nil {
 		s = m.explore(at)
@@ -1145,13 +1149,31 @@ func (s *State) holds(m *machine) bool {
 	return true
 }
 
+// outer are the keys of tunnels.
+var outer = [...]ir.Field{ir.TunID, ir.TunSrc, ir.TunDst, ir.TunIPv6Src, ir.TunIPv6Dst, ir.TunMetadata0}
+
+type condition struct{ val, mask ir.U128 }
+
+// tunnel returns what the packets of the cube have in outer.
+func (m *machine) tunnel() (all [len(outer)]condition) {
+	for i, f := range outer {
+		all[i] = condition{m.cube[f].val, m.cube[f].mask}
+	}
+	return all
+}
+
 // explore walks the chain of what is known now; nil if it asks for a connection that may be any.
 func (m *machine) explore(at position) *State {
 	s := &State{
 		Table: at.table, EtherType: at.etherType, Tracked: at.tracked, Zone: at.zone, Tunnelled: at.tunnelled,
-		anyConnection: at.anyConnection, ttlDec: at.ttlDec, ttlMin: at.ttlMin,
+		anyConnection: at.anyConnection, ttlDec: at.ttlDec, ttlMin: at.ttlMin, asksTunnel: at.tunnel != [len(outer)]condition{},
 	}
 	c := &machine{walk: m.walk, depth: m.depth + 1, state: s, field: m.field}
+	if s.asksTunnel {
+		for i, f := range outer {
+			c.cube[f].val, c.cube[f].mask = at.tunnel[i].val, at.tunnel[i].mask
+		}
+	}
 	if s.anyConnection {
 		for f := ir.CTState; ofConnection(f); f++ {
 			c.field[f] = value{}
