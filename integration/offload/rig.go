@@ -48,7 +48,7 @@ type Options struct {
 
 // Start builds the lab and returns when everything is forwarded, with filters.
 func Start(ctx context.Context, o Options) (_ *Rig, err error) {
-	r := &Rig{flags: []string{software}}
+	r := &Rig{flags: []string{software, "--offload=direct"}}
 	nodes := []lab.NodeConfig{
 		{Name: "n1", Agent: lab.Offloadd, AgentArgs: r.flags},
 		{Name: "n2", Agent: lab.Offloadd, AgentArgs: r.flags},
