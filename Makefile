@@ -8,7 +8,7 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./integration/offload:.
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
@@ -25,6 +25,11 @@ demo: prepare build ## three nodes on this machine, two with offloadd, one with 
 .PHONY: demo-clean
 demo-clean: ## end what `make demo KEEP=1` left running
 	@go run ./integration/demo -clean
+
+.PHONY: demo-offload
+demo-offload: prepare-vm build bin/vmrun ## two nodes in a guest kernel: how many packets TC filters forward, and how few Open vSwitch sees
+	@CGO_ENABLED=0 go build -o bin/ ./integration/demo
+	@bin/vmrun -kernel $(KERNEL) -timeout 15m -- $(CURDIR)/bin/demo -offload -offloadd $(CURDIR)/bin/offloadd -offloadctl $(CURDIR)/bin/offloadctl
 
 .PHONY: test
 test: prepare ## all tests, including those on real OVS and OVN in network namespaces (root)
@@ -83,6 +88,7 @@ bench-cold: prepare build ## cold start of offloadd and of ovn-controller on the
 .PHONY: bench-tc
 bench-tc: prepare-vm bin/vmrun ## the pipeline as TC filters beside tc -batch, in a guest: BENCHTC="-ports 100 -acls 500 ..."
 	CGO_ENABLED=0 go build -o bin/ ./integration/benchtc
+	sysctl -w vm.max_map_count=1048576 # each page of a process in the guest is a mapping outside, of which 65530 are allowed
 	bin/vmrun -timeout 30m -kernel uml -memory 6000 -- $(CURDIR)/bin/benchtc $(BENCHTC)
 
 .PHONY: bench-ports
