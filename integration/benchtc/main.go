@@ -224,7 +224,7 @@ func (b *bench) install(ctx context.Context, rounds int) error {
 	for range rounds {
 		f := apply.NewFilters(slog.New(slog.DiscardHandler))
 		begin := time.Now()
-		s, err := f.Sync(ctx, b.filters, b.devices, false)
+		s, err := f.Sync(ctx, b.filters, b.devices, apply.SyncOptions{})
 		if err != nil {
 			return err
 		}
@@ -348,7 +348,7 @@ func (b *bench) increments(ctx context.Context) error {
 	step := func(name string, in specialize.Input) error {
 		made, lowered := b.specialise(in)
 		begin := time.Now()
-		s, err := f.Sync(ctx, b.filters, b.devices, false)
+		s, err := f.Sync(ctx, b.filters, b.devices, apply.SyncOptions{})
 		if err == nil && name != "" {
 			fmt.Fprintf(w, "%s\t%v\t%v\t%d\n", name, (made + lowered).Round(100*time.Microsecond), time.Since(begin).Round(100*time.Microsecond), s.Changed)
 		}

@@ -26,6 +26,8 @@ type Filters struct {
 	stuck map[scope]struct{}
 	known bool // table and bound are what the kernel has
 	said  map[string]struct{}
+	// shadowed are the filters that a NIC must not have; see Shadowed.
+	shadowed map[filterID]struct{}
 
 	foreign int
 	refused []RefusedFilter
@@ -48,11 +50,23 @@ type FilterStatus struct {
 	Retired int
 	// Changed is the number of operations of this Sync.
 	Changed int
+	// Shadowed is the number of filters that the NIC must not have, because it has not those that come before them.
+	Shadowed int
+}
+
+// SyncOptions say how to install filters.
+type SyncOptions struct {
+	// Retire deletes the ends of chains that an earlier Sync has left.
+	Retire bool
+
+	// Hardware says that a NIC takes filters. Then it is asked, before a chain or device is opened again, which filters the NIC has,
+	// and takes those from it that it must not have without the others. It is enough that one of several NICs has a filter.
+	Hardware bool
 }
 
 // NewFilters returns Filters that know nothing of the kernel yet.
 func NewFilters(log *slog.Logger) *Filters {
-	return &Filters{log: log, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{}}
+	return &Filters{log: log, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{}, shadowed: map[filterID]struct{}{}}
 }
 
 // Forget makes the next Sync read what the kernel has.
@@ -79,9 +93,9 @@ func (f *Filters) Close() error {
 	return conn.Close()
 }
 
-// Sync makes the block have the desired filters, and exactly the given devices have the block. With retire it also deletes
-// the ends of chains that an earlier Sync has left. After an error what is installed is not known, and the next Sync finds out.
-func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []specialize.Device, retire bool) (s FilterStatus, err error) {
+// Sync makes the block have the desired filters, and exactly the given devices have the block. After an error what is installed is
+// not known, and the next Sync finds out.
+func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []specialize.Device, o SyncOptions) (s FilterStatus, err error) {
 	defer func() {
 		if err != nil {
 			f.known = false
@@ -108,14 +122,20 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 	}
 	if len(f.bound) == 0 {
 		f.table = NewFilterTable() // without devices there is no block
+		clear(f.shadowed)
 		return f.status(0, 0), nil
 	}
-	p := f.table.Plan(desired, indexes, nil)
+	p := f.table.Plan(f.unshadowed(desired, o.Hardware), indexes, PlanOptions{CloseDevices: o.Hardware})
 	changed := 0
 	for _, part := range [][]tc.Op{p.Close, p.Change} {
 		changed += len(part)
 		if err := f.apply(ctx, part, indexes); err != nil {
 			return s, err
+		}
+		if o.Hardware && len(part) > 0 {
+			if err := f.verify(ctx, indexes); err != nil {
+				return s, err
+			}
 		}
 	}
 	if err := f.closeStuck(ctx, indexes); err != nil {
@@ -134,7 +154,7 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 		return s, err
 	}
 	retired := len(p.Retire)
-	if retire {
+	if o.Retire {
 		if err := f.apply(ctx, p.Retire, indexes); err != nil {
 			return s, err
 		}
@@ -146,8 +166,59 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 func (f *Filters) status(retired, changed int) FilterStatus {
 	return FilterStatus{
 		Installed: f.table.Len(), Devices: len(f.bound), Closed: f.table.Closed(), Foreign: f.foreign,
-		Refused: f.refused, Retired: retired, Changed: changed,
+		Refused: f.refused, Retired: retired, Changed: changed, Shadowed: len(f.shadowed),
 	}
+}
+
+// unshadowed returns desired with those filters kept from the NIC that it must not have. Of those that are desired no more nothing is
+// remembered.
+func (f *Filters) unshadowed(desired []tc.Filter, hardware bool) []tc.Filter {
+	if !hardware {
+		clear(f.shadowed)
+	}
+	if len(f.shadowed) == 0 {
+		return desired
+	}
+	out := slices.Clone(desired)
+	still := map[filterID]struct{}{}
+	for i := range out {
+		id := idOf(&out[i])
+		if _, shadowed := f.shadowed[id]; shadowed {
+			out[i].Flags |= tc.SkipHW
+			still[id] = struct{}{}
+		}
+	}
+	f.shadowed = still
+	return out
+}
+
+// verify asks which filters the NIC has, and takes those from it that it must not have. A filter that closes a chain or a device and
+// is not in the NIC takes all of them from it.
+func (f *Filters) verify(ctx context.Context, indexes map[string]int) error {
+	has := map[tc.Key]struct{}{}
+	err := f.conn.Dump(ctx, tc.Target{Block: Block}, tc.DumpOptions{Terse: true}, func(in *tc.Installed) error {
+		if in.Filter.Flags&tc.InHW != 0 {
+			has[in.Filter.Key()] = struct{}{}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	all := f.table.list()
+	shadowed := Shadowed(all, func(g *tc.Filter) bool {
+		_, is := has[g.Key()]
+		return is
+	})
+	var ops []tc.Op
+	for _, i := range slices.Backward(shadowed) { // those that are tried last go first
+		g := all[i]
+		g.Flags = g.Flags&^(tc.InHW|tc.NotInHW) | tc.SkipHW
+		ops = append(ops, tc.ReplaceOp(&g))
+		f.shadowed[idOf(&g)] = struct{}{}
+		f.once("filter kept from the NIC, which lacks one before it", g.String())
+	}
+	return f.apply(ctx, ops, indexes)
 }
 
 // adopt reads what the kernel has.

@@ -135,9 +135,24 @@ func (p *FilterPlan) Empty() bool {
 	return len(p.Close)+len(p.Change)+len(p.Open)+len(p.Retire) == 0
 }
 
+// list returns the filters, in the order of their keys.
+func (t *FilterTable) list() []tc.Filter {
+	out := make([]tc.Filter, 0, len(t.filters))
+	for _, k := range slices.SortedFunc(maps.Keys(t.filters), compareFilterKeys) {
+		out = append(out, *t.filters[k])
+	}
+	return out
+}
+
+// PlanOptions say how to plan.
+type PlanOptions struct {
+	// CloseDevices closes devices that are new, too: where it has to be found out whether filters are as they should.
+	CloseDevices bool
+}
+
 // Plan plans the way to desired, whose handles do not matter: they are given here. indexes are the interface indexes of devices by
-// name. In stuck are scopes that stay closed, because a filter of theirs is not to be had; nil: none.
-func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, stuck map[scope]struct{}) FilterPlan {
+// name.
+func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, o PlanOptions) FilterPlan {
 	type change struct{ add, replace, del []tc.Op }
 	changes := map[scope]*change{}
 	in := func(s scope) *change {
@@ -196,7 +211,7 @@ func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, stuck ma
 	}) {
 		_, used := wantedScopes[s]
 		switch {
-		case t.scopes[s] > 0 && used:
+		case used && (t.scopes[s] > 0 || s.chain == 0 && o.CloseDevices):
 			changed = append(changed, s)
 		case s.chain == 0:
 			devices = append(devices, s)
@@ -238,9 +253,7 @@ func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, stuck ma
 	for _, s := range slices.SortedFunc(maps.Keys(closed), func(a, b scope) int {
 		return cmp.Or(cmp.Compare(b.chain, a.chain), cmp.Compare(a.indev, b.indev))
 	}) {
-		if _, stays := stuck[s]; !stays {
-			p.Open = append(p.Open, tc.DeleteOp(closed[s]))
-		}
+		p.Open = append(p.Open, tc.DeleteOp(closed[s]))
 	}
 	return p
 }

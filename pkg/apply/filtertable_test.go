@@ -118,7 +118,7 @@ func TestFilterPlanIsSafe(t *testing.T) {
 		for step := range 6 {
 			desired := randomFilters(rnd)
 			old, now := filterVerdicts(table.all()), filterVerdicts(desired)
-			plan := table.Plan(desired, filterDevices, nil)
+			plan := table.Plan(desired, filterDevices, PlanOptions{})
 			for _, part := range [][]tc.Op{plan.Close, plan.Change, plan.Open, plan.Retire} {
 				for _, op := range part {
 					kernelDoes(t, table, op)
@@ -135,7 +135,7 @@ func TestFilterPlanIsSafe(t *testing.T) {
 			if table.Len() != len(desired) {
 				t.Fatalf("seed %d step %d: %d filters, want %d", seed, step, table.Len(), len(desired))
 			}
-			if again := table.Plan(desired, filterDevices, nil); !again.Empty() {
+			if again := table.Plan(desired, filterDevices, PlanOptions{}); !again.Empty() {
 				t.Fatalf("seed %d step %d: planned again %+v", seed, step, again)
 			}
 		}
@@ -175,7 +175,7 @@ func TestFilterPlanAfterRestart(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		before := NewFilterTable()
 		for range 2 {
-			plan := before.Plan(randomFilters(rnd), filterDevices, nil)
+			plan := before.Plan(randomFilters(rnd), filterDevices, PlanOptions{})
 			ops := slices.Concat(plan.Close, plan.Change, plan.Open, plan.Retire)
 			for _, op := range ops[:rnd.IntN(len(ops)+1)] {
 				before.Done(op, 0)
@@ -186,7 +186,7 @@ func TestFilterPlanAfterRestart(t *testing.T) {
 			table.Installed(&f, filterDevices[f.Indev])
 		}
 		desired := randomFilters(rnd)
-		plan := table.Plan(desired, filterDevices, nil)
+		plan := table.Plan(desired, filterDevices, PlanOptions{})
 		for _, op := range slices.Concat(plan.Close, plan.Change, plan.Open, plan.Retire) {
 			kernelDoes(t, table, op)
 		}
@@ -202,7 +202,7 @@ func TestFilterPlanOfAnotherDevice(t *testing.T) {
 	f.Pref = 100
 	table := NewFilterTable()
 	table.Installed(&f, 1)
-	plan := table.Plan([]tc.Filter{f}, map[string]int{"a": 7}, nil)
+	plan := table.Plan([]tc.Filter{f}, map[string]int{"a": 7}, PlanOptions{})
 	if len(plan.Change) != 2 || plan.Change[0].Verb != tc.Delete || plan.Change[1].Verb != tc.Add {
 		t.Fatalf("plan %+v: want a deletion and an addition", plan)
 	}

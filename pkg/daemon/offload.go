@@ -314,7 +314,7 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 		l.mu.Unlock()
 	}
 	var err error
-	if status.Filters, err = l.filters.Sync(ctx, l.desired, l.devices, retiring); err == nil {
+	if status.Filters, err = l.filters.Sync(ctx, l.desired, l.devices, apply.SyncOptions{Retire: retiring, Hardware: l.nic}); err == nil {
 		status.AckedTurn = turn
 		if status.Filters.Changed > 0 {
 			l.revoked.look(ctx, l.offload, l.current, l.nic)
@@ -445,6 +445,9 @@ func (s offloadStatus) lines() []string {
 	}
 	if s.Filters.Foreign > 0 {
 		lines = append(lines, fmt.Sprintf("offload: %d filters of others are left alone", s.Filters.Foreign))
+	}
+	if s.Filters.Shadowed > 0 {
+		lines = append(lines, fmt.Sprintf("offload: %d filters are kept from the NIC, because it has not all that come before them", s.Filters.Shadowed))
 	}
 	for _, r := range s.Filters.Refused {
 		lines = append(lines, fmt.Sprintf("offload: refused: %s: %v", r.What, r.Err))

@@ -18,7 +18,7 @@ func (a *Agent) removeStale(ctx context.Context) error {
 	f := apply.NewFilters(a.log)
 	defer func() { _ = f.Close() }()
 	for backoff := minOffloadBackoff; ; backoff = min(2*backoff, maxOffloadBackoff) {
-		_, err := f.Sync(ctx, nil, nil, true)
+		_, err := f.Sync(ctx, nil, nil, apply.SyncOptions{})
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
