@@ -1,6 +1,7 @@
 // Demo shows offloadd at work on one machine without special hardware: three nodes, of which two run offloadd and
 // one the distribution's ovn-controller, and six workloads under a policy. It checks that every ping and
-// every connection has the verdict that the policy asks for, and fails if one has not.
+// every connection has the verdict that the policy asks for, and fails if one has not. With -offload it shows TC filters at
+// work on two nodes instead.
 //
 // The lab is removed at the end, unless -keep is given; then -clean removes it.
 package main
@@ -40,12 +41,24 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	ctl := flags.String("offloadctl", "bin/offloadctl", "the command line's binary")
 	keep := flags.Bool("keep", false, "leave the lab running and say how to look around")
 	clean := flags.Bool("clean", false, "remove labs that -keep left running, and nothing else")
+	filters := flags.Bool("offload", false, "show TC filters at work; this needs the kernel's datapath, as in a guest of integration/vm")
 	verbose := flags.Bool("v", false, "print every daemon's command line")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *clean {
 		return errors.Join(lab.Sweep(true), attach.Sweep())
+	}
+	path, err := filepath.Abs(*ctl)
+	if err != nil {
+		return err
+	}
+	if *filters {
+		var log io.Writer
+		if *verbose {
+			log = out
+		}
+		return playOffload(ctx, newPage(out), *offloadd, path, log)
 	}
 	opts := lab.Options{OffloaddPath: *offloadd, Keep: *keep}
 	if *verbose {
@@ -60,10 +73,6 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if n := len(opts.Nodes); n < 1 || n > 9 {
 		return fmt.Errorf("%d agents: want one to nine", n)
-	}
-	path, err := filepath.Abs(*ctl)
-	if err != nil {
-		return err
 	}
 	return play(ctx, newPage(out), opts, path)
 }
