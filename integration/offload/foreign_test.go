@@ -2,6 +2,7 @@ package offload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/pkg/apply"
+	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
 )
 
@@ -60,8 +62,12 @@ func TestForeignChanges(t *testing.T) {
 			if err := run("ip", "link", "del", TunnelDevice)(ctx); err != nil {
 				return err
 			}
-			time.Sleep(lab.Patient(300 * time.Millisecond))
-			return n1.Restart(ctx, "ovs-vswitchd")
+			// Until the agent has computed other chains, and only then is ovs-vswitchd told to forget all flows.
+			err := lab.Until(ctx, func() (bool, error) {
+				filters, err := Filters(ctx, n1)
+				return !slices.ContainsFunc(filters, func(f *tc.Installed) bool { return f.Filter.EncDstPort != 0 || closes(f) }), err
+			})
+			return errors.Join(err, n1.Restart(ctx, "ovs-vswitchd"))
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,6 +121,9 @@ func TestPodDeviceReplaced(t *testing.T) {
 	l.stop(t)
 	l.wantAll(t, l.streams, time.Time{})
 }
+
+// closes reports whether a filter is there while others are changed.
+func closes(f *tc.Installed) bool { return f.Filter.Pref == specialize.PrefGuard }
 
 // chains returns how many filters of ours the chains of a node have, a line for each.
 func chains(t *testing.T, n *lab.Node) []string {
