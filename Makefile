@@ -40,8 +40,8 @@ test: prepare ## all tests, including those on real OVS and OVN in network names
 test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS (package:name ...) on VMKERNELS (uml qemu)
 	@set -e; for kernel in $(VMKERNELS); do for t in $(VMTESTS); do \
 		echo "== $$kernel: $$t"; \
-		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -timeout 30m $(TESTFLAGS) \
-			-exec "$(CURDIR)/bin/vmrun -v -timeout 25m -kernel $$kernel --" -run "$${t#*:}" "$${t%%:*}"; \
+		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -timeout 65m $(TESTFLAGS) \
+			-exec "$(CURDIR)/bin/vmrun -v -timeout 60m -kernel $$kernel --" -run "$${t#*:}" "$${t%%:*}"; \
 	done; done
 
 .PHONY: race
