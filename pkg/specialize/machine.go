@@ -25,6 +25,7 @@ type machine struct {
 
 	rules  []Leaf
 	height int
+	trace  trace
 
 	// To find what is reached by several paths: visits by position and fields.
 	joins  map[uint64]*join

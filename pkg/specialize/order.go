@@ -14,10 +14,14 @@ func (p *Program) finish() {
 	p.collect()
 	p.number()
 	for _, e := range p.Entries {
-		e.Rules = ordered(e.Rules)
+		if !e.isOrdered {
+			e.Rules, e.isOrdered = ordered(e.Rules), true
+		}
 	}
 	for _, s := range p.States {
-		s.Rules = ordered(s.Rules)
+		if !s.isOrdered {
+			s.Rules, s.isOrdered = ordered(s.Rules), true
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ func (m *machine) output(port uint32) Reason {
 	if port > 0xffff {
 		return NoDevice
 	}
+	m.trace.ask(source{kind: portSource, of: primary{value: uint64(port)}})
 	out := &Output{Port: uint16(port), Unset: m.state.Tunnelled}
 	if t := m.tunnels[uint16(port)]; t != nil {
 		encap, reason := m.encapsulate(t)

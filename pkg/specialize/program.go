@@ -28,6 +28,9 @@ type Entry struct {
 	Tunnel    *Tunnel // nil for a port that is a device of its own
 	EtherType uint16
 	Rules     []Leaf
+
+	trace     trace
+	isOrdered bool
 }
 
 // A State is what is known when packets come to a chain: where they go on in the program, and what the chain has read of
@@ -56,8 +59,15 @@ type State struct {
 	// Chain is the number of the chain; states share one if no packet can be in both.
 	Chain uint32
 
-	height int // chains below
-	seen   bool
+	height    int // chains below
+	seen      bool
+	isOrdered bool
+
+	// For the next walk.
+	trace trace
+	at    position
+	start *[ir.XReg0]value // of the machine
+	depth int
 }
 
 // A read is bits of a field that the outcome of a chain depends on, and what they are.

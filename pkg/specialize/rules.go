@@ -33,10 +33,17 @@ type Rules struct {
 	learns [256]int
 	// complete, while not nil, holds the owners that a complete program has named so far.
 	complete map[Owner]struct{}
+
+	// What the last walk has found, for IPv4 and IPv6, and what it was for. The clock counts changes.
+	clock   uint64
+	changed map[source]uint64
+	memos   [2]*memo
+	node    node
+	devices map[uint16]any
 }
 
 // NewRules returns a program without rules.
-func NewRules() *Rules { return &Rules{owners: map[Owner][]*Rule{}} }
+func NewRules() *Rules { return &Rules{owners: map[Owner][]*Rule{}, changed: map[source]uint64{}} }
 
 // Len returns the number of owners that have rules.
 func (p *Rules) Len() int { return len(p.owners) }
@@ -66,8 +73,9 @@ func (p *Rules) Replace(o Owner, rules []ir.Rule) {
 }
 
 func (p *Rules) replace(o Owner, rules []ir.Rule) {
+	p.clock++
 	for _, r := range p.owners[o] {
-		p.tables[r.Table].remove(r)
+		p.changes(r, (*table).remove)
 		p.learn(r.Actions, -1)
 	}
 	delete(p.owners, o)
@@ -81,10 +89,21 @@ func (p *Rules) replace(o Owner, rules []ir.Rule) {
 			r.conjID, r.isConj = uint32(t.Value.Lo), true
 		}
 		own[i] = r
-		p.tables[r.Table].add(r)
+		p.changes(r, (*table).add)
 		p.learn(r.Actions, 1)
 	}
 	p.owners[o] = own
+}
+
+// changes adds or removes a rule, and notes what changes by it.
+func (p *Rules) changes(r *Rule, by func(*table, *Rule)) {
+	t, of := &p.tables[r.Table], primaryOf(r.Match)
+	before := t.primaries[of.field] > 0
+	by(t, r)
+	p.touch(source{bucketSource, r.Table, of})
+	if after := t.primaries[of.field] > 0; after != before {
+		p.touch(source{indexSource, r.Table, primary{field: of.field}})
+	}
 }
 
 // learn counts the learn actions of a list.

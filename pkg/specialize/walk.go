@@ -32,6 +32,9 @@ type walk struct {
 	total      int                 // rules so far
 	truncated  bool
 
+	previous *memo             // what an earlier walk has found; nil: nothing
+	renewed  map[*State]*State // states of previous as they are now
+
 	faults faults
 }
 
@@ -72,10 +75,11 @@ func (p *Rules) specialize(in Input, mistakes faults) *Program {
 	slices.SortFunc(ports, func(a, b Port) int { return cmp.Compare(a.OFPort, b.OFPort) })
 	slices.SortFunc(tunnels, func(a, b Tunnel) int { return cmp.Compare(a.OFPort, b.OFPort) })
 	p.sort()
+	p.prepare(&in, ports, tunnels)
 	// Packets of the two families have no chain in common.
 	other := make(chan *Program, 1)
-	go func() { other <- p.family(&in, mistakes, etherTypeIPv6, ports, tunnels) }()
-	v4 := p.family(&in, mistakes, etherTypeIPv4, ports, tunnels)
+	go func() { other <- p.family(&in, mistakes, etherTypeIPv6, ports, tunnels, &p.memos[1]) }()
+	v4 := p.family(&in, mistakes, etherTypeIPv4, ports, tunnels, &p.memos[0])
 	v6 := <-other
 	out := &Program{Guards: guards(), Truncated: v4.Truncated || v6.Truncated}
 	for i, e := range v4.Entries {
@@ -85,16 +89,33 @@ func (p *Rules) specialize(in Input, mistakes faults) *Program {
 	return out
 }
 
-// family makes the chains for packets with an EtherType.
-func (p *Rules) family(in *Input, mistakes faults, etherType uint16, ports []Port, tunnels []Tunnel) *Program {
+// family makes the chains for packets with an EtherType, out of what is known already as far as that holds.
+func (p *Rules) family(in *Input, mistakes faults, etherType uint16, ports []Port, tunnels []Tunnel, known **memo) *Program {
+	enough := func(w *walk) bool { return w.repeated*worthRepeating <= w.total }
+	if *known != nil && mistakes.none() {
+		if w := p.begin(in, mistakes, etherType, ports, tunnels, maps.Clone((*known).cuts)); w.usable(*known) {
+			w.previous, w.renewed = *known, map[*State]*State{}
+			if out := w.walk(ports, tunnels); enough(w) {
+				*known = w.remember(out)
+				return out
+			}
+		}
+	}
 	cuts := map[uint64]struct{}{}
 	for pass := 1; ; pass++ {
 		w := p.begin(in, mistakes, etherType, ports, tunnels, cuts)
 		out := w.walk(ports, tunnels)
-		if pass == maxPasses || w.repeated*worthRepeating <= w.total {
+		if pass == maxPasses || enough(w) {
+			if *known = nil; mistakes.none() {
+				*known = w.remember(out)
+			}
 			return out
 		}
 	}
+}
+
+func (f *faults) none() bool {
+	return f.candidates == nil && f.known == nil && f.unread == nil && f.forget == nil
 }
 
 // Everything is walked anew, at most so many times, when cuts were found for want of which earlier chains have one rule in so many
@@ -144,15 +165,27 @@ func (w *walk) walk(ports []Port, tunnels []Tunnel) *Program {
 
 // enter walks chain 0 of packets that arrive by a port.
 func (w *walk) enter(port uint16, dev Device, tunnel *Tunnel) *Entry {
+	if w.previous != nil {
+		if old := w.previous.entries[port]; old != nil {
+			if to, same := w.renewAll(&old.trace); same {
+				w.total += len(old.Rules)
+				return &Entry{
+					Port: port, Device: dev, Tunnel: tunnel, EtherType: w.etherType,
+					Rules: moved(old.Rules, to), trace: old.trace.moved(to), isOrdered: true,
+				}
+			}
+		}
+	}
 	m := w.arrival(port, tunnel)
+	m.trace.ask(source{kind: portSource, of: primary{value: uint64(port)}})
 	m.chain(func() { m.branch(0, nil) })
-	return &Entry{Port: port, Device: dev, Tunnel: tunnel, EtherType: w.etherType, Rules: m.rules}
+	return &Entry{Port: port, Device: dev, Tunnel: tunnel, EtherType: w.etherType, Rules: m.rules, trace: m.trace}
 }
 
 // arrival returns a machine with a packet that has just arrived.
 func (w *walk) arrival(port uint16, tunnel *Tunnel) *machine {
 	etherType := w.etherType
-	m := &machine{walk: w, state: &State{EtherType: etherType, ttlMin: minTTL, Tunnelled: tunnel != nil}}
+	m := &machine{walk: w, state: &State{EtherType: etherType, ttlMin: minTTL, Tunnelled: tunnel != nil}, trace: w.traced()}
 	for f := ir.Field(1); f < ir.XReg0; f++ {
 		m.field[f] = constant(f, ir.U128{}) // registers, connection, tunnel, and headers that a packet of this type does not have
 	}
@@ -765,6 +798,8 @@ func (m *machine) candidates(table uint8) []*Rule {
 	t := &m.walk.rules.tables[table]
 	dp, port, out, in := &m.field[ir.Metadata], &m.field[ir.InPort], &m.field[regOutport], &m.field[regInport]
 	key := candidateKey{table: table}
+	m.trace.ask(source{indexSource, table, primary{field: ir.InPort}})
+	m.trace.ask(source{indexSource, table, primary{field: ir.Metadata}})
 	if t.primaries[ir.InPort] > 0 {
 		m.read(ir.InPort, ir.InPort.Ones())
 		key.port = uint16(port.val.Lo)
@@ -782,6 +817,7 @@ func (m *machine) candidates(table uint8) []*Rule {
 	}
 	var buckets []*bucket
 	add := func(p primary) {
+		m.trace.ask(source{bucketSource, table, p})
 		if b := t.buckets[p]; b != nil {
 			buckets = append(buckets, b)
 			for _, f := range [...]ir.Field{regOutport, regInport} {
@@ -796,6 +832,7 @@ func (m *machine) candidates(table uint8) []*Rule {
 	if known {
 		add(primary{ir.Metadata, dp.val.Lo})
 	} else {
+		m.trace.ask(source{kind: unknownSource})
 		for p := range t.buckets {
 			if p.field == ir.Metadata {
 				add(p)
@@ -1065,11 +1102,15 @@ func (m *machine) boundary(table uint8, at position, verdict func(*State) Verdic
 	}
 	s := m.known(at)
 	if s == nil {
+		s = m.recall(at)
+	}
+	if s == nil {
 		s = m.explore(at)
 	}
 	if s == nil {
 		return false
 	}
+	m.leadsTo(s)
 	for _, r := range s.reads {
 		m.read(r.field, r.mask)
 	}
@@ -1098,6 +1139,7 @@ func (m *machine) boundary(table uint8, at position, verdict func(*State) Verdic
 		}
 		s = to.State
 		v = verdict(s)
+		m.leadsTo(s)
 	}
 	m.height = max(m.height, s.height+1)
 	m.leaf(v)
@@ -1164,11 +1206,20 @@ func (m *machine) tunnel() (all [len(outer)]condition) {
 
 // explore walks the chain of what is known now; nil if it asks for a connection that may be any.
 func (m *machine) explore(at position) *State {
+	start := (*[ir.XReg0]value)(m.field[:ir.XReg0])
+	copied := *start
+	return m.follow(at, &copied, m.depth+1)
+}
+
+// follow walks the chain of what is known in start, after so many others.
+func (w *walk) follow(at position, start *[ir.XReg0]value, depth int) *State {
 	s := &State{
 		Table: at.table, EtherType: at.etherType, Tracked: at.tracked, Zone: at.zone, Tunnelled: at.tunnelled,
 		anyConnection: at.anyConnection, ttlDec: at.ttlDec, ttlMin: at.ttlMin, asksTunnel: at.tunnel != [len(outer)]condition{},
+		at: at, start: start, depth: depth,
 	}
-	c := &machine{walk: m.walk, depth: m.depth + 1, state: s, field: m.field}
+	c := &machine{walk: w, depth: depth, state: s, trace: w.traced()}
+	copy(c.field[:], start[:])
 	if s.asksTunnel {
 		for i, f := range outer {
 			c.cube[f].val, c.cube[f].mask = at.tunnel[i].val, at.tunnel[i].mask
@@ -1184,10 +1235,10 @@ func (m *machine) explore(at position) *State {
 	if c.asksConnection {
 		return nil
 	}
-	s.Rules, s.Truncated, s.height = c.rules, c.full, c.height
+	s.Rules, s.Truncated, s.height, s.trace = c.rules, c.full, c.height, c.trace
 	for f := ir.Field(1); f < ir.XReg0; f++ {
 		if mask := c.reads[f]; !mask.IsZero() {
-			s.reads = append(s.reads, read{f, mask, m.field[f]})
+			s.reads = append(s.reads, read{f, mask, start[f]})
 		}
 	}
 	for p := range c.notPorts {
@@ -1195,8 +1246,17 @@ func (m *machine) explore(at position) *State {
 	}
 	slices.Sort(s.notPorts)
 	s.ID = s.identity()
-	m.states[at] = append(m.states[at], s)
+	w.states[at] = append(w.states[at], s)
 	return s
+}
+
+func (w *walk) traced() trace { return trace{sources: map[source]struct{}{}, walked: w.rules.clock} }
+
+// leadsTo notes that what becomes of the chain depends on what s is.
+func (m *machine) leadsTo(s *State) {
+	if !slices.Contains(m.trace.children, s) {
+		m.trace.children = append(m.trace.children, s)
+	}
 }
 
 // identity hashes what the state is.
