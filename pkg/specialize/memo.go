@@ -182,7 +182,7 @@ func (s *State) passes() bool {
 // copied returns the state with other states where it leads to. What has been found out about its rules' order holds.
 func (s *State) copied(to map[*State]*State) *State {
 	c := *s
-	c.Chain, c.seen, c.isOrdered = 0, false, true
+	c.Chain, c.seen = 0, false
 	c.trace = s.trace.moved(to)
 	c.Rules = moved(s.Rules, to)
 	return &c

@@ -19,6 +19,9 @@ type Mutant struct {
 
 // Filters is Specialize and Program.Filters with the mistake.
 func (m *Mutant) Filters(rules *Rules, in Input) []Filter {
+	if m.faults.none() {
+		m.faults.candidates = func(rules []*Rule) []*Rule { return rules } // from nothing, and nothing is kept
+	}
 	p := rules.specialize(in, m.faults)
 	if m.program != nil {
 		m.program(p)

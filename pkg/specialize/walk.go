@@ -67,7 +67,8 @@ type position struct {
 // maxChains is how many chains a packet may pass; the kernel drops one that is sent to another chain for the 17th time.
 const maxChains = 15
 
-// Specialize makes the chains for what is known of the node. It keeps nothing of in; the result refers to rules of p.
+// Specialize makes the chains for what is known of the node. It keeps nothing of in. The result refers to rules of p, and must not be
+// changed: the next one is made of it.
 func (p *Rules) Specialize(in Input) *Program { return p.specialize(in, faults{}) }
 
 func (p *Rules) specialize(in Input, mistakes faults) *Program {
@@ -171,7 +172,7 @@ func (w *walk) enter(port uint16, dev Device, tunnel *Tunnel) *Entry {
 				w.total += len(old.Rules)
 				return &Entry{
 					Port: port, Device: dev, Tunnel: tunnel, EtherType: w.etherType,
-					Rules: moved(old.Rules, to), trace: old.trace.moved(to), isOrdered: true,
+					Rules: moved(old.Rules, to), trace: old.trace.moved(to), isOrdered: old.isOrdered,
 				}
 			}
 		}
