@@ -141,7 +141,8 @@ type offloader struct {
 	complete bool // a complete program has been told
 	open     bool // one is being told
 	filters  *apply.Filters
-	kernel   tc.Caps
+	kernel   *tc.Caps // nil before there was a device that needs it
+	obstacle string   // why the kernel cannot have filters
 
 	done    scenery // what the program at hand was made of
 	devices []specialize.Device
@@ -165,7 +166,7 @@ const (
 
 // Run works until ctx ends, and leaves the filters in place.
 func (o *offload) Run(ctx context.Context) error {
-	l := &offloader{offload: o, rules: specialize.NewRules(), filters: apply.NewFilters(o.log), links: true, kernel: probeKernel(ctx, o.log)}
+	l := &offloader{offload: o, rules: specialize.NewRules(), filters: apply.NewFilters(o.log), links: true}
 	defer func() { _ = l.filters.Close() }()
 	defer close(o.ended)
 	events := make(chan tc.Event)
@@ -272,7 +273,6 @@ func (l *offloader) concerns(e tc.Event) bool {
 func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus, error) {
 	l.mu.Lock()
 	batches, s, turn, status := l.batches, l.scenery, l.turn, l.status
-	s.idle = cmp.Or(s.idle, l.kernel.Obstacle())
 	l.batches = nil
 	l.mu.Unlock()
 	more := false
@@ -294,14 +294,14 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 		return status, nil // not knowing is not wanting nothing
 	}
 	if !l.fresh || l.links || !s.equal(&l.done) {
-		in := l.input(&s)
+		in := l.input(ctx, &s)
 		begin := time.Now()
 		program := &specialize.Program{}
 		if s.idle == "" && len(in.Ports) > 0 {
 			program = l.rules.Specialize(in)
 		}
-		status.Took, status.States, status.Idle = time.Since(begin), len(program.States), s.idle
-		if s.idle == "" && len(l.devices) == 0 {
+		status.Took, status.States, status.Idle = time.Since(begin), len(program.States), cmp.Or(s.idle, l.obstacle)
+		if status.Idle == "" && len(l.devices) == 0 {
 			status.Idle = "no device of a local port can offload"
 		}
 		l.desired = l.desired[:0]
@@ -331,9 +331,9 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 }
 
 // input finds the devices of the scenery, and makes what the chains are made of.
-func (l *offloader) input(s *scenery) specialize.Input {
+func (l *offloader) input(ctx context.Context, s *scenery) specialize.Input {
 	in := specialize.Input{Geneve: s.geneve, Tunnels: s.tunnels}
-	l.devices, l.links, l.nic = nil, false, false
+	l.devices, l.links, l.nic, l.obstacle = nil, false, false, ""
 	if s.idle != "" {
 		return in
 	}
@@ -356,12 +356,20 @@ func (l *offloader) input(s *scenery) specialize.Input {
 	if !offloads {
 		return specialize.Input{}
 	}
+	if l.kernel == nil { // not before: to try things loads modules
+		kernel := probeKernel(ctx, l.log)
+		l.kernel = &kernel
+	}
+	if l.obstacle = l.kernel.Obstacle(); l.obstacle != "" {
+		l.devices = nil
+		return specialize.Input{}
+	}
 	if link, err := netlink.LinkByName(tunnelDevice); err == nil && len(s.tunnels) > 0 && s.geneve != 0 {
 		dev := specialize.Device{Name: tunnelDevice, Ifindex: link.Attrs().Index}
 		in.TunnelDevice = &dev
 		l.devices = append(l.devices, dev)
 	}
-	in.Caps = shape(&l.kernel, drivers(l.devices))
+	in.Caps = shape(l.kernel, drivers(l.devices))
 	return in
 }
 
