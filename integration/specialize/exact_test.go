@@ -222,7 +222,7 @@ func (e *exactMaker) node(chain uint32, f tc.Filter, stories []story, done int) 
 	by := map[string][]story{}
 	matches := map[string]ir.Match{}
 	for _, s := range stories {
-		m := seenMatch(&s.lookups[done])
+		m := seenMatch(&s.lookups[done], f.Protocol == tc.ProtocolVLAN)
 		key := fmt.Sprint(m)
 		by[key], matches[key] = append(by[key], s), m
 	}
@@ -238,8 +238,9 @@ func (e *exactMaker) node(chain uint32, f tc.Filter, stories []story, done int) 
 
 var prefs = map[uint16]uint16{tc.ProtocolIPv4: 1, tc.ProtocolIPv6: 2, tc.ProtocolARP: 3, tc.ProtocolVLAN: 4, 0x1234: 5, 0x88cc: 6}
 
-// seenMatch is what a filter can know of a lookup: the connection and, if it was translated, the addresses.
-func seenMatch(l *lookup) ir.Match {
+// seenMatch is what a filter can know of a lookup: the connection and, if it was translated, the addresses. tagged says that the
+// filter's packets have a tag, also when the pipeline has removed it by then.
+func seenMatch(l *lookup, tagged bool) ir.Match {
 	state := uint64(l.conn.State)&(eval.StateNew|eval.StateEst|eval.StateRpl|eval.StateRel|eval.StateInv) | eval.StateTrk
 	if state&eval.StateInv != 0 {
 		state = eval.StateInv | eval.StateTrk
@@ -257,7 +258,7 @@ func seenMatch(l *lookup) ir.Match {
 			m, _ = m.With(f, p.Value(f), f.Ones())
 		}
 	}
-	if p.Value(ir.VLANTCI).Lo != 0 {
+	if tagged {
 		m, _ = m.With(ir.EthType, p.Value(ir.EthType), ir.EthType.Ones())
 	}
 	return m

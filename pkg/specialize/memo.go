@@ -56,6 +56,7 @@ type memo struct {
 	subroutine map[uint8]bool
 	states     map[position][]*State
 	entries    map[uint16]*Entry
+	fresh      int // rules when everything was last walked
 }
 
 // A node is what all chains depend on.
@@ -218,9 +219,13 @@ func (w *walk) keep(s *State) {
 	w.states[s.at] = append(w.states[s.at], s)
 }
 
-// remember returns what the walk has found.
-func (w *walk) remember(p *Program) *memo {
-	m := &memo{cuts: w.cuts, subroutine: maps.Clone(w.subroutine), states: w.states, entries: map[uint16]*Entry{}}
+// grown reports whether there are so many more rules than when everything was last walked that it is time to do so again: where
+// chains end was decided for what there was then.
+func (w *walk) grown(m *memo) bool { return w.total > m.fresh+m.fresh/4+256 }
+
+// remember returns what the walk has found. fresh is how many rules there were when everything was walked.
+func (w *walk) remember(p *Program, fresh int) *memo {
+	m := &memo{fresh: fresh, cuts: w.cuts, subroutine: maps.Clone(w.subroutine), states: w.states, entries: map[uint16]*Entry{}}
 	for _, e := range p.Entries {
 		m.entries[e.Port] = e
 	}

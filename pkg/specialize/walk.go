@@ -96,8 +96,8 @@ func (p *Rules) family(in *Input, mistakes faults, etherType uint16, ports []Por
 	if *known != nil && mistakes.none() {
 		if w := p.begin(in, mistakes, etherType, ports, tunnels, maps.Clone((*known).cuts)); w.usable(*known) {
 			w.previous, w.renewed = *known, map[*State]*State{}
-			if out := w.walk(ports, tunnels); enough(w) {
-				*known = w.remember(out)
+			if out := w.walk(ports, tunnels); enough(w) && !w.grown(*known) {
+				*known = w.remember(out, (*known).fresh)
 				return out
 			}
 		}
@@ -108,7 +108,7 @@ func (p *Rules) family(in *Input, mistakes faults, etherType uint16, ports []Por
 		out := w.walk(ports, tunnels)
 		if pass == maxPasses || enough(w) {
 			if *known = nil; mistakes.none() {
-				*known = w.remember(out)
+				*known = w.remember(out, w.total)
 			}
 			return out
 		}
