@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -27,17 +28,14 @@ func TestPipelineDocChains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules := specialize.NewRules()
-	for _, o := range top.Owned {
-		rules.Replace(specialize.Owner{Row: o.Owner.Row, Part: o.Owner.Part}, o.Rules)
-	}
+	rules, in := top.Specialize()
 	names := map[int]string{1: "web", 2: "genev_sys_6081"}
-	in := specialize.Input{Geneve: top.Geneve, TunnelDevice: &specialize.Device{Name: names[2], Ifindex: 2}}
-	for _, p := range top.Ports {
-		in.Ports = append(in.Ports, specialize.Port{OFPort: p.OFPort, Device: specialize.Device{Name: names[1], Ifindex: 1}, Enter: true})
+	in.TunnelDevice = &specialize.Device{Name: names[2], Ifindex: 2}
+	for i := range in.Ports {
+		in.Ports[i].Device = specialize.Device{Name: names[1], Ifindex: 1}
 	}
-	for _, x := range top.Tunnels {
-		in.Tunnels = append(in.Tunnels, specialize.Tunnel{OFPort: x.OFPort, Remote: x.Remote})
+	for i := range in.Tunnels {
+		in.Tunnels[i].Local = netip.Addr{} // the default: the kernel chooses it
 	}
 	program := rules.Specialize(in)
 	var text strings.Builder

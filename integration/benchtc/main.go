@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -119,26 +120,24 @@ type bench struct {
 }
 
 func newBench(t *topology.Topology) (*bench, error) {
-	b := &bench{t: t, rules: specialize.NewRules()}
-	for _, o := range t.Owned {
-		b.rules.Replace(specialize.Owner{Row: o.Owner.Row, Part: o.Owner.Part}, o.Rules)
+	b := &bench{t: t}
+	b.rules, b.in = t.Specialize()
+	devices := []*specialize.Device{b.in.TunnelDevice}
+	for i := range b.in.Ports {
+		devices = append(devices, &b.in.Ports[i].Device)
 	}
-	b.in.Geneve = t.Geneve
-	for _, p := range t.Ports {
-		dev, err := device(p.Device.Name)
+	for _, d := range devices {
+		made, err := device(d.Name)
 		if err != nil {
 			return nil, err
 		}
-		b.devices = append(b.devices, dev)
-		b.in.Ports = append(b.in.Ports, specialize.Port{OFPort: p.OFPort, Device: dev, Enter: true})
+		*d = made
+		b.devices = append(b.devices, made)
 	}
-	for _, x := range t.Tunnels {
-		b.in.Tunnels = append(b.in.Tunnels, specialize.Tunnel{OFPort: x.OFPort, Remote: x.Remote})
+	for i := range b.in.Tunnels {
+		b.in.Tunnels[i].Local = netip.Addr{} // the default: the kernel chooses it
 	}
-	dev, err := device(t.TunnelDevice.Name)
-	b.in.TunnelDevice = &dev
-	b.devices = append(b.devices, dev)
-	return b, err
+	return b, nil
 }
 
 // device makes a device.
@@ -374,7 +373,7 @@ func (b *bench) anACL() (specialize.Owner, []ir.Rule) {
 	for _, o := range b.t.Owned {
 		for _, r := range o.Rules {
 			if t, ok := r.Match.Term(ir.TCPDst); ok && r.Table >= compile.TableEgress && t.Value == ir.U64(1001) && len(r.Actions) > 0 {
-				return specialize.Owner{Row: o.Owner.Row, Part: o.Owner.Part}, o.Rules
+				return specialize.Owner(o.Owner), o.Rules
 			}
 		}
 	}

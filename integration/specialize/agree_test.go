@@ -4,31 +4,10 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/offloadd/offloadd/integration/specialize/topology"
 	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
 )
-
-// specialised is the program of a topology as the daemon would have it.
-func specialised(t *topology.Topology) (*specialize.Rules, specialize.Input) {
-	rules := specialize.NewRules()
-	for _, o := range t.Owned {
-		rules.Replace(specialize.Owner{Row: o.Owner.Row, Part: o.Owner.Part}, o.Rules)
-	}
-	in := specialize.Input{Geneve: t.Geneve, TunnelDevice: &specialize.Device{Name: t.TunnelDevice.Name, Ifindex: t.TunnelDevice.Ifindex}}
-	for _, p := range t.Ports {
-		in.Ports = append(in.Ports, specialize.Port{
-			OFPort: p.OFPort, Device: specialize.Device{Name: p.Device.Name, Ifindex: p.Device.Ifindex}, Enter: true,
-		})
-	}
-	for _, x := range t.Tunnels {
-		if x.Type == "geneve" {
-			in.Tunnels = append(in.Tunnels, specialize.Tunnel{OFPort: x.OFPort, Remote: x.Remote, Local: x.Local})
-		}
-	}
-	return rules, in
-}
 
 // filters lowers a program for the judge.
 func filters(p *specialize.Program) Program {
@@ -49,7 +28,7 @@ func filters(p *specialize.Program) Program {
 func TestAgree(t *testing.T) {
 	d := drawn(t, 1+rand.Uint64N(1<<32), *topologiesFlag)
 	r := d.judge(t, "specialised", func(b *Bench) Program {
-		rules, in := specialised(b.Topology)
+		rules, in := b.Topology.Specialize()
 		return filters(rules.Specialize(in))
 	})
 	report(t, "specialised", r)
@@ -62,7 +41,7 @@ func TestAgree(t *testing.T) {
 func TestAgreeMLX5(t *testing.T) {
 	d := drawn(t, 1+rand.Uint64N(1<<32), min(*topologiesFlag, 8))
 	r := d.judge(t, "for mlx5", func(b *Bench) Program {
-		rules, in := specialised(b.Topology)
+		rules, in := b.Topology.Specialize()
 		in.Caps = specialize.Caps{TunnelKeysInEveryChain: true, WholeLabel: true, NoFrag: true}
 		p := rules.Specialize(in)
 		for _, s := range p.States {

@@ -41,7 +41,7 @@ func TestShadowed(t *testing.T) {
 	names := slices.Sorted(maps.Keys(refusals))
 	shadowed := 0
 	for _, b := range d.benches {
-		rules, in := specialised(b.Topology)
+		rules, in := b.Topology.Specialize()
 		made := filters(rules.Specialize(in))
 		var programs []Program
 		for _, name := range names {

@@ -68,12 +68,8 @@ type history struct {
 
 func newHistory(t *topology.Topology) *history {
 	h := &history{topology: t, without: map[int]bool{}, ports: map[uint16]int{}}
-	h.rules, h.all = specialised(t)
+	h.rules, h.all = t.Specialize()
 	return h
-}
-
-func owner(o topology.Owned) specialize.Owner {
-	return specialize.Owner{Row: o.Owner.Row, Part: o.Owner.Part}
 }
 
 func (h *history) change(rnd *rand.Rand) {
@@ -87,9 +83,9 @@ func (h *history) change(rnd *rand.Rand) {
 	i := rnd.IntN(len(h.topology.Owned))
 	o := h.topology.Owned[i]
 	if h.without[i] = !h.without[i]; h.without[i] {
-		h.rules.Replace(owner(o), nil)
+		h.rules.Replace(specialize.Owner(o.Owner), nil)
 	} else {
-		h.rules.Replace(owner(o), o.Rules)
+		h.rules.Replace(specialize.Owner(o.Owner), o.Rules)
 	}
 }
 
@@ -116,7 +112,7 @@ func (h *history) anew() *specialize.Rules {
 	rules := specialize.NewRules()
 	for i, o := range h.topology.Owned {
 		if !h.without[i] {
-			rules.Replace(owner(o), o.Rules)
+			rules.Replace(specialize.Owner(o.Owner), o.Rules)
 		}
 	}
 	return rules
@@ -126,7 +122,7 @@ func (h *history) restore() {
 	clear(h.ports)
 	for i, o := range h.topology.Owned {
 		if h.without[i] {
-			h.rules.Replace(owner(o), o.Rules)
+			h.rules.Replace(specialize.Owner(o.Owner), o.Rules)
 		}
 	}
 	clear(h.without)

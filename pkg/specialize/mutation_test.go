@@ -42,7 +42,7 @@ func TestMutants(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rules, in := ofTopology(top)
+		rules, in := top.Specialize()
 		var programs []rig.Program
 		var judged []string
 		for _, m := range slices.Concat(right, mutants) {
@@ -83,24 +83,4 @@ func judgeable(all []specialize.Filter, hardware func(*specialize.Filter) bool) 
 		out.Hardware = func(f *tc.Filter) bool { return taken[f.Key()] }
 	}
 	return out
-}
-
-// ofTopology returns what the daemon would have of a topology.
-func ofTopology(t *topology.Topology) (*specialize.Rules, specialize.Input) {
-	rules := specialize.NewRules()
-	for _, o := range t.Owned {
-		rules.Replace(specialize.Owner{Row: o.Owner.Row, Part: o.Owner.Part}, o.Rules)
-	}
-	in := specialize.Input{Geneve: t.Geneve, TunnelDevice: &specialize.Device{Name: t.TunnelDevice.Name, Ifindex: t.TunnelDevice.Ifindex}}
-	for _, p := range t.Ports {
-		in.Ports = append(in.Ports, specialize.Port{
-			OFPort: p.OFPort, Device: specialize.Device{Name: p.Device.Name, Ifindex: p.Device.Ifindex}, Enter: true,
-		})
-	}
-	for _, x := range t.Tunnels {
-		if x.Type == "geneve" {
-			in.Tunnels = append(in.Tunnels, specialize.Tunnel{OFPort: x.OFPort, Remote: x.Remote, Local: x.Local})
-		}
-	}
-	return rules, in
 }

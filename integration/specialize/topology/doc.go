@@ -11,6 +11,7 @@
 //	t.Ports, t.Tunnels, t.Patches           // the OpenFlow ports, and the devices behind them
 //	t.Geneve                                // the tun_metadata field of OVN's Geneve option
 //	t.Zones                                 // the conntrack zones, by logical port or datapath
+//	rules, in := t.Specialize()             // what pkg/specialize takes
 //
 // No Open vSwitch runs: its ports' numbers are made up, and so are the devices and their indexes. Local port i of a content is
 // device v<i> with OpenFlow port 10+i; tunnels have the OpenFlow ports from 1000 on and share the device genev_sys_6081; patch

@@ -20,6 +20,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
 	"github.com/offloadd/offloadd/pkg/sb"
+	"github.com/offloadd/offloadd/pkg/specialize"
 )
 
 // A Topology is the program of a chassis, and what a switch knows beside it. It does not change.
@@ -89,6 +90,26 @@ func (t *Topology) Program() *eval.Program {
 		b.Add(o.Owner, o.Rules, o.Groups)
 	}
 	return b.Program()
+}
+
+// Specialize returns what the daemon would give pkg/specialize: new rules, and a node where filters handle the packets of all ports.
+// Tunnels have local addresses, as with ovn-set-local-ip.
+func (t *Topology) Specialize() (*specialize.Rules, specialize.Input) {
+	rules := specialize.NewRules()
+	for _, o := range t.Owned {
+		rules.Replace(specialize.Owner(o.Owner), o.Rules)
+	}
+	tunnelDevice := specialize.Device(t.TunnelDevice)
+	in := specialize.Input{Geneve: t.Geneve, TunnelDevice: &tunnelDevice}
+	for _, p := range t.Ports {
+		in.Ports = append(in.Ports, specialize.Port{OFPort: p.OFPort, Device: specialize.Device(p.Device), Enter: true})
+	}
+	for _, x := range t.Tunnels {
+		if x.Type == "geneve" {
+			in.Tunnels = append(in.Tunnels, specialize.Tunnel{OFPort: x.OFPort, Remote: x.Remote, Local: x.Local})
+		}
+	}
+	return rules, in
 }
 
 // Names returns the names of the hand-made topologies, sorted.
