@@ -72,8 +72,11 @@ func status(ctx context.Context, r *request) error {
 			continue
 		}
 		why := reason.Reason(s.GetReason())
+		entry, known := reason.Find(why)
+		if known && entry.Status == 0 {
+			continue // it concerns no container
+		}
 		errs = append(errs, reason.Errorf(why, "%s: %s", s.GetName(), s.GetMessage()))
-		entry, _ := reason.Find(why)
 		if entry.Status == reason.CNILimited && time.Since(s.GetSince().AsTime()) > grace {
 			code = reason.CNILimited
 		}

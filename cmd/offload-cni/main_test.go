@@ -386,6 +386,10 @@ func TestStatus(t *testing.T) {
 	if out := accepted(t, conf(""), env("STATUS")...); out != "" {
 		t.Errorf("STATUS prints %q", out)
 	}
+	server.SetHealth(api.Health{Subsystem: api.SubsystemFilter, Reason: reason.KernelRefused, Message: "no"})
+	if out := accepted(t, conf(""), env("STATUS")...); out != "" {
+		t.Errorf("STATUS with filters that the kernel refuses prints %q", out) // pods work without them
+	}
 	server.SetHealth(api.Health{Subsystem: api.SubsystemSB, Reason: reason.SBDisconnected, Message: "connection refused"})
 	if e := refused(t, conf(""), env("STATUS")...); e.Code != 50 || !strings.Contains(e.Msg, "connection refused") {
 		t.Errorf("STATUS just after the Southbound went away: %+v, want 50", e)

@@ -83,6 +83,7 @@ func newFake() *fake {
 			Chassis: "n1",
 			Subsystems: []*offloadv1.Subsystem{
 				{Name: "offload.bridge", Serving: true, Since: since(time.Hour)},
+				{Name: "offload.filter", Serving: true, Since: since(time.Hour)},
 				{Name: "offload.ovs", Serving: true, Since: since(time.Hour)},
 				{Name: "offload.port", Serving: true, Since: since(time.Hour)},
 				{Name: "offload.sb", Serving: true, Since: since(50 * time.Second)},
@@ -94,6 +95,10 @@ func newFake() *fake {
 			Bridge: &offloadv1.Bridge{Name: "br-int", Connected: true, Installed: true, FlowsDesired: 456, FlowModsSent: 789},
 			Turn:   12, AckedTurn: 12, NbCfg: 3, LocalDatapaths: 2, LocalPorts: 2, Tunnels: 1,
 			Skipped: []*offloadv1.SkippedRows{{Action: "event", Count: 2}},
+			Offload: &offloadv1.Offload{
+				Mode: offloadv1.OffloadMode_OFFLOAD_MODE_DIRECT, Filters: 827, Devices: 3, ChainStates: 12, Foreign: 1,
+				Computed: since(time.Minute), Took: durationpb.New(3200 * time.Microsecond), Turn: 12, AckedTurn: 12,
+			},
 		},
 		ports: []*offloadv1.Port{
 			fakePort("web1", "c1", 1, offloadv1.PortState_PORT_STATE_READY, 4, 30),
@@ -393,12 +398,33 @@ func TestCommands(t *testing.T) {
 
 func TestBrokenNode(t *testing.T) {
 	f := newFake()
-	f.status.Subsystems[3].Serving = false
-	f.status.Subsystems[3].Reason, f.status.Subsystems[3].Message = string(reason.SBDisconnected), "connect 192.0.2.1:6642: refused"
+	f.status.Subsystems[4].Serving = false
+	f.status.Subsystems[4].Reason, f.status.Subsystems[4].Message = string(reason.SBDisconnected), "connect 192.0.2.1:6642: refused"
 	f.status.Databases[0].Connected = false
 	f.status.Bridge.Installed = false
 	f.status.RowsRefused = 1
+	f.status.Subsystems[1].Serving = false
+	f.status.Subsystems[1].Reason, f.status.Subsystems[1].Message = string(reason.KernelRefused), "1 refused, the first is add chain 5: no"
+	f.status.Offload.Closed, f.status.Offload.Shadowed, f.status.Offload.AckedTurn = 2, 7, 11
+	f.status.Offload.Refused = []*offloadv1.RefusedFilter{{What: "add chain 5", Error: "operation not supported"}}
+	f.status.Offload.Error = "tc send: no buffer space available"
 	shell{t: t, socket: f.serve(t)}.golden("testdata/broken.txt")
+}
+
+// Why there are no filters is said in a line.
+func TestNoFilters(t *testing.T) {
+	for want, o := range map[string]*offloadv1.Offload{
+		"Offload:  off\n":                      {Mode: offloadv1.OffloadMode_OFFLOAD_MODE_OFF},
+		"Offload:  none: there is no bridge\n": {Mode: offloadv1.OffloadMode_OFFLOAD_MODE_DIRECT, Idle: "there is no bridge", Computed: since(0)},
+		"Offload:  not computed yet\n":         {Mode: offloadv1.OffloadMode_OFFLOAD_MODE_DIRECT},
+	} {
+		f := newFake()
+		f.status.Offload = o
+		stdout, stderr, code := shell{t: t, socket: f.serve(t)}.run("status")
+		if code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("status: exit code %d\n%s%s\nwant %q", code, stdout, stderr, want)
+		}
+	}
 }
 
 func TestDifferentFilters(t *testing.T) {

@@ -58,6 +58,7 @@ func (c *cli) printStatus(st *offloadv1.GetStatusResponse) {
 		s.add("Wanted", fmt.Sprintf("%d flows (%d refused), %d groups, %d meters; %d changes sent",
 			b.GetFlowsDesired(), b.GetFlowsRefused(), b.GetGroupsDesired(), b.GetMetersDesired(), b.GetFlowModsSent()))
 	}
+	c.addOffload(s, st.GetOffload())
 	s.add("Turn", fmt.Sprintf("%d, installed up to %d; nb_cfg %d", st.GetTurn(), st.GetAckedTurn(), st.GetNbCfg()))
 	s.add("Local", fmt.Sprintf("%d datapaths, %d ports, %d tunnels", st.GetLocalDatapaths(), st.GetLocalPorts(), st.GetTunnels()))
 	if n := st.GetRowsRefused(); n > 0 {
@@ -119,6 +120,44 @@ func (c *cli) printStatus(st *offloadv1.GetStatusResponse) {
 		}
 	}
 	databases.end()
+}
+
+// addOffload adds what there is to say of the filters. A daemon that does not tell of them is an older one.
+func (c *cli) addOffload(s *sheet, o *offloadv1.Offload) {
+	switch {
+	case o == nil:
+	case o.GetMode() == offloadv1.OffloadMode_OFFLOAD_MODE_OFF:
+		s.add("Offload", "off")
+	case o.GetIdle() != "":
+		s.add("Offload", "none: "+o.GetIdle())
+	case o.GetComputed() == nil:
+		s.add("Offload", "not computed yet")
+	default:
+		s.add("Offload", fmt.Sprintf("%d filters on %d devices, %d chain states, computed %s ago in %s", o.GetFilters(), o.GetDevices(),
+			o.GetChainStates(), age(c.now().Sub(o.GetComputed().AsTime())), millis(o.GetTook().AsDuration())))
+	}
+	for _, n := range []struct {
+		name  string
+		count uint64
+		text  string
+	}{
+		{"Closed", o.GetClosed(), "chains or devices, whose packets go to Open vSwitch"},
+		{"Foreign", o.GetForeign(), "filters of others, which are left alone"},
+		{"Shadowed", o.GetShadowed(), "filters, kept from the NIC because it has not all that come before them"},
+	} {
+		if n.count > 0 {
+			s.add("  "+n.name, fmt.Sprintf("%d %s", n.count, n.text))
+		}
+	}
+	for _, r := range o.GetRefused() {
+		s.add("  Refused", c.paint(red, r.GetWhat()+": "+r.GetError()))
+	}
+	if o.GetError() != "" {
+		s.add("  Failed", c.paint(red, o.GetError()))
+	}
+	if o.GetAckedTurn() < o.GetTurn() {
+		s.add("  Behind", fmt.Sprintf("in force up to turn %d of %d", o.GetAckedTurn(), o.GetTurn()))
+	}
 }
 
 func connection(ok bool) string { return choose(ok, "connected", "not connected") }

@@ -79,7 +79,7 @@ func (b *behind) Identity(ctx context.Context) (Identity, error) {
 }
 
 func (b *behind) Status(ctx context.Context) (Status, error) {
-	return Status{Chassis: "n1", Skipped: map[string]int{"x": 2, "": 1}, Databases: []Database{{Name: "b"}, {Name: "a"}}}, b.do(ctx, "Status", nil)
+	return Status{Chassis: "n1", Skipped: map[string]int{"x": 2, "": 1}, Databases: []Database{{Name: "b"}, {Name: "a"}}, Offload: Offload{Mode: OffloadOff}}, b.do(ctx, "Status", nil)
 }
 
 func (b *behind) Chassis(ctx context.Context) ([]Chassis, error) {

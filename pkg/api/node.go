@@ -32,11 +32,12 @@ const (
 	SubsystemSB     Subsystem = "offload.sb"     // the Southbound is connected and read
 	SubsystemOVS    Subsystem = "offload.ovs"    // the local database is connected and read
 	SubsystemBridge Subsystem = "offload.bridge" // the integration bridge is connected
+	SubsystemFilter Subsystem = "offload.filter" // the TC filters are as wanted, also if there should be none
 )
 
 // Subsystems lists all subsystems, ordered by name.
 func Subsystems() []Subsystem {
-	return []Subsystem{SubsystemBridge, SubsystemOVS, SubsystemPort, SubsystemSB}
+	return []Subsystem{SubsystemBridge, SubsystemFilter, SubsystemOVS, SubsystemPort, SubsystemSB}
 }
 
 // A Health is how a subsystem is.
@@ -60,7 +61,38 @@ type Status struct {
 	Tunnels     int
 	Skipped     map[string]int // rows by unsupported action; "" counts malformed ones
 	RowsRefused int
+	Offload     Offload
 }
+
+// OffloadMode is who makes TC filters, an enum of package offloadv1 by its name.
+type OffloadMode string
+
+// The modes.
+const (
+	OffloadOff    OffloadMode = "OFF"
+	OffloadDirect OffloadMode = "DIRECT"
+)
+
+// An Offload is how far the TC filters are what they should be.
+type Offload struct {
+	Mode      OffloadMode
+	Idle      string // why there are none; "" if there are
+	Filters   int    // installed
+	Devices   int
+	States    int // of chains
+	Closed    int // chains and devices
+	Foreign   int // filters of others
+	Shadowed  int // filters kept from the NIC
+	Refused   []RefusedFilter
+	Computed  time.Time // zero: not yet
+	Took      time.Duration
+	Error     string // of the last attempt to install them
+	Turn      uint64 // the last that had something for the filters
+	AckedTurn uint64
+}
+
+// A RefusedFilter is a filter, or a device, that the kernel did not accept.
+type RefusedFilter struct{ What, Error string }
 
 // A Database is a connection to a database.
 type Database struct {

@@ -150,6 +150,7 @@ func statusMessage(s Status, health []Health) *offloadv1.GetStatusResponse {
 		LocalPorts:     uint64(s.Ports),
 		Tunnels:        uint64(s.Tunnels),
 		RowsRefused:    uint64(s.RowsRefused),
+		Offload:        offloadMessage(s.Offload),
 	}
 	for _, h := range health {
 		m.Subsystems = append(m.Subsystems, &offloadv1.Subsystem{
@@ -169,6 +170,30 @@ func statusMessage(s Status, health []Health) *offloadv1.GetStatusResponse {
 	}
 	for _, action := range slices.Sorted(maps.Keys(s.Skipped)) {
 		m.Skipped = append(m.Skipped, &offloadv1.SkippedRows{Action: action, Count: uint64(s.Skipped[action])})
+	}
+	return m
+}
+
+func offloadMessage(o Offload) *offloadv1.Offload {
+	m := &offloadv1.Offload{
+		Mode:        number(offloadModes, o.Mode),
+		Idle:        o.Idle,
+		Filters:     uint64(o.Filters),
+		Devices:     uint64(o.Devices),
+		ChainStates: uint64(o.States),
+		Closed:      uint64(o.Closed),
+		Foreign:     uint64(o.Foreign),
+		Shadowed:    uint64(o.Shadowed),
+		Computed:    timestamp(o.Computed),
+		Error:       o.Error,
+		Turn:        o.Turn,
+		AckedTurn:   o.AckedTurn,
+	}
+	if !o.Computed.IsZero() {
+		m.Took = durationpb.New(o.Took)
+	}
+	for _, r := range o.Refused {
+		m.Refused = append(m.Refused, &offloadv1.RefusedFilter{What: r.What, Error: r.Error})
 	}
 	return m
 }

@@ -32,6 +32,20 @@ func (a *Agent) reportHealth() {
 		}
 	}
 	a.report(bridge)
+	a.report(filterHealth(a.offloadState()))
+}
+
+// filterHealth says that filters do not work if some could not be installed. That there should be none is no fault.
+func filterHealth(o api.Offload) api.Health {
+	h := api.Health{Subsystem: api.SubsystemFilter}
+	switch {
+	case o.Error != "":
+		h.Reason, h.Message = reason.KernelRefused, o.Error
+	case len(o.Refused) > 0:
+		first := o.Refused[0]
+		h.Reason, h.Message = reason.KernelRefused, fmt.Sprintf("%d refused, the first is %s: %s", len(o.Refused), first.What, first.Error)
+	}
+	return h
 }
 
 func databaseHealth(s api.Subsystem, db *database, remote string, down reason.Reason) api.Health {

@@ -30,3 +30,24 @@ func TestDatabaseHealth(t *testing.T) {
 		}
 	}
 }
+
+// Filters that could not be installed are a fault; that there are none is not.
+func TestFilterHealth(t *testing.T) {
+	refused := []api.RefusedFilter{{What: "filter add x", Error: "no"}, {What: "filter add y", Error: "no"}}
+	for _, c := range []struct {
+		state   api.Offload
+		want    reason.Reason
+		message string
+	}{
+		{api.Offload{Mode: api.OffloadOff}, "", ""},
+		{api.Offload{Mode: api.OffloadDirect, Idle: "there is no integration bridge"}, "", ""},
+		{api.Offload{Mode: api.OffloadDirect, Filters: 5, Foreign: 1, Turn: 3, AckedTurn: 2}, "", ""},
+		{api.Offload{Mode: api.OffloadDirect, Error: "tc dial: no"}, reason.KernelRefused, "tc dial: no"},
+		{api.Offload{Mode: api.OffloadDirect, Refused: refused, Filters: 5}, reason.KernelRefused, "2 refused, the first is filter add x: no"},
+	} {
+		want := api.Health{Subsystem: api.SubsystemFilter, Reason: c.want, Message: c.message}
+		if got := filterHealth(c.state); got != want {
+			t.Errorf("filterHealth(%+v) = %+v, want %+v", c.state, got, want)
+		}
+	}
+}

@@ -124,6 +124,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 			Turn: sum.Turn, AckedTurn: sum.Acked,
 			Datapaths: sum.Datapaths, Ports: sum.Ports, Tunnels: sum.Tunnels,
 			Skipped: sum.Skipped, RowsRefused: sum.Refused,
+			Offload: a.offloadState(),
 		}
 		for _, p := range a.store.ChassisPrivates {
 			if p.Name == sum.Chassis {
@@ -135,6 +136,26 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		return api.Status{}, err
 	}
 	return st, nil
+}
+
+// offloadState is how far the filters are what they should be.
+func (a *Agent) offloadState() api.Offload {
+	if a.offload == nil {
+		return api.Offload{Mode: api.OffloadOff}
+	}
+	s, put := a.offload.Status()
+	out := api.Offload{
+		Mode: api.OffloadDirect, Idle: s.Idle, Filters: s.Filters.Installed, Devices: s.Filters.Devices, States: s.States,
+		Closed: s.Filters.Closed, Foreign: s.Filters.Foreign, Shadowed: s.Filters.Shadowed,
+		Computed: s.Computed, Took: s.Took, Turn: put, AckedTurn: s.AckedTurn,
+	}
+	for _, r := range s.Filters.Refused {
+		out.Refused = append(out.Refused, api.RefusedFilter{What: r.What, Error: r.Err.Error()})
+	}
+	if s.Err != nil {
+		out.Error = s.Err.Error()
+	}
+	return out
 }
 
 // Chassis returns the chassis that the Southbound shows.

@@ -78,7 +78,8 @@ type offloadStatus struct {
 	Idle      string // why there are no filters, "" if there are
 	Filters   apply.FilterStatus
 	States    int
-	Took      time.Duration // of the last specialisation
+	Computed  time.Time     // the last specialisation, zero: none yet
+	Took      time.Duration // of it
 	Err       error
 }
 
@@ -300,7 +301,7 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 		if s.idle == "" && len(in.Ports) > 0 {
 			program = l.rules.Specialize(in)
 		}
-		status.Took, status.States, status.Idle = time.Since(begin), len(program.States), cmp.Or(s.idle, l.obstacle)
+		status.Computed, status.Took, status.States, status.Idle = begin, time.Since(begin), len(program.States), cmp.Or(s.idle, l.obstacle)
 		if status.Idle == "" && len(l.devices) == 0 {
 			status.Idle = "no device of a local port can offload"
 		}

@@ -9,6 +9,7 @@ package offloadv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -21,6 +22,59 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// OffloadMode is who makes TC filters.
+type OffloadMode int32
+
+const (
+	// Never sent.
+	OffloadMode_OFFLOAD_MODE_UNSPECIFIED OffloadMode = 0
+	// Nobody: Open vSwitch forwards all packets.
+	OffloadMode_OFFLOAD_MODE_OFF OffloadMode = 1
+	// The daemon.
+	OffloadMode_OFFLOAD_MODE_DIRECT OffloadMode = 2
+)
+
+// Enum value maps for OffloadMode.
+var (
+	OffloadMode_name = map[int32]string{
+		0: "OFFLOAD_MODE_UNSPECIFIED",
+		1: "OFFLOAD_MODE_OFF",
+		2: "OFFLOAD_MODE_DIRECT",
+	}
+	OffloadMode_value = map[string]int32{
+		"OFFLOAD_MODE_UNSPECIFIED": 0,
+		"OFFLOAD_MODE_OFF":         1,
+		"OFFLOAD_MODE_DIRECT":      2,
+	}
+)
+
+func (x OffloadMode) Enum() *OffloadMode {
+	p := new(OffloadMode)
+	*p = x
+	return p
+}
+
+func (x OffloadMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OffloadMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_offload_v1_node_proto_enumTypes[0].Descriptor()
+}
+
+func (OffloadMode) Type() protoreflect.EnumType {
+	return &file_offload_v1_node_proto_enumTypes[0]
+}
+
+func (x OffloadMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OffloadMode.Descriptor instead.
+func (OffloadMode) EnumDescriptor() ([]byte, []int) {
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{0}
+}
 
 // GetInfoRequest asks what the daemon is.
 type GetInfoRequest struct {
@@ -300,7 +354,7 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 // the same names.
 type Subsystem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "offload.port", "offload.sb", "offload.ovs" or "offload.bridge".
+	// "offload.bridge", "offload.filter", "offload.ovs", "offload.port" or "offload.sb".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Whether it works.
 	Serving bool `protobuf:"varint,2,opt,name=serving,proto3" json:"serving,omitempty"`
@@ -625,6 +679,224 @@ func (x *SkippedRows) GetCount() uint64 {
 	return 0
 }
 
+// RefusedFilter is a filter, or a device, that the kernel did not accept. The packets of its chain, or of the device, are left to Open vSwitch.
+type RefusedFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The filter as it is typed after "tc filter", or the device.
+	What string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	// The kernel's answer.
+	Error         string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusedFilter) Reset() {
+	*x = RefusedFilter{}
+	mi := &file_offload_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusedFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusedFilter) ProtoMessage() {}
+
+func (x *RefusedFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusedFilter.ProtoReflect.Descriptor instead.
+func (*RefusedFilter) Descriptor() ([]byte, []int) {
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RefusedFilter) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *RefusedFilter) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// Offload is how far the TC filters are what they should be.
+type Offload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who makes them.
+	Mode OffloadMode `protobuf:"varint,1,opt,name=mode,proto3,enum=offload.v1.OffloadMode" json:"mode,omitempty"`
+	// Why there are none, with OFFLOAD_MODE_DIRECT. Empty: there are some.
+	Idle string `protobuf:"bytes,2,opt,name=idle,proto3" json:"idle,omitempty"`
+	// How many filters of ours the kernel has.
+	Filters uint64 `protobuf:"varint,3,opt,name=filters,proto3" json:"filters,omitempty"`
+	// How many devices share them.
+	Devices uint64 `protobuf:"varint,4,opt,name=devices,proto3" json:"devices,omitempty"`
+	// How many states of packets the chains stand for; chains of IPv4 and IPv6 are two.
+	ChainStates uint64 `protobuf:"varint,5,opt,name=chain_states,json=chainStates,proto3" json:"chain_states,omitempty"`
+	// How many chains and devices are closed: they leave everything to Open vSwitch, since a filter is being changed or could not be had.
+	Closed uint64 `protobuf:"varint,6,opt,name=closed,proto3" json:"closed,omitempty"`
+	// How many filters others have put into the block. They are left alone.
+	Foreign uint64 `protobuf:"varint,7,opt,name=foreign,proto3" json:"foreign,omitempty"`
+	// How many filters are kept from the NIC, because it has not all that come before them.
+	Shadowed uint64 `protobuf:"varint,8,opt,name=shadowed,proto3" json:"shadowed,omitempty"`
+	// What the kernel refused.
+	Refused []*RefusedFilter `protobuf:"bytes,9,rep,name=refused,proto3" json:"refused,omitempty"`
+	// When the filters were last computed. Absent: not yet.
+	Computed *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=computed,proto3" json:"computed,omitempty"`
+	// How long that took.
+	Took *durationpb.Duration `protobuf:"bytes,11,opt,name=took,proto3" json:"took,omitempty"`
+	// Why the last attempt to install them failed; it is repeated. Empty: it has not.
+	Error string `protobuf:"bytes,12,opt,name=error,proto3" json:"error,omitempty"`
+	// The last turn of the daemon's loop that had something for the filters.
+	Turn uint64 `protobuf:"varint,13,opt,name=turn,proto3" json:"turn,omitempty"`
+	// Up to which turn the filters are in force.
+	AckedTurn     uint64 `protobuf:"varint,14,opt,name=acked_turn,json=ackedTurn,proto3" json:"acked_turn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Offload) Reset() {
+	*x = Offload{}
+	mi := &file_offload_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offload) ProtoMessage() {}
+
+func (x *Offload) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offload.ProtoReflect.Descriptor instead.
+func (*Offload) Descriptor() ([]byte, []int) {
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Offload) GetMode() OffloadMode {
+	if x != nil {
+		return x.Mode
+	}
+	return OffloadMode_OFFLOAD_MODE_UNSPECIFIED
+}
+
+func (x *Offload) GetIdle() string {
+	if x != nil {
+		return x.Idle
+	}
+	return ""
+}
+
+func (x *Offload) GetFilters() uint64 {
+	if x != nil {
+		return x.Filters
+	}
+	return 0
+}
+
+func (x *Offload) GetDevices() uint64 {
+	if x != nil {
+		return x.Devices
+	}
+	return 0
+}
+
+func (x *Offload) GetChainStates() uint64 {
+	if x != nil {
+		return x.ChainStates
+	}
+	return 0
+}
+
+func (x *Offload) GetClosed() uint64 {
+	if x != nil {
+		return x.Closed
+	}
+	return 0
+}
+
+func (x *Offload) GetForeign() uint64 {
+	if x != nil {
+		return x.Foreign
+	}
+	return 0
+}
+
+func (x *Offload) GetShadowed() uint64 {
+	if x != nil {
+		return x.Shadowed
+	}
+	return 0
+}
+
+func (x *Offload) GetRefused() []*RefusedFilter {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
+func (x *Offload) GetComputed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Computed
+	}
+	return nil
+}
+
+func (x *Offload) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
+
+func (x *Offload) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Offload) GetTurn() uint64 {
+	if x != nil {
+		return x.Turn
+	}
+	return 0
+}
+
+func (x *Offload) GetAckedTurn() uint64 {
+	if x != nil {
+		return x.AckedTurn
+	}
+	return 0
+}
+
 // GetStatusResponse is how the chassis is doing.
 type GetStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -638,7 +910,7 @@ type GetStatusResponse struct {
 	Bridge *Bridge `protobuf:"bytes,4,opt,name=bridge,proto3" json:"bridge,omitempty"`
 	// The number of the current turn of the daemon's loop.
 	Turn uint64 `protobuf:"varint,5,opt,name=turn,proto3" json:"turn,omitempty"`
-	// Up to which turn everything is installed in the bridge.
+	// Up to which turn everything is installed in the bridge, and the filters are in force.
 	AckedTurn uint64 `protobuf:"varint,6,opt,name=acked_turn,json=ackedTurn,proto3" json:"acked_turn,omitempty"`
 	// The nb_cfg that this chassis has confirmed in the Southbound.
 	NbCfg int64 `protobuf:"varint,7,opt,name=nb_cfg,json=nbCfg,proto3" json:"nb_cfg,omitempty"`
@@ -651,14 +923,16 @@ type GetStatusResponse struct {
 	// Rows that make no flows, ordered by action.
 	Skipped []*SkippedRows `protobuf:"bytes,11,rep,name=skipped,proto3" json:"skipped,omitempty"`
 	// How many rows of the Southbound no chassis could use.
-	RowsRefused   uint64 `protobuf:"varint,12,opt,name=rows_refused,json=rowsRefused,proto3" json:"rows_refused,omitempty"`
+	RowsRefused uint64 `protobuf:"varint,12,opt,name=rows_refused,json=rowsRefused,proto3" json:"rows_refused,omitempty"`
+	// The TC filters.
+	Offload       *Offload `protobuf:"bytes,13,opt,name=offload,proto3" json:"offload,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[8]
+	mi := &file_offload_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +944,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[8]
+	mi := &file_offload_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +957,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetStatusResponse) GetChassis() string {
@@ -770,6 +1044,13 @@ func (x *GetStatusResponse) GetRowsRefused() uint64 {
 	return 0
 }
 
+func (x *GetStatusResponse) GetOffload() *Offload {
+	if x != nil {
+		return x.Offload
+	}
+	return nil
+}
+
 // Encap is a way to reach a chassis.
 type Encap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -783,7 +1064,7 @@ type Encap struct {
 
 func (x *Encap) Reset() {
 	*x = Encap{}
-	mi := &file_offload_v1_node_proto_msgTypes[9]
+	mi := &file_offload_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1076,7 @@ func (x *Encap) String() string {
 func (*Encap) ProtoMessage() {}
 
 func (x *Encap) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[9]
+	mi := &file_offload_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1089,7 @@ func (x *Encap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encap.ProtoReflect.Descriptor instead.
 func (*Encap) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Encap) GetType() string {
@@ -846,7 +1127,7 @@ type Chassis struct {
 
 func (x *Chassis) Reset() {
 	*x = Chassis{}
-	mi := &file_offload_v1_node_proto_msgTypes[10]
+	mi := &file_offload_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +1139,7 @@ func (x *Chassis) String() string {
 func (*Chassis) ProtoMessage() {}
 
 func (x *Chassis) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[10]
+	mi := &file_offload_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +1152,7 @@ func (x *Chassis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chassis.ProtoReflect.Descriptor instead.
 func (*Chassis) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Chassis) GetName() string {
@@ -929,7 +1210,7 @@ type ListChassisRequest struct {
 
 func (x *ListChassisRequest) Reset() {
 	*x = ListChassisRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[11]
+	mi := &file_offload_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +1222,7 @@ func (x *ListChassisRequest) String() string {
 func (*ListChassisRequest) ProtoMessage() {}
 
 func (x *ListChassisRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[11]
+	mi := &file_offload_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1235,7 @@ func (x *ListChassisRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChassisRequest.ProtoReflect.Descriptor instead.
 func (*ListChassisRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListChassisRequest) GetPageSize() int32 {
@@ -984,7 +1265,7 @@ type ListChassisResponse struct {
 
 func (x *ListChassisResponse) Reset() {
 	*x = ListChassisResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[12]
+	mi := &file_offload_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1277,7 @@ func (x *ListChassisResponse) String() string {
 func (*ListChassisResponse) ProtoMessage() {}
 
 func (x *ListChassisResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[12]
+	mi := &file_offload_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1290,7 @@ func (x *ListChassisResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChassisResponse.ProtoReflect.Descriptor instead.
 func (*ListChassisResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListChassisResponse) GetChassis() []*Chassis {
@@ -1047,7 +1328,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_offload_v1_node_proto_msgTypes[13]
+	mi := &file_offload_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1340,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[13]
+	mi := &file_offload_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1353,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Tunnel) GetInterface() string {
@@ -1130,7 +1411,7 @@ type ListTunnelsRequest struct {
 
 func (x *ListTunnelsRequest) Reset() {
 	*x = ListTunnelsRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[14]
+	mi := &file_offload_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1423,7 @@ func (x *ListTunnelsRequest) String() string {
 func (*ListTunnelsRequest) ProtoMessage() {}
 
 func (x *ListTunnelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[14]
+	mi := &file_offload_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1436,7 @@ func (x *ListTunnelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTunnelsRequest.ProtoReflect.Descriptor instead.
 func (*ListTunnelsRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListTunnelsRequest) GetPageSize() int32 {
@@ -1185,7 +1466,7 @@ type ListTunnelsResponse struct {
 
 func (x *ListTunnelsResponse) Reset() {
 	*x = ListTunnelsResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[15]
+	mi := &file_offload_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1478,7 @@ func (x *ListTunnelsResponse) String() string {
 func (*ListTunnelsResponse) ProtoMessage() {}
 
 func (x *ListTunnelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[15]
+	mi := &file_offload_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1491,7 @@ func (x *ListTunnelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTunnelsResponse.ProtoReflect.Descriptor instead.
 func (*ListTunnelsResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListTunnelsResponse) GetTunnels() []*Tunnel {
@@ -1241,7 +1522,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_offload_v1_node_proto_msgTypes[16]
+	mi := &file_offload_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1534,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[16]
+	mi := &file_offload_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1547,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Zone) GetOwner() string {
@@ -1296,7 +1577,7 @@ type ListZonesRequest struct {
 
 func (x *ListZonesRequest) Reset() {
 	*x = ListZonesRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[17]
+	mi := &file_offload_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1589,7 @@ func (x *ListZonesRequest) String() string {
 func (*ListZonesRequest) ProtoMessage() {}
 
 func (x *ListZonesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[17]
+	mi := &file_offload_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1602,7 @@ func (x *ListZonesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesRequest.ProtoReflect.Descriptor instead.
 func (*ListZonesRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListZonesRequest) GetPageSize() int32 {
@@ -1351,7 +1632,7 @@ type ListZonesResponse struct {
 
 func (x *ListZonesResponse) Reset() {
 	*x = ListZonesResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[18]
+	mi := &file_offload_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1644,7 @@ func (x *ListZonesResponse) String() string {
 func (*ListZonesResponse) ProtoMessage() {}
 
 func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[18]
+	mi := &file_offload_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1657,7 @@ func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesResponse.ProtoReflect.Descriptor instead.
 func (*ListZonesResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListZonesResponse) GetZones() []*Zone {
@@ -1402,7 +1683,7 @@ type RecomputeRequest struct {
 
 func (x *RecomputeRequest) Reset() {
 	*x = RecomputeRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[19]
+	mi := &file_offload_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1695,7 @@ func (x *RecomputeRequest) String() string {
 func (*RecomputeRequest) ProtoMessage() {}
 
 func (x *RecomputeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[19]
+	mi := &file_offload_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1708,7 @@ func (x *RecomputeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecomputeRequest.ProtoReflect.Descriptor instead.
 func (*RecomputeRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 // RecomputeResponse says that it is done.
@@ -1439,7 +1720,7 @@ type RecomputeResponse struct {
 
 func (x *RecomputeResponse) Reset() {
 	*x = RecomputeResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[20]
+	mi := &file_offload_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1732,7 @@ func (x *RecomputeResponse) String() string {
 func (*RecomputeResponse) ProtoMessage() {}
 
 func (x *RecomputeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[20]
+	mi := &file_offload_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1745,7 @@ func (x *RecomputeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecomputeResponse.ProtoReflect.Descriptor instead.
 func (*RecomputeResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 // LeaveRequest asks the chassis to leave.
@@ -1476,7 +1757,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[21]
+	mi := &file_offload_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1769,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[21]
+	mi := &file_offload_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1782,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 // LeaveResponse says that it has.
@@ -1513,7 +1794,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[22]
+	mi := &file_offload_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1806,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[22]
+	mi := &file_offload_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1819,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 var File_offload_v1_node_proto protoreflect.FileDescriptor
@@ -1546,7 +1827,7 @@ var File_offload_v1_node_proto protoreflect.FileDescriptor
 const file_offload_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x15offload/v1/node.proto\x12\n" +
-	"offload.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
+	"offload.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
 	"\x0eGetInfoRequest\"I\n" +
 	"\x05Build\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
@@ -1596,7 +1877,27 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	"\tinstalled\x18\b \x01(\bR\tinstalled\";\n" +
 	"\vSkippedRows\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\"\xc8\x03\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"9\n" +
+	"\rRefusedFilter\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\xd4\x03\n" +
+	"\aOffload\x12+\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x17.offload.v1.OffloadModeR\x04mode\x12\x12\n" +
+	"\x04idle\x18\x02 \x01(\tR\x04idle\x12\x18\n" +
+	"\afilters\x18\x03 \x01(\x04R\afilters\x12\x18\n" +
+	"\adevices\x18\x04 \x01(\x04R\adevices\x12!\n" +
+	"\fchain_states\x18\x05 \x01(\x04R\vchainStates\x12\x16\n" +
+	"\x06closed\x18\x06 \x01(\x04R\x06closed\x12\x18\n" +
+	"\aforeign\x18\a \x01(\x04R\aforeign\x12\x1a\n" +
+	"\bshadowed\x18\b \x01(\x04R\bshadowed\x123\n" +
+	"\arefused\x18\t \x03(\v2\x19.offload.v1.RefusedFilterR\arefused\x126\n" +
+	"\bcomputed\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bcomputed\x12-\n" +
+	"\x04took\x18\v \x01(\v2\x19.google.protobuf.DurationR\x04took\x12\x14\n" +
+	"\x05error\x18\f \x01(\tR\x05error\x12\x12\n" +
+	"\x04turn\x18\r \x01(\x04R\x04turn\x12\x1d\n" +
+	"\n" +
+	"acked_turn\x18\x0e \x01(\x04R\tackedTurn\"\xf7\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\achassis\x18\x01 \x01(\tR\achassis\x125\n" +
 	"\n" +
@@ -1614,7 +1915,8 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	"\atunnels\x18\n" +
 	" \x01(\x04R\atunnels\x121\n" +
 	"\askipped\x18\v \x03(\v2\x17.offload.v1.SkippedRowsR\askipped\x12!\n" +
-	"\frows_refused\x18\f \x01(\x04R\vrowsRefused\"+\n" +
+	"\frows_refused\x18\f \x01(\x04R\vrowsRefused\x12-\n" +
+	"\aoffload\x18\r \x01(\v2\x13.offload.v1.OffloadR\aoffload\"+\n" +
 	"\x05Encap\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"\xba\x01\n" +
@@ -1659,7 +1961,11 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	"\x10RecomputeRequest\"\x13\n" +
 	"\x11RecomputeResponse\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse2\x8d\x04\n" +
+	"\rLeaveResponse*Z\n" +
+	"\vOffloadMode\x12\x1c\n" +
+	"\x18OFFLOAD_MODE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10OFFLOAD_MODE_OFF\x10\x01\x12\x17\n" +
+	"\x13OFFLOAD_MODE_DIRECT\x10\x022\x8d\x04\n" +
 	"\vNodeService\x12B\n" +
 	"\aGetInfo\x12\x1a.offload.v1.GetInfoRequest\x1a\x1b.offload.v1.GetInfoResponse\x12H\n" +
 	"\tGetStatus\x12\x1c.offload.v1.GetStatusRequest\x1a\x1d.offload.v1.GetStatusResponse\x12N\n" +
@@ -1681,68 +1987,78 @@ func file_offload_v1_node_proto_rawDescGZIP() []byte {
 	return file_offload_v1_node_proto_rawDescData
 }
 
-var file_offload_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_offload_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_offload_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_offload_v1_node_proto_goTypes = []any{
-	(*GetInfoRequest)(nil),        // 0: offload.v1.GetInfoRequest
-	(*Build)(nil),                 // 1: offload.v1.Build
-	(*GetInfoResponse)(nil),       // 2: offload.v1.GetInfoResponse
-	(*GetStatusRequest)(nil),      // 3: offload.v1.GetStatusRequest
-	(*Subsystem)(nil),             // 4: offload.v1.Subsystem
-	(*Database)(nil),              // 5: offload.v1.Database
-	(*Bridge)(nil),                // 6: offload.v1.Bridge
-	(*SkippedRows)(nil),           // 7: offload.v1.SkippedRows
-	(*GetStatusResponse)(nil),     // 8: offload.v1.GetStatusResponse
-	(*Encap)(nil),                 // 9: offload.v1.Encap
-	(*Chassis)(nil),               // 10: offload.v1.Chassis
-	(*ListChassisRequest)(nil),    // 11: offload.v1.ListChassisRequest
-	(*ListChassisResponse)(nil),   // 12: offload.v1.ListChassisResponse
-	(*Tunnel)(nil),                // 13: offload.v1.Tunnel
-	(*ListTunnelsRequest)(nil),    // 14: offload.v1.ListTunnelsRequest
-	(*ListTunnelsResponse)(nil),   // 15: offload.v1.ListTunnelsResponse
-	(*Zone)(nil),                  // 16: offload.v1.Zone
-	(*ListZonesRequest)(nil),      // 17: offload.v1.ListZonesRequest
-	(*ListZonesResponse)(nil),     // 18: offload.v1.ListZonesResponse
-	(*RecomputeRequest)(nil),      // 19: offload.v1.RecomputeRequest
-	(*RecomputeResponse)(nil),     // 20: offload.v1.RecomputeResponse
-	(*LeaveRequest)(nil),          // 21: offload.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 22: offload.v1.LeaveResponse
-	nil,                           // 23: offload.v1.GetInfoResponse.SchemaVersionsEntry
-	nil,                           // 24: offload.v1.Database.RowsEntry
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(OffloadMode)(0),              // 0: offload.v1.OffloadMode
+	(*GetInfoRequest)(nil),        // 1: offload.v1.GetInfoRequest
+	(*Build)(nil),                 // 2: offload.v1.Build
+	(*GetInfoResponse)(nil),       // 3: offload.v1.GetInfoResponse
+	(*GetStatusRequest)(nil),      // 4: offload.v1.GetStatusRequest
+	(*Subsystem)(nil),             // 5: offload.v1.Subsystem
+	(*Database)(nil),              // 6: offload.v1.Database
+	(*Bridge)(nil),                // 7: offload.v1.Bridge
+	(*SkippedRows)(nil),           // 8: offload.v1.SkippedRows
+	(*RefusedFilter)(nil),         // 9: offload.v1.RefusedFilter
+	(*Offload)(nil),               // 10: offload.v1.Offload
+	(*GetStatusResponse)(nil),     // 11: offload.v1.GetStatusResponse
+	(*Encap)(nil),                 // 12: offload.v1.Encap
+	(*Chassis)(nil),               // 13: offload.v1.Chassis
+	(*ListChassisRequest)(nil),    // 14: offload.v1.ListChassisRequest
+	(*ListChassisResponse)(nil),   // 15: offload.v1.ListChassisResponse
+	(*Tunnel)(nil),                // 16: offload.v1.Tunnel
+	(*ListTunnelsRequest)(nil),    // 17: offload.v1.ListTunnelsRequest
+	(*ListTunnelsResponse)(nil),   // 18: offload.v1.ListTunnelsResponse
+	(*Zone)(nil),                  // 19: offload.v1.Zone
+	(*ListZonesRequest)(nil),      // 20: offload.v1.ListZonesRequest
+	(*ListZonesResponse)(nil),     // 21: offload.v1.ListZonesResponse
+	(*RecomputeRequest)(nil),      // 22: offload.v1.RecomputeRequest
+	(*RecomputeResponse)(nil),     // 23: offload.v1.RecomputeResponse
+	(*LeaveRequest)(nil),          // 24: offload.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 25: offload.v1.LeaveResponse
+	nil,                           // 26: offload.v1.GetInfoResponse.SchemaVersionsEntry
+	nil,                           // 27: offload.v1.Database.RowsEntry
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
 }
 var file_offload_v1_node_proto_depIdxs = []int32{
-	1,  // 0: offload.v1.GetInfoResponse.build:type_name -> offload.v1.Build
-	25, // 1: offload.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
-	23, // 2: offload.v1.GetInfoResponse.schema_versions:type_name -> offload.v1.GetInfoResponse.SchemaVersionsEntry
-	25, // 3: offload.v1.Subsystem.since:type_name -> google.protobuf.Timestamp
-	24, // 4: offload.v1.Database.rows:type_name -> offload.v1.Database.RowsEntry
-	4,  // 5: offload.v1.GetStatusResponse.subsystems:type_name -> offload.v1.Subsystem
-	5,  // 6: offload.v1.GetStatusResponse.databases:type_name -> offload.v1.Database
-	6,  // 7: offload.v1.GetStatusResponse.bridge:type_name -> offload.v1.Bridge
-	7,  // 8: offload.v1.GetStatusResponse.skipped:type_name -> offload.v1.SkippedRows
-	9,  // 9: offload.v1.Chassis.encaps:type_name -> offload.v1.Encap
-	10, // 10: offload.v1.ListChassisResponse.chassis:type_name -> offload.v1.Chassis
-	13, // 11: offload.v1.ListTunnelsResponse.tunnels:type_name -> offload.v1.Tunnel
-	16, // 12: offload.v1.ListZonesResponse.zones:type_name -> offload.v1.Zone
-	0,  // 13: offload.v1.NodeService.GetInfo:input_type -> offload.v1.GetInfoRequest
-	3,  // 14: offload.v1.NodeService.GetStatus:input_type -> offload.v1.GetStatusRequest
-	11, // 15: offload.v1.NodeService.ListChassis:input_type -> offload.v1.ListChassisRequest
-	14, // 16: offload.v1.NodeService.ListTunnels:input_type -> offload.v1.ListTunnelsRequest
-	17, // 17: offload.v1.NodeService.ListZones:input_type -> offload.v1.ListZonesRequest
-	19, // 18: offload.v1.NodeService.Recompute:input_type -> offload.v1.RecomputeRequest
-	21, // 19: offload.v1.NodeService.Leave:input_type -> offload.v1.LeaveRequest
-	2,  // 20: offload.v1.NodeService.GetInfo:output_type -> offload.v1.GetInfoResponse
-	8,  // 21: offload.v1.NodeService.GetStatus:output_type -> offload.v1.GetStatusResponse
-	12, // 22: offload.v1.NodeService.ListChassis:output_type -> offload.v1.ListChassisResponse
-	15, // 23: offload.v1.NodeService.ListTunnels:output_type -> offload.v1.ListTunnelsResponse
-	18, // 24: offload.v1.NodeService.ListZones:output_type -> offload.v1.ListZonesResponse
-	20, // 25: offload.v1.NodeService.Recompute:output_type -> offload.v1.RecomputeResponse
-	22, // 26: offload.v1.NodeService.Leave:output_type -> offload.v1.LeaveResponse
-	20, // [20:27] is the sub-list for method output_type
-	13, // [13:20] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	2,  // 0: offload.v1.GetInfoResponse.build:type_name -> offload.v1.Build
+	28, // 1: offload.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
+	26, // 2: offload.v1.GetInfoResponse.schema_versions:type_name -> offload.v1.GetInfoResponse.SchemaVersionsEntry
+	28, // 3: offload.v1.Subsystem.since:type_name -> google.protobuf.Timestamp
+	27, // 4: offload.v1.Database.rows:type_name -> offload.v1.Database.RowsEntry
+	0,  // 5: offload.v1.Offload.mode:type_name -> offload.v1.OffloadMode
+	9,  // 6: offload.v1.Offload.refused:type_name -> offload.v1.RefusedFilter
+	28, // 7: offload.v1.Offload.computed:type_name -> google.protobuf.Timestamp
+	29, // 8: offload.v1.Offload.took:type_name -> google.protobuf.Duration
+	5,  // 9: offload.v1.GetStatusResponse.subsystems:type_name -> offload.v1.Subsystem
+	6,  // 10: offload.v1.GetStatusResponse.databases:type_name -> offload.v1.Database
+	7,  // 11: offload.v1.GetStatusResponse.bridge:type_name -> offload.v1.Bridge
+	8,  // 12: offload.v1.GetStatusResponse.skipped:type_name -> offload.v1.SkippedRows
+	10, // 13: offload.v1.GetStatusResponse.offload:type_name -> offload.v1.Offload
+	12, // 14: offload.v1.Chassis.encaps:type_name -> offload.v1.Encap
+	13, // 15: offload.v1.ListChassisResponse.chassis:type_name -> offload.v1.Chassis
+	16, // 16: offload.v1.ListTunnelsResponse.tunnels:type_name -> offload.v1.Tunnel
+	19, // 17: offload.v1.ListZonesResponse.zones:type_name -> offload.v1.Zone
+	1,  // 18: offload.v1.NodeService.GetInfo:input_type -> offload.v1.GetInfoRequest
+	4,  // 19: offload.v1.NodeService.GetStatus:input_type -> offload.v1.GetStatusRequest
+	14, // 20: offload.v1.NodeService.ListChassis:input_type -> offload.v1.ListChassisRequest
+	17, // 21: offload.v1.NodeService.ListTunnels:input_type -> offload.v1.ListTunnelsRequest
+	20, // 22: offload.v1.NodeService.ListZones:input_type -> offload.v1.ListZonesRequest
+	22, // 23: offload.v1.NodeService.Recompute:input_type -> offload.v1.RecomputeRequest
+	24, // 24: offload.v1.NodeService.Leave:input_type -> offload.v1.LeaveRequest
+	3,  // 25: offload.v1.NodeService.GetInfo:output_type -> offload.v1.GetInfoResponse
+	11, // 26: offload.v1.NodeService.GetStatus:output_type -> offload.v1.GetStatusResponse
+	15, // 27: offload.v1.NodeService.ListChassis:output_type -> offload.v1.ListChassisResponse
+	18, // 28: offload.v1.NodeService.ListTunnels:output_type -> offload.v1.ListTunnelsResponse
+	21, // 29: offload.v1.NodeService.ListZones:output_type -> offload.v1.ListZonesResponse
+	23, // 30: offload.v1.NodeService.Recompute:output_type -> offload.v1.RecomputeResponse
+	25, // 31: offload.v1.NodeService.Leave:output_type -> offload.v1.LeaveResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_node_proto_init() }
@@ -1755,13 +2071,14 @@ func file_offload_v1_node_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_node_proto_rawDesc), len(file_offload_v1_node_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   25,
+			NumEnums:      1,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_offload_v1_node_proto_goTypes,
 		DependencyIndexes: file_offload_v1_node_proto_depIdxs,
+		EnumInfos:         file_offload_v1_node_proto_enumTypes,
 		MessageInfos:      file_offload_v1_node_proto_msgTypes,
 	}.Build()
 	File_offload_v1_node_proto = out.File
