@@ -72,7 +72,7 @@ func (f *Flows) explainPort(ctx context.Context, v *filterView, e *api.Explanati
 		ours[s.Chain] = struct{}{}
 	}
 	others := map[uint32]struct{}{} // chains that packets of other devices come to
-	_, states = v.program.Reached(func(o *specialize.Entry) bool { return o.Device.Name != e.Device })
+	_, states = v.program.Reached(func(o *specialize.Entry) bool { return o.Device != e.Device })
 	for _, s := range states {
 		others[s.Chain] = struct{}{}
 	}

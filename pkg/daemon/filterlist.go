@@ -238,22 +238,14 @@ func rowTexts(l *specialize.Leaf) []string {
 // devices returns a function that names the devices of the program by their numbers, and the devices that should have the block.
 func (v *filterView) devices() (name func(int) string, bind []specialize.Device) {
 	names := map[int]string{}
-	leaves := func(rules []specialize.Leaf) {
-		for i := range rules {
-			if out, ok := rules[i].Verdict.(*specialize.Output); ok {
-				names[out.Device.Ifindex] = out.Device.Name
-			}
-		}
+	for device, ifindex := range v.program.Devices {
+		names[ifindex] = device
 	}
 	for _, e := range v.program.Entries {
-		if !slices.Contains(bind, e.Device) {
-			bind = append(bind, e.Device)
+		d := specialize.Device{Name: e.Device, Ifindex: v.program.Devices[e.Device]}
+		if d.Ifindex != 0 && !slices.Contains(bind, d) {
+			bind = append(bind, d)
 		}
-		names[e.Device.Ifindex] = e.Device.Name
-		leaves(e.Rules)
-	}
-	for _, s := range v.program.States {
-		leaves(s.Rules)
 	}
 	return func(ifindex int) string { return names[ifindex] }, bind
 }
@@ -440,7 +432,7 @@ func (f *Flows) Chains(ctx context.Context, port string, yield func(api.ChainIte
 		return nil
 	}
 	for _, e := range entries {
-		c := api.Chain{Device: e.Device.Name, OFPort: e.Port, EtherType: e.EtherType, Tunnelled: e.Tunnel != nil, Text: e.String()}
+		c := api.Chain{Device: e.Device, OFPort: e.Port, EtherType: e.EtherType, Tunnelled: e.Tunnel != nil, Text: e.String()}
 		if err := tell(c, e.Rules); err != nil {
 			return err
 		}
@@ -501,7 +493,7 @@ func chainRule(etherType uint16, l *specialize.Leaf) api.ChainRule {
 	case specialize.Drop:
 		r.Verdict = api.ChainDrop
 	case *specialize.Output:
-		r.Verdict, r.Device = api.ChainOutput, v.Device.Name
+		r.Verdict, r.Device = api.ChainOutput, v.Device
 	case specialize.Lookup:
 		r.Verdict, r.Chain, r.Zone = api.ChainLookup, v.State.Chain, v.Zone
 	case specialize.Goto:

@@ -81,7 +81,7 @@ type Filter struct {
 }
 
 // Filters lowers the program to the filters of one shared block, in the order of chains and prefs. Handles are counted from 1 in each
-// pref. The result passes tc.Check.
+// pref. The result passes tc.Check. Nothing enters by a device that is not there, and what would be sent to one is left to Open vSwitch.
 func (p *Program) Filters() []Filter {
 	l := lowering{handles: map[tc.Key]uint32{}}
 	for _, g := range p.Guards {
@@ -92,20 +92,24 @@ func (p *Program) Filters() []Filter {
 		l.add(f, KindGuard, g.Reason, nil)
 	}
 	for _, e := range p.Entries {
+		if p.Devices[e.Device] == 0 {
+			continue
+		}
 		for i := range e.Rules {
 			r := &e.Rules[i]
 			if r.implied {
 				continue
 			}
+			v := p.present(r.Verdict)
 			f := tc.Filter{
 				Pref:     prefRules + 2*uint16(r.level) + familyOffset(e.EtherType),
-				Protocol: e.EtherType, Indev: e.Device.Name, Match: r.Match,
-				Actions: actions(r.Verdict, false), Cookie: cookie(KindEntry, uint64(e.Port), r.Path),
+				Protocol: e.EtherType, Indev: e.Device, Match: r.Match,
+				Actions: p.actions(v, false), Cookie: cookie(KindEntry, uint64(e.Port), r.Path),
 			}
 			if e.Tunnel != nil {
 				f.EncDstPort = geneveUDPPort
 			}
-			l.add(f, KindEntry, reasonOf(r.Verdict), r)
+			l.add(f, KindEntry, reasonOf(v), r)
 		}
 	}
 	ended := map[uint32]bool{}
@@ -115,14 +119,15 @@ func (p *Program) Filters() []Filter {
 			if r.implied {
 				continue
 			}
+			v := p.present(r.Verdict)
 			f := tc.Filter{
 				Chain: s.Chain, Pref: prefRules + uint16(r.level), Protocol: s.EtherType, Match: s.match(r.Match),
-				Actions: actions(r.Verdict, true), Cookie: cookie(KindRule, s.ID, r.Path),
+				Actions: p.actions(v, true), Cookie: cookie(KindRule, s.ID, r.Path),
 			}
 			if s.asksTunnel {
 				f.EncDstPort = geneveUDPPort
 			}
-			l.add(f, KindRule, reasonOf(r.Verdict), r)
+			l.add(f, KindRule, reasonOf(v), r)
 		}
 		if !ended[s.Chain] {
 			ended[s.Chain] = true
@@ -178,8 +183,16 @@ func (s *State) match(m ir.Match) ir.Match {
 	return m
 }
 
+// present returns v, or why there can be no such filter now.
+func (p *Program) present(v Verdict) Verdict {
+	if out, is := v.(*Output); is && p.Devices[out.Device] == 0 {
+		return Punt{NoDevice}
+	}
+	return v
+}
+
 // actions lowers a verdict. tracked says that the packet may have been looked up in a zone.
-func actions(v Verdict, tracked bool) []tc.Action {
+func (p *Program) actions(v Verdict, tracked bool) []tc.Action {
 	switch v := v.(type) {
 	case Punt:
 		if tracked {
@@ -193,13 +206,13 @@ func actions(v Verdict, tracked bool) []tc.Action {
 	case Goto:
 		return []tc.Action{tc.Goto{Chain: v.State.Chain}}
 	case *Output:
-		return v.actions(tracked)
+		return append(v.actions(tracked), tc.Mirred{Ifindex: p.Devices[v.Device]})
 	default:
 		panic(fmt.Sprintf("specialize: verdict %T", v))
 	}
 }
 
-// actions lowers an output.
+// actions lowers an output, but for the device.
 func (v *Output) actions(tracked bool) []tc.Action {
 	var all []tc.Action
 	if tracked && (v.CSumTCP || v.CSumUDP || v.CSumICMP) {
@@ -237,5 +250,5 @@ func (v *Output) actions(tracked bool) []tc.Action {
 			}},
 		})
 	}
-	return append(all, tc.Mirred{Ifindex: v.Device.Ifindex})
+	return all
 }

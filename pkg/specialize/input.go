@@ -22,10 +22,10 @@ type Input struct {
 	Budget Budget
 }
 
-// A Device is a network device of the node.
+// A Device is a network device of the node. Chains know it by its name, so that a device that is made anew changes none.
 type Device struct {
 	Name    string
-	Ifindex int
+	Ifindex int // 0: it is not there
 }
 
 // A Port is an OpenFlow port that is a network device.

@@ -62,7 +62,7 @@ type memo struct {
 // A node is what all chains depend on.
 type node struct {
 	geneve       ir.Field
-	tunnelDevice Device
+	tunnelDevice string // its name, "": there is none
 	caps         Caps
 	budget       Budget
 	learns       [256]int
@@ -73,7 +73,7 @@ func (p *Rules) prepare(in *Input, ports []Port, tunnels []Tunnel) {
 	p.clock++
 	n := node{geneve: in.Geneve, caps: in.Caps, budget: in.Budget, learns: p.learns}
 	if in.TunnelDevice != nil {
-		n.tunnelDevice = *in.TunnelDevice
+		n.tunnelDevice = in.TunnelDevice.Name
 	}
 	if n != p.node {
 		p.memos = [2]*memo{}
@@ -81,7 +81,7 @@ func (p *Rules) prepare(in *Input, ports []Port, tunnels []Tunnel) {
 	p.node = n
 	now := map[uint16]any{}
 	for _, x := range ports {
-		now[x.OFPort] = x.Device
+		now[x.OFPort] = x.Device.Name
 	}
 	for _, x := range tunnels {
 		now[x.OFPort] = x

@@ -174,7 +174,11 @@ func programMutants() []Mutant {
 				o.Encap.Option &= 0xffff
 			}
 		})},
-		{Name: "output: another device", program: output(func(o *Output) { o.Device.Ifindex++ })},
+		{Name: "output: another device", program: func(p *Program) {
+			for name := range p.Devices {
+				p.Devices[name]++
+			}
+		}},
 
 		{Name: "lookup: in another zone", program: leaves(func(l *Leaf) bool {
 			if v, is := l.Verdict.(Lookup); is {

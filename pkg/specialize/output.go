@@ -39,7 +39,7 @@ func (m *machine) output(port uint32) Reason {
 		if reason != NoReason {
 			return reason
 		}
-		out.Encap, out.Device = encap, *m.in.TunnelDevice
+		out.Encap, out.Device = encap, m.in.TunnelDevice.Name
 	} else if dev, ok := m.ports[uint16(port)]; ok {
 		out.Device = dev
 	} else {

@@ -12,6 +12,9 @@ type Program struct {
 	States []*State
 
 	Truncated bool // the total budget did not suffice; what is missing is punted
+
+	// Devices are the interface indexes of the devices, by name; 0: not there.
+	Devices map[string]int
 }
 
 // A Guard leaves packets to Open vSwitch before anything else is asked.
@@ -24,7 +27,7 @@ type Guard struct {
 // An Entry is what happens in chain 0 to packets that arrive by a device.
 type Entry struct {
 	Port      uint16 // OpenFlow port
-	Device    Device
+	Device    string
 	Tunnel    *Tunnel // nil for a port that is a device of its own
 	EtherType uint16
 	Rules     []Leaf
@@ -103,7 +106,7 @@ type Drop struct{}
 // Output rewrites the packet and sends it out of Device.
 type Output struct {
 	Port   uint16 // OpenFlow port
-	Device Device
+	Device string
 	Edits  []Edit
 	DecTTL uint8
 	// CSum are the checksums to mend.

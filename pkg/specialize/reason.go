@@ -85,7 +85,7 @@ var reasonDocs = [numReasons]ReasonDoc{
 	NoKey:       {"no-key", "The flow asks for something that flower has no key for.", "Avoid the field in ACLs on ports that should be offloaded."},
 	VLANTag:     {"vlan", "The flow adds, removes or changes a VLAN tag.", "Use ports without tags."},
 	NoDevice: {
-		"no-device", "The port is not a network device that filters can send to: a patch port, or a device that is gone.",
+		"no-device", "The port is not a network device that filters can send to: a patch port, or a device that is not there.",
 		"Nothing to do for localnet ports.",
 	},
 	TunnelType: {"tunnel-type", "The tunnel is no Geneve tunnel of this chassis.", "Use Geneve: set external_ids:ovn-encap-type=geneve."},

@@ -67,7 +67,7 @@ func (t *textWriter) rules(etherType uint16, rules []Leaf) {
 
 // String returns the head of the entry: by which port packets arrive, and of which address family.
 func (e *Entry) String() string {
-	s := fmt.Sprintf("port %d device %s %s", e.Port, e.Device.Name, familyText(e.EtherType))
+	s := fmt.Sprintf("port %d device %s %s", e.Port, e.Device, familyText(e.EtherType))
 	if e.Tunnel != nil {
 		s += " tunnel from " + e.Tunnel.Remote.String()
 	}
@@ -162,9 +162,8 @@ func VerdictText(etherType uint16, l *Leaf) string {
 	case Goto:
 		return fmt.Sprintf("goto chain %d", v.State.Chain)
 	case *Output:
-		all := v.actions(false)
-		f := tc.Filter{Protocol: etherType, Match: l.Match, Actions: all[:len(all)-1]} // the last one is the device
-		text := "output " + v.Device.Name
+		f := tc.Filter{Protocol: etherType, Match: l.Match, Actions: v.actions(false)}
+		text := "output " + v.Device
 		if _, actions, some := strings.Cut(f.String(), " action "); some {
 			text += " after " + strings.ReplaceAll(strings.TrimSuffix(actions, " pipe"), " pipe action ", ", ")
 		}
@@ -187,7 +186,7 @@ func (l *Leaf) Rows() [][16]byte {
 
 // From returns the entries of a device, and the states that packets from there can come to, in the order of p.States.
 func (p *Program) From(device string) ([]*Entry, []*State) {
-	return p.Reached(func(e *Entry) bool { return e.Device.Name == device })
+	return p.Reached(func(e *Entry) bool { return e.Device == device })
 }
 
 // Reached returns the entries that by accepts, and the states that their packets can come to, in the order of p.States.

@@ -91,7 +91,7 @@ func TestTextIsStable(t *testing.T) {
 func TestFrom(t *testing.T) {
 	p := smallProgram(true)
 	entries, states := p.From("v1")
-	if len(entries) != 2 || entries[0].Device.Name != "v1" || !slices.Equal(states, p.States) {
+	if len(entries) != 2 || entries[0].Device != "v1" || !slices.Equal(states, p.States) {
 		t.Errorf("from v1: %v, %v, want two entries and %v", entries, states, p.States)
 	}
 	if entries, states := p.From("v2"); len(entries)+len(states) != 0 {

@@ -16,7 +16,7 @@ type walk struct {
 	budget    Budget
 	guards    []Guard
 
-	ports   map[uint16]Device
+	ports   map[uint16]string // names of devices
 	tunnels map[uint16]*Tunnel
 
 	states map[position][]*State
@@ -82,7 +82,13 @@ func (p *Rules) specialize(in Input, mistakes faults) *Program {
 	go func() { other <- p.family(&in, mistakes, etherTypeIPv6, ports, tunnels, &p.memos[1]) }()
 	v4 := p.family(&in, mistakes, etherTypeIPv4, ports, tunnels, &p.memos[0])
 	v6 := <-other
-	out := &Program{Guards: guards(), Truncated: v4.Truncated || v6.Truncated}
+	out := &Program{Guards: guards(), Truncated: v4.Truncated || v6.Truncated, Devices: map[string]int{}}
+	for _, x := range ports {
+		out.Devices[x.Device.Name] = x.Device.Ifindex
+	}
+	if in.TunnelDevice != nil {
+		out.Devices[in.TunnelDevice.Name] = in.TunnelDevice.Ifindex
+	}
 	for i, e := range v4.Entries {
 		out.Entries = append(out.Entries, e, v6.Entries[i])
 	}
@@ -130,14 +136,14 @@ const (
 func (p *Rules) begin(in *Input, mistakes faults, etherType uint16, ports []Port, tunnels []Tunnel, cuts map[uint64]struct{}) *walk {
 	w := &walk{
 		rules: p, in: in, etherType: etherType, guards: guards(), faults: mistakes,
-		ports: map[uint16]Device{}, tunnels: map[uint16]*Tunnel{},
+		ports: map[uint16]string{}, tunnels: map[uint16]*Tunnel{},
 		states: map[position][]*State{}, subroutine: map[uint8]bool{},
 		cuts: cuts, visits: map[uint64]*join{}, asking: map[uint64]struct{}{}, lives: map[liveKey][]bitsOf{}, merged: map[candidateKey][]*Rule{},
 	}
 	w.budget.ChainRules = cmp.Or(in.Budget.ChainRules, defaultChainRules)
 	w.budget.TotalRules = cmp.Or(in.Budget.TotalRules, defaultTotalRules) / 2 // so much for each family
 	for _, x := range ports {
-		w.ports[x.OFPort] = x.Device
+		w.ports[x.OFPort] = x.Device.Name
 	}
 	if in.TunnelDevice != nil && in.Geneve != 0 {
 		for i := range tunnels {
@@ -152,12 +158,12 @@ func (w *walk) walk(ports []Port, tunnels []Tunnel) *Program {
 	out := &Program{}
 	for _, x := range ports {
 		if x.Enter {
-			out.Entries = append(out.Entries, w.enter(x.OFPort, x.Device, nil))
+			out.Entries = append(out.Entries, w.enter(x.OFPort, x.Device.Name, nil))
 		}
 	}
 	for i := range tunnels {
 		if t := w.tunnels[tunnels[i].OFPort]; t != nil {
-			out.Entries = append(out.Entries, w.enter(t.OFPort, *w.in.TunnelDevice, t))
+			out.Entries = append(out.Entries, w.enter(t.OFPort, w.in.TunnelDevice.Name, t))
 		}
 	}
 	out.Truncated = w.truncated
@@ -165,7 +171,7 @@ func (w *walk) walk(ports []Port, tunnels []Tunnel) *Program {
 }
 
 // enter walks chain 0 of packets that arrive by a port.
-func (w *walk) enter(port uint16, dev Device, tunnel *Tunnel) *Entry {
+func (w *walk) enter(port uint16, dev string, tunnel *Tunnel) *Entry {
 	if w.previous != nil {
 		if old := w.previous.entries[port]; old != nil {
 			if to, same := w.renewAll(&old.trace); same {
