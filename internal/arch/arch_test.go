@@ -57,6 +57,7 @@ var rooms = map[string]room{
 	"pkg/compile":               {pure: true, imports: []string{"pkg/ir", "pkg/logical", "pkg/sb", "pkg/chassis", "pkg/openflow"}},
 	"pkg/openflow":              {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/openflow/openflowtest": {},
+	"pkg/dpctl":                 {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/apply": {
 		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go", "revoke.go"},
 	},
