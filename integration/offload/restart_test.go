@@ -13,8 +13,7 @@ import (
 // are.
 //
 // A new ovs-vswitchd makes the tunnel device anew, since it does not know the old one. Filters that send to the old one drop, until the
-// agent has computed the chains without it, or with the new one; that takes as long as in `status`, and longer beside a load. What is
-// lost meanwhile is logged, and bounded. Local connections lose nothing.
+// agent has heard of the new one and changed their last action. What is lost meanwhile is logged, and bounded. Local connections lose nothing.
 func TestRestart(t *testing.T) {
 	r := rig(t)
 	warm(t, r)

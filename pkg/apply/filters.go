@@ -25,6 +25,8 @@ type Filters struct {
 	bound map[int]struct{} // devices that have the block
 	stuck map[scope]struct{}
 	known bool // table and bound are what the kernel has
+	// index is what devices of the last Sync were numbered.
+	index map[string]int
 	said  map[string]struct{}
 	// shadowed are the filters that a NIC must not have; see Shadowed.
 	shadowed map[filterID]struct{}
@@ -72,6 +74,50 @@ func NewFilters(log *slog.Logger) *Filters {
 // Forget makes the next Sync read what the kernel has.
 func (f *Filters) Forget() { f.known = false }
 
+// Gone notes that a device is gone, and with it its qdisc. If none is left that has the block, its filters are gone, too.
+func (f *Filters) Gone(ifindex int) {
+	delete(f.bound, ifindex)
+	if len(f.bound) == 0 {
+		f.known = false
+	}
+}
+
+// Follow makes filters that send to a device which was made anew send to the new one. They mean what they did, so that none is closed for it:
+// it is for the time until Sync, since the old ones drop. A filter that the kernel refuses is left to Sync.
+func (f *Filters) Follow(ctx context.Context, devices []specialize.Device, o SyncOptions) (err error) {
+	defer f.giveUp(&err)
+	moved := map[int]int{}
+	for _, d := range devices {
+		if was := f.index[d.Name]; was != 0 && was != d.Ifindex {
+			moved[was] = d.Ifindex
+		}
+	}
+	if len(moved) == 0 {
+		return nil
+	}
+	indexes := indexesOf(devices)
+	if err := f.ready(ctx, indexes); err != nil {
+		return err
+	}
+	f.index = indexes
+	ops := f.table.Follow(moved)
+	if len(ops) == 0 {
+		return nil
+	}
+	refused, err := f.conn.Apply(ctx, tc.Target{Block: Block}, ops)
+	if f.known = err == nil && len(refused) == 0; !f.known {
+		return err
+	}
+	for _, op := range ops {
+		f.table.Done(op, f.table.indexes[op.Filter.Indev])
+	}
+	f.log.Info("filters send to a device that was made anew", "filters", len(ops))
+	if o.Hardware {
+		return f.verify(ctx, f.table.indexes)
+	}
+	return nil
+}
+
 // Port is the number of the socket that asks the kernel for changes, 0: none yet; see tc.Event.
 func (f *Filters) Port() uint32 {
 	if f.conn == nil {
@@ -96,25 +142,10 @@ func (f *Filters) Close() error {
 // Sync makes the block have the desired filters, and exactly the given devices have the block. After an error what is installed is
 // not known, and the next Sync finds out.
 func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []specialize.Device, o SyncOptions) (s FilterStatus, err error) {
-	defer func() {
-		if err != nil {
-			f.known = false
-			err = errors.Join(err, f.Close())
-		}
-	}()
-	if f.conn == nil {
-		if f.conn, err = tc.Dial(tc.DialOptions{}); err != nil {
-			return s, err
-		}
-	}
-	indexes := map[string]int{}
-	for _, d := range devices {
-		indexes[d.Name] = d.Ifindex
-	}
-	if !f.known {
-		if err := f.adopt(ctx, indexes); err != nil {
-			return s, err
-		}
+	defer f.giveUp(&err)
+	indexes := indexesOf(devices)
+	if err := f.ready(ctx, indexes); err != nil {
+		return s, err
 	}
 	f.refused, f.stuck = nil, map[scope]struct{}{}
 	if err := f.bind(ctx, devices); err != nil {
@@ -126,6 +157,7 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 		return f.status(0, 0), nil
 	}
 	p := f.table.Plan(f.unshadowed(desired, o.Hardware), indexes, PlanOptions{CloseDevices: o.Hardware})
+	f.index = indexes
 	changed := 0
 	for _, part := range [][]tc.Op{p.Close, p.Change} {
 		changed += len(part)
@@ -161,6 +193,35 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 		retired = 0
 	}
 	return f.status(retired, changed), nil
+}
+
+// ready connects, and finds out what the kernel has, if that is not known.
+func (f *Filters) ready(ctx context.Context, indexes map[string]int) (err error) {
+	if f.conn == nil {
+		if f.conn, err = tc.Dial(tc.DialOptions{}); err != nil {
+			return err
+		}
+	}
+	if !f.known {
+		return f.adopt(ctx, indexes)
+	}
+	return nil
+}
+
+// giveUp ends the connection if there is an error, after which what is installed is not known.
+func (f *Filters) giveUp(err *error) {
+	if *err != nil {
+		f.known = false
+		*err = errors.Join(*err, f.Close())
+	}
+}
+
+func indexesOf(devices []specialize.Device) map[string]int {
+	indexes := map[string]int{}
+	for _, d := range devices {
+		indexes[d.Name] = d.Ifindex
+	}
+	return indexes
 }
 
 func (f *Filters) status(retired, changed int) FilterStatus {
@@ -252,6 +313,8 @@ func (f *Filters) adopt(ctx context.Context, indexes map[string]int) error {
 	return err
 }
 
+var errAbsent = errors.New("it is not there; filters that send to it stay")
+
 // bind gives devices the block.
 func (f *Filters) bind(ctx context.Context, devices []specialize.Device) error {
 	for _, d := range devices {
@@ -262,6 +325,8 @@ func (f *Filters) bind(ctx context.Context, devices []specialize.Device) error {
 		switch errno := unix.Errno(0); {
 		case err == nil:
 			f.bound[d.Ifindex] = struct{}{}
+		case errors.Is(err, unix.ENODEV):
+			f.refuse("device "+d.Name, errAbsent)
 		case errors.As(err, &errno):
 			f.refuse("device "+d.Name, err)
 		default:

@@ -122,6 +122,24 @@ func (t *FilterTable) Done(op tc.Op, ifindex int) {
 	t.Installed(op.Filter, ifindex)
 }
 
+// Follow returns the way from filters that send to devices to those that send to others, by interface indexes.
+func (t *FilterTable) Follow(moved map[int]int) []tc.Op {
+	var ops []tc.Op
+	for _, k := range slices.SortedFunc(maps.Keys(t.filters), compareFilterKeys) {
+		f := t.filters[k]
+		for i, a := range f.Actions {
+			if m, is := a.(tc.Mirred); is && moved[m.Ifindex] != 0 {
+				g := *f
+				g.Actions = slices.Clone(f.Actions)
+				m.Ifindex = moved[m.Ifindex]
+				g.Actions[i] = m
+				ops = append(ops, tc.ReplaceOp(&g))
+			}
+		}
+	}
+	return ops
+}
+
 // A FilterPlan is the way to the desired filters. Its parts are done one after the other.
 type FilterPlan struct {
 	Close, Change, Open []tc.Op

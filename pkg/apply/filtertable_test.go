@@ -207,3 +207,39 @@ func TestFilterPlanOfAnotherDevice(t *testing.T) {
 		t.Fatalf("plan %+v: want a deletion and an addition", plan)
 	}
 }
+
+// When a device was made anew, filters send to the new one, one after the other, and nothing else changes: no filter is closed, and
+// nothing is left to plan.
+func TestFollow(t *testing.T) {
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 2))
+		table := NewFilterTable()
+		before := randomFilters(rnd)
+		plan := table.Plan(before, filterDevices, PlanOptions{})
+		for _, op := range plan.Change {
+			kernelDoes(t, table, op)
+		}
+		moved := map[int]int{10: 20, 12: 22}
+		after := slices.Clone(before)
+		sends := 0
+		for i := range after {
+			if m, is := after[i].Actions[0].(tc.Mirred); is && moved[m.Ifindex] != 0 {
+				after[i].Actions = []tc.Action{tc.Mirred{Ifindex: moved[m.Ifindex]}}
+				sends++
+			}
+		}
+		ops := table.Follow(moved)
+		if len(ops) != sends {
+			t.Fatalf("seed %d: %d operations for %d filters", seed, len(ops), sends)
+		}
+		for _, op := range ops {
+			if op.Verb != tc.Replace {
+				t.Fatalf("seed %d: %v", seed, op.String())
+			}
+			kernelDoes(t, table, op)
+		}
+		if plan := table.Plan(after, filterDevices, PlanOptions{}); !plan.Empty() {
+			t.Fatalf("seed %d: there is still to do: %+v", seed, plan)
+		}
+	}
+}

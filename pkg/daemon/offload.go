@@ -151,6 +151,7 @@ type offloader struct {
 	desired []tc.Filter
 	links   bool // devices may have changed
 	nic     bool // one of the devices belongs to a NIC
+	tunnel  int  // the index that the device of the tunnels has, or had when there was one; 0: none yet
 	revoked revocation
 }
 
@@ -261,7 +262,7 @@ func (l *offloader) concerns(e tc.Event) bool {
 			return false
 		}
 		if e.Kind == tc.LinkGone && known {
-			l.filters.Forget()
+			l.filters.Gone(e.Ifindex)
 		}
 		wanted := e.Name == tunnelDevice || slices.ContainsFunc(l.done.ports, func(p sceneryPort) bool { return p.iface == e.Name })
 		l.links = l.links || wanted || known
@@ -296,6 +297,10 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 	}
 	if !l.fresh || l.links || !s.equal(&l.done) {
 		in := l.input(ctx, &s)
+		if err := l.filters.Follow(ctx, l.devices, apply.SyncOptions{Hardware: l.nic}); err != nil {
+			l.links = true
+			return status, err
+		}
 		begin := time.Now()
 		program := &specialize.Program{}
 		if s.idle == "" && len(in.Ports) > 0 {
@@ -365,10 +370,15 @@ func (l *offloader) input(ctx context.Context, s *scenery) specialize.Input {
 		l.devices = nil
 		return specialize.Input{}
 	}
-	if link, err := netlink.LinkByName(tunnelDevice); err == nil && len(s.tunnels) > 0 && s.geneve != 0 {
-		dev := specialize.Device{Name: tunnelDevice, Ifindex: link.Attrs().Index}
-		in.TunnelDevice = &dev
-		l.devices = append(l.devices, dev)
+	if len(s.tunnels) > 0 && s.geneve != 0 {
+		// A new ovs-vswitchd makes the device anew. For the time without one filters stay as they are: Open vSwitch cannot send either.
+		if link, err := netlink.LinkByName(tunnelDevice); err == nil {
+			l.tunnel = link.Attrs().Index
+		}
+		in.TunnelDevice = &specialize.Device{Name: tunnelDevice, Ifindex: l.tunnel}
+		if l.tunnel != 0 {
+			l.devices = append(l.devices, *in.TunnelDevice)
+		}
 	}
 	in.Caps = shape(l.kernel, drivers(l.devices))
 	return in
