@@ -1,130 +1,16 @@
 package apply
 
 import (
-	"bytes"
-	"encoding/binary"
-	"io"
-	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
+	"github.com/offloadd/offloadd/pkg/tc/tctest"
 )
-
-// A nic answers requests for one block as a kernel does, with a NIC that takes some filters. It has no other state than the filters.
-type nic struct {
-	t       *testing.T
-	takes   func(*tc.Filter) bool
-	filters map[tc.Key]*tc.Filter
-	answers []netlink.Message
-}
-
-func (n *nic) Close() error                 { return nil }
-func (n *nic) Send(m netlink.Message) error { return n.SendMessages([]netlink.Message{m}) }
-func (n *nic) has(f *tc.Filter) bool        { return f.Flags&tc.SkipHW == 0 && n.takes(f) }
-func (n *nic) put(to *netlink.Message, typ netlink.HeaderType, data []byte) {
-	h := netlink.Header{Type: typ, Sequence: to.Header.Sequence, PID: to.Header.PID}
-	if to.Header.Flags&netlink.Dump == netlink.Dump {
-		h.Flags = netlink.Multi
-	}
-	n.answers = append(n.answers, netlink.Message{Header: h, Data: data})
-}
-
-func (n *nic) SendMessages(all []netlink.Message) error {
-	for i := range all {
-		n.answer(&all[i])
-	}
-	return nil
-}
-
-func (n *nic) answer(m *netlink.Message) {
-	ack := make([]byte, 4+16)
-	switch m.Header.Type { //nolint:exhaustive // others are not to be sent
-	case unix.RTM_NEWTFILTER:
-		in, err := tc.Decode(m.Data)
-		if err != nil {
-			n.t.Fatal(err)
-		}
-		n.filters[in.Filter.Key()] = &in.Filter
-		n.put(m, netlink.Error, ack)
-	case unix.RTM_DELTFILTER:
-		h := m.Data
-		info := binary.NativeEndian.Uint32(h[16:])
-		for k := range n.filters {
-			if uint32(k.Pref) == info>>16 && k.Handle == binary.NativeEndian.Uint32(h[8:]) && bytes.Contains(h[20:], chainAttr(k.Chain)) {
-				delete(n.filters, k)
-			}
-		}
-		n.put(m, netlink.Error, ack)
-	case unix.RTM_GETTFILTER:
-		for _, k := range slices.SortedFunc(keysOf(n.filters), compareFilterKeys) {
-			f := n.filters[k]
-			b, err := tc.AppendFilter(nil, tc.Target{Block: Block}, f)
-			if err != nil {
-				n.t.Fatal(err)
-			}
-			if n.has(f) {
-				const flags, inHW = 22, 4 // TCA_FLOWER_FLAGS, TCA_CLS_FLAGS_IN_HW
-				b[bytes.LastIndex(b, []byte{8, 0, flags, 0})+4] |= inHW
-			}
-			n.put(m, unix.RTM_NEWTFILTER, b)
-		}
-		n.put(m, netlink.Done, make([]byte, 4))
-		return
-	case unix.RTM_GETQDISC:
-		n.put(m, netlink.Done, make([]byte, 4))
-		return
-	case unix.RTM_NEWQDISC:
-		n.put(m, netlink.Error, ack)
-		return
-	default:
-		n.t.Fatalf("request %d", m.Header.Type)
-	}
-}
-
-func chainAttr(chain uint32) []byte {
-	return binary.NativeEndian.AppendUint32([]byte{8, 0, unix.TCA_CHAIN, 0}, chain)
-}
-
-func keysOf(m map[tc.Key]*tc.Filter) iter.Seq[tc.Key] {
-	return func(yield func(tc.Key) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
-
-func (n *nic) Receive() ([]netlink.Message, error) {
-	if len(n.answers) == 0 {
-		return nil, io.ErrUnexpectedEOF
-	}
-	m := n.answers[0]
-	n.answers = n.answers[1:]
-	return []netlink.Message{m}, nil
-}
-
-func (n *nic) ReceiveIter() iter.Seq2[netlink.Message, error] {
-	return func(yield func(netlink.Message, error) bool) {
-		ms, err := n.Receive()
-		for _, m := range ms {
-			if !yield(m, err) {
-				return
-			}
-		}
-		if err != nil {
-			yield(netlink.Message{}, err)
-		}
-	}
-}
 
 // Once Sync has returned, a NIC that refuses filters has none that decides what an earlier one should have decided.
 func TestHardware(t *testing.T) {
@@ -132,17 +18,22 @@ func TestHardware(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	refuses := map[string]bool{}
-	n := &nic{t: t, filters: map[tc.Key]*tc.Filter{}, takes: func(f *tc.Filter) bool {
-		g := *f
-		g.Handle, g.Flags = 0, 0
-		name := g.String()
+	k := tctest.NewKernel(t)
+	k.NIC = func(payload []byte) bool {
+		in, err := tc.Decode(payload)
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		in.Filter.Handle, in.Filter.Flags = 0, 0
+		name := in.Filter.String()
 		if _, known := refuses[name]; !known {
 			refuses[name] = rnd.IntN(6) == 0
 		}
 		return !refuses[name]
-	}}
+	}
 	f := NewFilters(slog.New(slog.DiscardHandler))
-	f.conn = tc.NewConn(netlink.NewConn(n, 7))
+	f.conn = tc.NewConn(k.Dial())
 	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "b", Ifindex: 2}, {Name: "c", Ifindex: 3}}
 	shadowed := 0
 	for range 60 {
@@ -153,10 +44,14 @@ func TestHardware(t *testing.T) {
 		}
 		shadowed += s.Shadowed
 		var all []tc.Filter
-		for _, g := range n.filters {
-			all = append(all, *g)
+		err = f.conn.Dump(t.Context(), tc.Target{Block: Block}, tc.DumpOptions{}, func(in *tc.Installed) error {
+			all = append(all, in.Filter)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if bad := Shadowed(all, n.has); len(bad) > 0 {
+		if bad := Shadowed(all, func(f *tc.Filter) bool { return f.Flags&tc.InHW != 0 }); len(bad) > 0 {
 			t.Fatalf("the NIC has %s", all[bad[0]].String())
 		}
 	}

@@ -2,10 +2,7 @@ package daemon
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"io"
-	"iter"
 	"log/slog"
 	"regexp"
 	"slices"
@@ -25,6 +22,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/sb"
 	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
+	"github.com/offloadd/offloadd/pkg/tc/tctest"
 )
 
 // smallProgram are the chains of a port v1, from which what is established goes to v2, TCP to port 80 is translated, and IPv6 is for a
@@ -54,107 +52,31 @@ func smallProgram(t *testing.T) *specialize.Program {
 	}})
 }
 
-// A kernel answers dumps of the ingresses of devices and of the filters of the block.
-type kernel struct {
-	t       *testing.T
-	bound   []int
-	filters []tc.Filter
-	refuse  unix.Errno
-	answers []netlink.Message
-}
-
-func (k *kernel) Close() error { return nil }
-
-func (k *kernel) SendMessages(all []netlink.Message) error {
-	for _, m := range all {
-		k.answer(m)
-	}
-	return nil
-}
-
-func (k *kernel) Send(m netlink.Message) error { return k.SendMessages([]netlink.Message{m}) }
-
-func (k *kernel) answer(m netlink.Message) {
-	put := func(typ netlink.HeaderType, data []byte) {
-		h := netlink.Header{Type: typ, Flags: netlink.Multi, Sequence: m.Header.Sequence, PID: m.Header.PID}
-		k.answers = append(k.answers, netlink.Message{Header: h, Data: data})
-	}
-	switch m.Header.Type { //nolint:exhaustive // nothing else is asked of it
-	case unix.RTM_GETQDISC:
-		for _, ifindex := range k.bound {
-			put(unix.RTM_NEWQDISC, clsact(k.t, ifindex))
-		}
-	case unix.RTM_GETTFILTER:
-		if k.refuse != 0 {
-			data := binary.NativeEndian.AppendUint32(nil, uint32(-int32(k.refuse)))
-			k.answers = append(k.answers, netlink.Message{
-				Header: netlink.Header{Type: netlink.Error, Sequence: m.Header.Sequence, PID: m.Header.PID}, Data: append(data, make([]byte, 16)...),
-			})
-			return
-		}
-		for i := range k.filters {
-			b, err := tc.AppendFilter(nil, tc.Target{Block: apply.Block}, &k.filters[i])
-			if err != nil {
-				k.t.Fatal(err)
-			}
-			put(unix.RTM_NEWTFILTER, b)
-		}
-	default:
-		k.t.Errorf("request %d: only dumps are expected", m.Header.Type)
-	}
-	put(netlink.Done, make([]byte, 4))
-}
-
-// clsact is struct tcmsg and the attributes of a clsact whose ingress has the block.
-func clsact(t *testing.T, ifindex int) []byte {
+// kernelWith returns a kernel whose devices have the block, and which has filters in it.
+func kernelWith(t *testing.T, bound []int, filters []tc.Filter) *tctest.Kernel {
 	t.Helper()
-	const parentClsact = 0xfffffff1
-	b := make([]byte, 20)
-	binary.NativeEndian.PutUint32(b[4:], uint32(ifindex))
-	binary.NativeEndian.PutUint32(b[12:], parentClsact)
-	e := netlink.NewAttributeEncoder()
-	e.String(unix.TCA_KIND, "clsact")
-	e.Uint32(unix.TCA_INGRESS_BLOCK, apply.Block)
-	attrs, err := e.Encode()
-	if err != nil {
-		t.Fatal(err)
+	k := tctest.NewKernel(t)
+	for _, ifindex := range bound {
+		k.Qdisc(ifindex, "clsact", apply.Block)
 	}
-	return append(b, attrs...)
-}
-
-func (k *kernel) Receive() ([]netlink.Message, error) {
-	if len(k.answers) == 0 {
-		return nil, io.ErrUnexpectedEOF
-	}
-	m := k.answers[0]
-	k.answers = k.answers[1:]
-	return []netlink.Message{m}, nil
-}
-
-func (k *kernel) ReceiveIter() iter.Seq2[netlink.Message, error] {
-	return func(yield func(netlink.Message, error) bool) {
-		ms, err := k.Receive()
+	for i := range filters {
+		b, err := tc.AppendFilter(nil, tc.Target{Block: apply.Block}, &filters[i])
 		if err != nil {
-			yield(netlink.Message{}, err)
-			return
+			t.Fatal(err)
 		}
-		for _, m := range ms {
-			if !yield(m, nil) {
-				return
-			}
-		}
+		k.Filter(b)
 	}
+	return k
 }
 
 // filtersOf returns Flows whose program is p, over that kernel. What its loop is asked to do is done until the test ends.
-func filtersOf(t *testing.T, p *specialize.Program, k *kernel) *Flows {
+func filtersOf(t *testing.T, p *specialize.Program, k *tctest.Kernel) *Flows {
 	t.Helper()
-	k.t = t
 	a := logicalAgent(t)
 	a.commands, a.ended = make(chan command), make(chan struct{})
 	a.offload = newOffload(slog.New(slog.DiscardHandler), false)
 	a.offload.current = p
-	a.offload.dial = func() (*tc.Conn, error) { return tc.NewConn(netlink.NewConn(k, 42)), nil }
+	a.offload.dial = func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil }
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	calls := a.offload.calls
@@ -222,7 +144,7 @@ func TestFilterStates(t *testing.T) {
 		{name: "somebody else's", bound: []int{11}, filters: append(filtersOfProgram(p), foreign), want: []string{"foreign  in chain 99"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := filtersOf(t, p, &kernel{bound: c.bound, filters: c.filters})
+			f := filtersOf(t, p, kernelWith(t, c.bound, c.filters))
 			var got []string
 			err := f.FilterDiff(t.Context(), func(d api.FilterDifference) error {
 				if d.Filter == nil {
@@ -255,7 +177,7 @@ func TestFilterStates(t *testing.T) {
 
 func TestFilterSelection(t *testing.T) {
 	p := smallProgram(t)
-	f := filtersOf(t, p, &kernel{bound: []int{11}, filters: filtersOfProgram(p)})
+	f := filtersOf(t, p, kernelWith(t, []int{11}, filtersOfProgram(p)))
 	chain := p.States[0].Chain
 	for _, c := range []struct {
 		name   string
@@ -288,13 +210,20 @@ func TestFiltersUnavailable(t *testing.T) {
 	ask := func(f *Flows) error {
 		return f.FilterDiff(t.Context(), func(api.FilterDifference) error { return nil })
 	}
-	if err := ask(filtersOf(t, nil, &kernel{})); reason.Of(err) != reason.NotReady {
+	if err := ask(filtersOf(t, nil, tctest.NewKernel(t))); reason.Of(err) != reason.NotReady {
 		t.Errorf("before the first program: %v, want %s", err, reason.NotReady)
 	}
-	if err := ask(filtersOf(t, smallProgram(t), &kernel{bound: []int{11}, refuse: unix.EPERM})); reason.Of(err) != reason.KernelRefused || !strings.Contains(err.Error(), "not permitted") {
+	k := kernelWith(t, []int{11}, nil)
+	k.Refuse = func(m netlink.Message) (unix.Errno, string) {
+		if m.Header.Type == unix.RTM_GETTFILTER {
+			return unix.EPERM, ""
+		}
+		return 0, ""
+	}
+	if err := ask(filtersOf(t, smallProgram(t), k)); reason.Of(err) != reason.KernelRefused || !strings.Contains(err.Error(), "not permitted") {
 		t.Errorf("when the kernel refuses: %v, want %s", err, reason.KernelRefused)
 	}
-	off := filtersOf(t, nil, &kernel{})
+	off := filtersOf(t, nil, tctest.NewKernel(t))
 	off.agent.offload = nil
 	if err := ask(off); reason.Of(err) != reason.FeatureUnsupported {
 		t.Errorf("without filters: %v, want %s", err, reason.FeatureUnsupported)
@@ -339,7 +268,7 @@ func TestOwnedCounters(t *testing.T) {
 
 func TestExplainPort(t *testing.T) {
 	p := smallProgram(t)
-	f := filtersOf(t, p, &kernel{})
+	f := filtersOf(t, p, tctest.NewKernel(t))
 	e := api.Explanation{Device: "v1"}
 	if err := f.explainPort(t.Context(), counted(p), &e); err != nil {
 		t.Fatal(err)
@@ -415,7 +344,7 @@ func TestPunted(t *testing.T) {
 
 func TestChains(t *testing.T) {
 	p := smallProgram(t)
-	f := filtersOf(t, p, &kernel{bound: []int{11}, filters: filtersOfProgram(p)})
+	f := filtersOf(t, p, kernelWith(t, []int{11}, filtersOfProgram(p)))
 	if err := f.Chains(t.Context(), "nobody", nil); reason.Of(err) != reason.LPortNotFound {
 		t.Errorf("of an unknown port: %v, want %s", err, reason.LPortNotFound)
 	}

@@ -1,7 +1,6 @@
 package tc
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/tc/tctest"
 )
 
 // The tables have what their readers need: names that are not used twice, sentences, and filters that pass Check. What a
@@ -164,47 +164,43 @@ func TestTry(t *testing.T) {
 	less.Match = ipv4TCP
 	hw := f
 	hw.Flags = SkipSW | Verbose
-	inHW := hw
-	inHW.Flags |= InHW
 	for _, c := range []struct {
 		name   string
 		try    Filter
-		has    *Filter // what the kernel lists
+		has    *Filter // what the kernel makes of it
+		inHW   bool
 		refuse unix.Errno
 		answer Answer
 		words  string
 	}{
-		{"kept", f, &f, 0, Yes, ""},
-		{"less", f, &less, 0, No, "the kernel has made of it: chain 1 pref 1"},
-		{"lost", f, nil, 0, No, "lost"},
-		{"refused", f, &f, unix.EOPNOTSUPP, No, "EOPNOTSUPP operation not supported (why)"},
-		{"hardware", hw, &inHW, 0, Yes, ""},
-		{"not in hardware", hw, &hw, 0, No, "not in the hardware"},
+		{"kept", f, &f, false, 0, Yes, ""},
+		{"less", f, &less, false, 0, No, "the kernel has made of it: chain 1 pref 1"},
+		{"lost", f, nil, false, 0, No, "lost"},
+		{"refused", f, &f, false, unix.EOPNOTSUPP, No, "EOPNOTSUPP operation not supported (why)"},
+		{"hardware", hw, &hw, true, 0, Yes, ""},
+		{"not in hardware", hw, &hw, false, 0, No, "not in the hardware"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := &peer{t: t, refuse: func(m netlink.Message) (unix.Errno, string) {
+			k := tctest.NewKernel(t)
+			k.Refuse = func(m netlink.Message) (unix.Errno, string) {
 				if m.Header.Type == rtmNewTFilter && c.refuse != 0 {
 					return c.refuse, "why"
 				}
 				return 0, ""
-			}}
-			if c.has != nil {
-				b, err := AppendFilter(nil, target, c.has)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if c.has.Flags&InHW != 0 { // which only the kernel sets
-					given := appendU32(nil, flowerFlags, uint32(c.has.Flags&^InHW))
-					b = bytes.Replace(b, given, appendU32(nil, flowerFlags, uint32(c.has.Flags)), 1)
-				}
-				p.list = []netlink.Message{{Header: netlink.Header{Type: rtmNewTFilter}, Data: b}}
 			}
-			a, words := try(t.Context(), p.conn(), target, []Filter{c.try})
+			k.Makes = func([]byte) []byte {
+				if c.has == nil {
+					return nil
+				}
+				return filterOf(t, target, c.has)
+			}
+			k.NIC = func([]byte) bool { return c.inHW }
+			a, words := try(t.Context(), NewConn(k.Dial()), target, []Filter{c.try})
 			if a != c.answer || !strings.Contains(words, c.words) {
 				t.Errorf("try() = %v, %q, want %v, %q", a, words, c.answer, c.words)
 			}
 			added, removed := 0, 0
-			for _, r := range p.requests {
+			for _, r := range k.Requests() {
 				for _, m := range r {
 					if m.Header.Type == rtmNewTFilter {
 						added++

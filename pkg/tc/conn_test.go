@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"iter"
 	"strings"
 	"testing"
 
@@ -15,98 +14,24 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/tc/tctest"
 )
 
-// A peer answers like the kernel: refusals always, an acknowledgement to those who ask. refuse says what of a request.
-type peer struct {
-	t        *testing.T
-	refuse   func(netlink.Message) (errno unix.Errno, message string)
-	list     []netlink.Message // what a dump finds
-	requests [][]netlink.Message
-	answers  []netlink.Message
-	fail     error // of the next receive
-}
-
-func (p *peer) conn() *Conn { return NewConn(netlink.NewConn(p, 42)) }
-
-func (p *peer) Close() error { return nil }
-
-func (p *peer) Send(m netlink.Message) error { return p.SendMessages([]netlink.Message{m}) }
-
-func (p *peer) SendMessages(ms []netlink.Message) error {
-	p.requests = append(p.requests, append([]netlink.Message(nil), ms...))
-	for _, m := range ms {
-		var errno unix.Errno
-		var message string
-		if p.refuse != nil {
-			errno, message = p.refuse(m)
-		}
-		switch {
-		case errno != 0 || m.Header.Flags&netlink.Acknowledge != 0:
-			p.answers = append(p.answers, p.answer(m, errno, message))
-		case m.Header.Flags&netlink.Dump == netlink.Dump:
-			for _, l := range p.list {
-				l.Header.Sequence, l.Header.Flags = m.Header.Sequence, l.Header.Flags|netlink.Multi
-				p.answers = append(p.answers, l)
-			}
-			p.answers = append(p.answers, netlink.Message{Header: netlink.Header{Type: netlink.Done, Flags: netlink.Multi, Sequence: m.Header.Sequence}, Data: make([]byte, 4)})
-		}
-	}
-	return nil
-}
-
-// answer is struct nlmsgerr, the request, and the explanation.
-func (p *peer) answer(m netlink.Message, errno unix.Errno, message string) netlink.Message {
-	b, err := m.MarshalBinary()
+// filterOf returns the payload that makes a kernel have f.
+func filterOf(t *testing.T, target Target, f *Filter) []byte {
+	t.Helper()
+	b, err := AppendFilter(nil, target, f)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
-	a := netlink.Message{Header: netlink.Header{Type: netlink.Error, Sequence: m.Header.Sequence, PID: m.Header.PID}, Data: ne.AppendUint32(nil, uint32(-int32(errno)))}
-	a.Data = append(a.Data, b...)
-	if message != "" {
-		a.Header.Flags |= netlink.AcknowledgeTLVs
-		a.Data = appendString(a.Data, 1, message) // NLMSGERR_ATTR_MSG
-	}
-	return a
-}
-
-// Receive returns one message, as the kernel's datagrams have.
-func (p *peer) Receive() ([]netlink.Message, error) {
-	if p.fail != nil {
-		return nil, p.fail
-	}
-	if len(p.answers) == 0 {
-		p.t.Error("somebody waits for an answer that does not come")
-		return nil, io.ErrUnexpectedEOF
-	}
-	m := p.answers[0]
-	p.answers = p.answers[1:]
-	return []netlink.Message{m}, nil
-}
-
-func (p *peer) ReceiveIter() iter.Seq2[netlink.Message, error] {
-	return func(yield func(netlink.Message, error) bool) {
-		ms, err := p.Receive()
-		if err != nil {
-			yield(netlink.Message{}, err)
-			return
-		}
-		for _, m := range ms {
-			if !yield(m, nil) {
-				return
-			}
-		}
-	}
+	return b
 }
 
 // What is asked for: the payloads are those of encode.go, the flags say whether the filter may exist.
 func TestApplyRequests(t *testing.T) {
 	f := examples(t)[1]
 	target := Target{Block: 3}
-	filter, err := AppendFilter(nil, target, &f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	filter := filterOf(t, target, &f)
 	for _, c := range []struct {
 		op    Op
 		typ   netlink.HeaderType
@@ -117,17 +42,21 @@ func TestApplyRequests(t *testing.T) {
 		{ReplaceOp(&f), 44, netlink.Request | netlink.Replace | netlink.Acknowledge, filter},
 		{DeleteOp(f.Key()), 45, netlink.Request | netlink.Acknowledge, AppendKey(nil, target, f.Key())},
 	} {
-		p := &peer{t: t}
-		refused, err := p.conn().Apply(t.Context(), target, []Op{c.op})
-		if err != nil || refused != nil || len(p.requests) != 1 || len(p.requests[0]) != 1 {
-			t.Fatalf("Apply(%v) = %v, %v after %v", c.op, refused, err, p.requests)
+		k := tctest.NewKernel(t)
+		if c.op.Verb != Add {
+			k.Filter(filter)
 		}
-		m := p.requests[0][0]
+		refused, err := NewConn(k.Dial()).Apply(t.Context(), target, []Op{c.op})
+		requests := k.Requests()
+		if err != nil || refused != nil || len(requests) != 1 || len(requests[0]) != 1 {
+			t.Fatalf("Apply(%v) = %v, %v after %v", c.op, refused, err, requests)
+		}
+		m := requests[0][0]
 		if m.Header.Type != c.typ || m.Header.Flags != c.flags || !bytes.Equal(m.Data, c.data) {
 			t.Errorf("Apply(%v) sends %+v %x, want type %d flags %v %x", c.op, m.Header, m.Data, c.typ, c.flags, c.data)
 		}
 	}
-	if refused, err := (&peer{t: t}).conn().Apply(t.Context(), target, nil); err != nil || refused != nil {
+	if refused, err := NewConn(tctest.NewKernel(t).Dial()).Apply(t.Context(), target, nil); err != nil || refused != nil {
 		t.Errorf("Apply(nothing) = %v, %v", refused, err)
 	}
 }
@@ -176,15 +105,15 @@ func TestRefusals(t *testing.T) {
 		{"dump", dump, unix.EINVAL, "", unix.EINVAL, "dump dev if7 ingress: invalid argument"},
 		{"dump", dump, unix.EBUSY, "", unix.EBUSY, ""},
 	} {
-		ingress := append(appendRawTcmsg(nil, 7, handleClsact, parentClsact, 0), appendString(nil, tcaKind, "ingress")...)
-		p := &peer{t: t, list: []netlink.Message{{Header: netlink.Header{Type: rtmNewQdisc}, Data: ingress}}}
-		p.refuse = func(m netlink.Message) (unix.Errno, string) {
+		k := tctest.NewKernel(t)
+		k.Qdisc(7, "ingress", 0)
+		k.Refuse = func(m netlink.Message) (unix.Errno, string) {
 			if m.Header.Type == rtmGetQdisc {
 				return 0, ""
 			}
 			return c.errno, c.message
 		}
-		conn := p.conn()
+		conn := NewConn(k.Dial())
 		err := c.call(conn)
 		switch {
 		case c.want == nil && err != nil:
@@ -193,7 +122,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s, %v: %v, want %v with %q", c.name, c.errno, err, c.want, c.text)
 		}
 		// A refusal is not the end of the connection.
-		p.refuse = nil
+		k.Refuse = nil
 		if refused, err := conn.Apply(t.Context(), target, []Op{AddOp(&f)}); err != nil || refused != nil {
 			t.Errorf("after %s, %v: %v, %v", c.name, c.errno, refused, err)
 		}
@@ -204,12 +133,13 @@ func TestRefusals(t *testing.T) {
 func TestLostAnswers(t *testing.T) {
 	f := examples(t)[1]
 	for _, fail := range []error{unix.ENOBUFS, io.ErrUnexpectedEOF} {
-		p := &peer{t: t, fail: fail}
-		c := p.conn()
+		k := tctest.NewKernel(t)
+		k.Lost = fail
+		c := NewConn(k.Dial())
 		if _, err := c.Apply(t.Context(), Target{Block: 1}, []Op{AddOp(&f)}); !errors.Is(err, fail) {
 			t.Errorf("Apply = %v, want %v", err, fail)
 		}
-		p.fail = nil
+		k.Lost = nil
 		if _, err := c.Apply(t.Context(), Target{Block: 1}, []Op{AddOp(&f)}); !errors.Is(err, ErrEnded) {
 			t.Errorf("Apply after it = %v, want ErrEnded", err)
 		}
@@ -219,9 +149,9 @@ func TestLostAnswers(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	p := &peer{t: t}
-	if _, err := p.conn().Apply(ctx, Target{Block: 1}, []Op{AddOp(&f)}); !errors.Is(err, context.Canceled) || len(p.requests) != 0 {
-		t.Errorf("Apply of a context that has ended = %v after %d requests", err, len(p.requests))
+	k := tctest.NewKernel(t)
+	if _, err := NewConn(k.Dial()).Apply(ctx, Target{Block: 1}, []Op{AddOp(&f)}); !errors.Is(err, context.Canceled) || len(k.Requests()) != 0 {
+		t.Errorf("Apply of a context that has ended = %v after %d requests", err, len(k.Requests()))
 	}
 }
 
@@ -243,13 +173,14 @@ func TestBatches(t *testing.T) {
 		}
 		ops = append(ops, AddOp(&f))
 	}
-	p := &peer{t: t, refuse: func(m netlink.Message) (unix.Errno, string) {
+	k := tctest.NewKernel(t)
+	k.Refuse = func(m netlink.Message) (unix.Errno, string) {
 		if ne.Uint32(m.Data[8:]) == 666 {
 			return unix.EEXIST, "as asked"
 		}
 		return 0, ""
-	}}
-	refused, err := p.conn().Apply(t.Context(), Target{Block: 1}, ops)
+	}
+	refused, err := NewConn(k.Dial()).Apply(t.Context(), Target{Block: 1}, ops)
 	if err != nil || len(refused) != len(want) {
 		t.Fatalf("%d of %d refused, %v", len(refused), len(want), err)
 	}
@@ -258,7 +189,7 @@ func TestBatches(t *testing.T) {
 			t.Errorf("%d refused: %v", r.Index, &r)
 		}
 	}
-	for _, ms := range p.requests {
+	for _, ms := range k.Requests() {
 		size := 0
 		for i, m := range ms {
 			size += len(m.Data)
@@ -270,39 +201,40 @@ func TestBatches(t *testing.T) {
 			t.Errorf("a batch of %d messages, %d bytes", len(ms), size)
 		}
 	}
-	if len(p.requests) > 12 {
-		t.Errorf("%d system calls", len(p.requests))
+	if n := len(k.Requests()); n > 12 {
+		t.Errorf("%d system calls", n)
 	}
 }
 
 func TestDump(t *testing.T) {
-	fs := examples(t)[:3]
-	p := &peer{t: t}
+	k := tctest.NewKernel(t)
+	target := Target{Block: 1}
+	fs := examples(t)[:4]
+	var want []string
 	for i := range fs {
-		b, err := AppendFilter(nil, Target{Block: 1}, &fs[i])
-		if err != nil {
-			t.Fatal(err)
+		k.Filter(filterOf(t, target, &fs[i]))
+		k.Filter(filterOf(t, Target{Block: 2}, &fs[i]))
+		if fs[i].Chain == 5 {
+			want = append(want, fs[i].String())
 		}
-		p.list = append(p.list, netlink.Message{Header: netlink.Header{Type: rtmNewTFilter}, Data: b})
 	}
-	head := appendString(appendTcmsg(nil, Target{Block: 1}, 0, 10, ProtocolAll), tcaKind, kindFlower)
-	p.list = append(p.list, netlink.Message{Header: netlink.Header{Type: rtmNewTFilter}, Data: head})
-	c := p.conn()
+	c := NewConn(k.Dial())
 	var got []string
 	chain := uint32(5)
-	if err := c.Dump(t.Context(), Target{Block: 1}, DumpOptions{Terse: true, Chain: &chain}, func(in *Installed) error {
+	if err := c.Dump(t.Context(), target, DumpOptions{Terse: true, Chain: &chain}, func(in *Installed) error {
+		in.Filter.Flags = 0 // where it is
 		got = append(got, in.Filter.String())
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{fs[0].String(), fs[1].String(), fs[2].String()}, got); d != "" {
+	if d := cmp.Diff(want, got); d != "" || len(want) != 2 {
 		t.Errorf("Dump (-want +got):\n%s", d)
 	}
-	m := p.requests[0][0]
-	want := appendAttr(appendU32(appendTcmsg(nil, Target{Block: 1}, 0, 0, 0), tcaChain, 5), tcaDumpFlags, []byte{1, 0, 0, 0, 1, 0, 0, 0})
-	if littleEndian && !bytes.Equal(m.Data, want) || m.Header.Type != rtmGetTFilter || m.Header.Flags != netlink.Request|netlink.Dump {
-		t.Errorf("Dump sends %+v %x, want %x", m.Header, m.Data, want)
+	m := k.Requests()[0][0]
+	request := appendAttr(appendU32(appendTcmsg(nil, target, 0, 0, 0), tcaChain, 5), tcaDumpFlags, []byte{1, 0, 0, 0, 1, 0, 0, 0})
+	if littleEndian && !bytes.Equal(m.Data, request) || m.Header.Type != rtmGetTFilter || m.Header.Flags != netlink.Request|netlink.Dump {
+		t.Errorf("Dump sends %+v %x, want %x", m.Header, m.Data, request)
 	}
 
 	// The caller's error ends the listing, not the connection.
@@ -311,7 +243,7 @@ func TestDump(t *testing.T) {
 	if err := c.Dump(t.Context(), Target{Block: 1}, DumpOptions{}, func(*Installed) error { n++; return stop }); !errors.Is(err, stop) || n != 1 {
 		t.Errorf("Dump = %v after %d calls", err, n)
 	}
-	p.list[0].Header.Flags = flagDumpInterrupted
+	k.Interrupted = true
 	if err := c.Dump(t.Context(), Target{Block: 1}, DumpOptions{}, func(*Installed) error { return nil }); !errors.Is(err, ErrInterrupted) {
 		t.Errorf("Dump = %v, want ErrInterrupted", err)
 	}
