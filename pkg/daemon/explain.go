@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -13,11 +12,11 @@ import (
 	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/eval"
 	"github.com/offloadd/offloadd/pkg/ir"
-	"github.com/offloadd/offloadd/pkg/logical"
 	"github.com/offloadd/offloadd/pkg/reason"
 	"github.com/offloadd/offloadd/pkg/sb"
 	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
+	"github.com/offloadd/offloadd/pkg/trace"
 )
 
 // Explain tells what becomes of the packets of a port, or of one packet.
@@ -165,20 +164,18 @@ func (f *Flows) explainPacket(ctx context.Context, v *filterView, place portPlac
 		return reason.Errorf(reason.LPortNotFound, "daemon explain: device %s is of no logical port", place.device).With("port", req.Port)
 	}
 	microflow := "inport == " + strconv.Quote(place.name) + " && (" + req.Microflow + ")"
-	var pkt eval.Packet
+	var flow trace.Microflow
 	var steps []api.TraceStep
 	var failed error
 	err := f.agent.query(ctx, func() {
-		var defaulted string
-		if pkt, defaulted, failed = f.agent.packet(microflow); failed == nil {
-			microflow += defaulted
+		if microflow, flow, failed = withTTL(f.agent.store, microflow); failed == nil {
+			steps, failed = f.agent.trace(api.TraceRequest{Microflow: microflow, CT: req.CT})
 		}
-		// What is wrong with the packet is told by trace.
-		steps, failed = f.agent.trace(api.TraceRequest{Microflow: microflow, CT: req.CT})
 	})
 	if err = cmp.Or(err, failed); err != nil {
 		return err
 	}
+	pkt := flow.Packet()
 	if place.tag != 0 {
 		pkt.Set(ir.VLANTCI, ir.U64(0x1000|uint64(place.tag)))
 	}
@@ -232,52 +229,20 @@ func (v *filterView) path(verdict *eval.Verdict) (path []*viewedFilter) {
 	return path
 }
 
-// packet returns the packet that a microflow describes, without the port where it enters, and what is to be added to the microflow for what
-// it does not mention.
-func (a *Agent) packet(microflow string) (pkt eval.Packet, defaulted string, err error) {
-	expr, err := logical.ParseMatch(microflow, logical.Symbols(), microflowSets{a.store})
+// withTTL returns a microflow with the TTL that it has if it does not say so itself.
+func withTTL(store *sb.Store, microflow string) (string, trace.Microflow, error) {
+	flow, err := trace.ParseMicroflow(store, microflow, "")
 	if err != nil {
-		return pkt, "", err
+		return "", flow, err
 	}
-	matches, err := expr.Matches(func(string) bool { return true })
-	if err != nil {
-		return pkt, "", err
+	_, mentioned := flow.Match.Term(ir.IPTTL)
+	t, _ := flow.Match.Term(ir.EthType)
+	if mentioned || t.Value.Lo != tc.ProtocolIPv4 && t.Value.Lo != tc.ProtocolIPv6 {
+		return microflow, flow, nil
 	}
-	var found []logical.FlowMatch
-	matches.ForDatapath(func(string) (uint32, bool) { return 1, true }, func(m logical.FlowMatch) { found = append(found, m) })
-	if len(found) != 1 {
-		return pkt, "", errors.New("not one packet")
-	}
-	inport := logical.Symbols().Lookup("inport").Field
-	for _, t := range found[0].Match {
-		if t.Field != inport {
-			pkt.Set(t.Field, t.Value)
-		}
-	}
-	if _, mentioned := found[0].Match.Term(ir.IPTTL); !mentioned && (pkt.Value(ir.EthType).Lo == tc.ProtocolIPv4 || pkt.Value(ir.EthType).Lo == tc.ProtocolIPv6) {
-		pkt.Set(ir.IPTTL, ir.U64(defaultTTL))
-		defaulted = fmt.Sprintf(" && ip.ttl == %d", defaultTTL)
-	}
-	return pkt, defaulted, nil
-}
-
-// microflowSets are the sets that a microflow may name, by the names that they have in the Southbound.
-type microflowSets struct{ sb *sb.Store }
-
-func (s microflowSets) AddressSet(name string) ([]logical.Constant, bool) {
-	set := s.sb.AddressSetByName(name)
-	if set == nil {
-		return nil, false
-	}
-	constants, _ := logical.ParseAddressSet(set.Addresses)
-	return constants, true
-}
-
-func (s microflowSets) PortGroup(name string) ([]string, bool) {
-	if g := s.sb.PortGroupByName(name); g != nil {
-		return g.Ports, true
-	}
-	return nil, false
+	microflow += fmt.Sprintf(" && ip.ttl == %d", defaultTTL)
+	flow.Match = flow.Match.Eq(ir.IPTTL, defaultTTL)
+	return microflow, flow, nil
 }
 
 // A scriptedTracker finds what a request says, in the order of the lookups, and established connections after that.
@@ -291,19 +256,10 @@ type scriptedTracker struct {
 	missed bool   // a connection was not established
 }
 
-// ctFlags are the flags of ct_state by name. The API has checked the names.
-var ctFlags = map[string]uint32{
-	"new": eval.StateNew, "est": eval.StateEst, "rel": eval.StateRel, "rpl": eval.StateRpl, "inv": eval.StateInv, "trk": eval.StateTrk,
-	"snat": eval.StateSNAT, "dnat": eval.StateDNAT,
-}
-
 func (t *scriptedTracker) track(zone uint16, _ *eval.Packet) eval.Conn {
 	state := uint32(eval.StateEst)
 	if len(t.ct) > 0 {
-		state = 0
-		for word := range strings.SplitSeq(t.ct[0], ",") {
-			state |= ctFlags[word]
-		}
+		state, _ = trace.ParseState(t.ct[0]) // the API has checked it
 		t.ct = t.ct[1:]
 	}
 	t.last, t.zone = state|eval.StateTrk, zone

@@ -24,43 +24,59 @@ const (
 	portZone = ir.Reg13
 )
 
-// microflow returns the packet that text describes, and the port at which it enters.
-func (n Network) microflow(text, datapath string) (eval.Packet, *sb.Datapath, *sb.Port, error) {
-	match, names, err := n.assignment(text, datapath)
+// A Microflow is a packet, and where it enters the logical network.
+type Microflow struct {
+	// Match is what the packet is said to have, but for the input port.
+	Match    ir.Match
+	Datapath *sb.Datapath
+	Port     *sb.Port
+}
+
+// Packet returns the packet. Fields that are not mentioned are 0.
+func (f *Microflow) Packet() (pkt eval.Packet) {
+	for _, t := range f.Match {
+		pkt.Set(t.Field, t.Value)
+	}
+	return pkt
+}
+
+// ParseMicroflow reads the only packet that satisfies an expression, as ovn-trace(8) takes it. It enters at the datapath of its inport,
+// which must be that of the given name or UUID unless that is "". Errors have a reason of pkg/reason.
+func ParseMicroflow(store *sb.Store, text, datapath string) (Microflow, error) {
+	match, names, err := assignment(store, text, datapath)
 	if err != nil {
-		return eval.Packet{}, nil, nil, err
+		return Microflow{}, err
 	}
 	t, ok := match.Term(inport)
 	if !ok {
-		return eval.Packet{}, nil, nil, malformed("names no inport")
+		return Microflow{}, malformed("names no inport")
 	}
-	port := n.SB.PortByName(names[t.Value.Lo])
-	if port == nil {
-		return eval.Packet{}, nil, nil, reason.Errorf(reason.LPortNotFound, "trace: no logical port %q", names[t.Value.Lo])
+	f := Microflow{Port: store.PortByName(names[t.Value.Lo])}
+	if f.Port == nil {
+		return Microflow{}, reason.Errorf(reason.LPortNotFound, "trace: no logical port %q", names[t.Value.Lo])
 	}
-	dp := n.SB.Datapaths[port.Datapath]
-	switch {
+	f.Datapath = store.Datapaths[f.Port.Datapath]
+	switch dp := f.Datapath; {
 	case dp == nil:
-		return eval.Packet{}, nil, nil, reason.Errorf(reason.DatapathNotFound, "trace: the datapath of port %s is not known here", port.Name)
+		return Microflow{}, reason.Errorf(reason.DatapathNotFound, "trace: the datapath of port %s is not known here", f.Port.Name)
 	case datapath != "" && datapath != dp.Name && datapath != dp.UUID.String():
-		return eval.Packet{}, nil, nil, reason.Errorf(reason.DatapathNotFound, "trace: port %s is in datapath %s, not %s", port.Name, dp.Name, datapath)
+		return Microflow{}, reason.Errorf(reason.DatapathNotFound, "trace: port %s is in datapath %s, not %s", f.Port.Name, dp.Name, datapath)
 	}
-	var pkt eval.Packet
 	for _, t := range match {
 		if t.Field == outport && t.Value.Lo != 0 {
-			return eval.Packet{}, nil, nil, malformed("an outport is found by the pipeline, not given")
+			return Microflow{}, malformed("an outport is found by the pipeline, not given")
 		}
 		if t.Field != inport {
-			pkt.Set(t.Field, t.Value)
+			f.Match = append(f.Match, t)
 		}
 	}
-	return pkt, dp, port, nil
+	return f, nil
 }
 
 // assignment parses text into the only values of fields that satisfy it. A port's value is its position in names, which
 // starts with the empty name.
-func (n Network) assignment(text, datapath string) (ir.Match, []string, error) {
-	expr, err := logical.ParseMatch(text, logical.Symbols(), sets{n.SB, datapath})
+func assignment(store *sb.Store, text, datapath string) (ir.Match, []string, error) {
+	expr, err := logical.ParseMatch(text, logical.Symbols(), sets{store, datapath})
 	if err != nil {
 		return nil, nil, malformed("%w", err)
 	}

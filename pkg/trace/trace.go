@@ -65,17 +65,18 @@ const (
 func Run(n Network, req Request, emit func(Step)) error {
 	states := make([]uint32, len(req.CT))
 	for i, text := range req.CT {
-		state, err := parseState(text)
+		state, err := ParseState(text)
 		if err != nil {
 			return err
 		}
 		states[i] = state
 	}
-	pkt, dp, port, err := n.microflow(req.Microflow, req.Datapath)
+	flow, err := ParseMicroflow(n.SB, req.Microflow, req.Datapath)
 	if err != nil {
 		return err
 	}
-	table, err := n.enter(&pkt, dp, port)
+	pkt := flow.Packet()
+	table, err := n.enter(&pkt, flow.Datapath, flow.Port)
 	if err != nil {
 		return err
 	}
@@ -89,8 +90,8 @@ func Run(n Network, req Request, emit func(Step)) error {
 // stateNames are the flags of ct_state, from the least significant bit.
 var stateNames = []string{"new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"}
 
-// parseState reads flags as ovn-trace(8) takes them with --ct.
-func parseState(text string) (uint32, error) {
+// ParseState reads flags of ct_state as ovn-trace(8) takes them with --ct.
+func ParseState(text string) (uint32, error) {
 	var state uint32
 	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '|' }) {
 		bit := -1
