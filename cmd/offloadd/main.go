@@ -151,7 +151,7 @@ func parse(args []string, stderr io.Writer) (config daemon.Config, version bool,
 	privateKey := fs.String("private-key", "", "`FILE` with the private key for ssl remotes of the Southbound")
 	certificate := fs.String("certificate", "", "`FILE` with its certificate")
 	caCert := fs.String("ca-cert", "", "`FILE` with the certificates of those who may sign the server's")
-	offload := fs.String("offload", "", "`direct or off`: put the pipeline into TC filters, on devices that can offload them (default "+config.Offload+")")
+	offload := fs.String("offload", "", "`direct, delegated or off`: put the pipeline into TC filters, on devices that can offload them, or leave that to Open vSwitch (default "+config.Offload+")")
 	tcSoftware := fs.Bool("tc-software", false, "put it on all devices, for tests: in software it is no gain")
 	fs.BoolVar(&version, "version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {

@@ -65,8 +65,9 @@ var (
 		offloadv1.ChainVerdict_CHAIN_VERDICT_PUNT:   ChainPunt,
 	}
 	offloadModes = map[offloadv1.OffloadMode]OffloadMode{
-		offloadv1.OffloadMode_OFFLOAD_MODE_OFF:    OffloadOff,
-		offloadv1.OffloadMode_OFFLOAD_MODE_DIRECT: OffloadDirect,
+		offloadv1.OffloadMode_OFFLOAD_MODE_OFF:       OffloadOff,
+		offloadv1.OffloadMode_OFFLOAD_MODE_DIRECT:    OffloadDirect,
+		offloadv1.OffloadMode_OFFLOAD_MODE_DELEGATED: OffloadDelegated,
 	}
 	layers = map[offloadv1.Layer]Layer{
 		offloadv1.Layer_LAYER_NIC: LayerNIC,

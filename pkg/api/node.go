@@ -69,8 +69,9 @@ type OffloadMode string
 
 // The modes.
 const (
-	OffloadOff    OffloadMode = "OFF"
-	OffloadDirect OffloadMode = "DIRECT"
+	OffloadOff       OffloadMode = "OFF"
+	OffloadDirect    OffloadMode = "DIRECT"
+	OffloadDelegated OffloadMode = "DELEGATED"
 )
 
 // An Offload is how far the TC filters are what they should be.
@@ -89,6 +90,33 @@ type Offload struct {
 	Error     string // of the last attempt to install them
 	Turn      uint64 // the last that had something for the filters
 	AckedTurn uint64
+	Delegated *Delegated // nil unless Mode is OffloadDelegated
+}
+
+// A StatusRequest says what to find out besides.
+type StatusRequest struct {
+	Megaflows bool // of ovs-vswitchd, if offload is delegated
+}
+
+// Delegated is how Open vSwitch offloads.
+type Delegated struct {
+	HWOffload bool
+	TCPolicy  string
+	Fix       string // what to do about Offload.Idle
+	Ports     []DelegatedPort
+	Error     string // why there are no Ports
+}
+
+// A DelegatedPort is the megaflows of the packets that come by a port.
+type DelegatedPort struct {
+	Port, Device         string
+	NIC, TC, Partly, OVS MegaflowSum
+}
+
+// A MegaflowSum is megaflows and what they have counted.
+type MegaflowSum struct {
+	Flows          int
+	Packets, Bytes uint64
 }
 
 // A RefusedFilter is a filter, or a device, that the kernel did not accept.

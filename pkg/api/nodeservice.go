@@ -20,8 +20,8 @@ func (s *nodeService) GetInfo(ctx context.Context, _ *offloadv1.GetInfoRequest) 
 	return infoMessage(id), nil
 }
 
-func (s *nodeService) GetStatus(ctx context.Context, _ *offloadv1.GetStatusRequest) (*offloadv1.GetStatusResponse, error) {
-	st, err := s.node.Status(ctx)
+func (s *nodeService) GetStatus(ctx context.Context, req *offloadv1.GetStatusRequest) (*offloadv1.GetStatusResponse, error) {
+	st, err := s.node.Status(ctx, StatusRequest{Megaflows: req.GetMegaflows()})
 	if err != nil {
 		return nil, err
 	}

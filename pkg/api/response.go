@@ -189,11 +189,27 @@ func offloadMessage(o Offload) *offloadv1.Offload {
 		Turn:        o.Turn,
 		AckedTurn:   o.AckedTurn,
 	}
+	if d := o.Delegated; d != nil {
+		m.Delegated = delegatedMessage(*d)
+	}
 	if !o.Computed.IsZero() {
 		m.Took = durationpb.New(o.Took)
 	}
 	for _, r := range o.Refused {
 		m.Refused = append(m.Refused, &offloadv1.RefusedFilter{What: r.What, Error: r.Error})
+	}
+	return m
+}
+
+func delegatedMessage(d Delegated) *offloadv1.Delegated {
+	m := &offloadv1.Delegated{HwOffload: d.HWOffload, TcPolicy: d.TCPolicy, Fix: d.Fix, Error: d.Error}
+	sum := func(s MegaflowSum) *offloadv1.MegaflowSum {
+		return &offloadv1.MegaflowSum{Flows: uint64(s.Flows), Packets: s.Packets, Bytes: s.Bytes}
+	}
+	for _, p := range d.Ports {
+		m.Ports = append(m.Ports, &offloadv1.DelegatedPort{
+			Port: p.Port, Device: p.Device, Nic: sum(p.NIC), Tc: sum(p.TC), Partly: sum(p.Partly), Ovs: sum(p.OVS),
+		})
 	}
 	return m
 }

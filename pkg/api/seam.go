@@ -30,7 +30,7 @@ type Ports interface {
 // Node tells of the chassis. Calls come from many goroutines.
 type Node interface {
 	Identity(ctx context.Context) (Identity, error)
-	Status(ctx context.Context) (Status, error)
+	Status(ctx context.Context, req StatusRequest) (Status, error)
 	// Chassis, Tunnels and Zones are in any order.
 	Chassis(ctx context.Context) ([]Chassis, error)
 	Tunnels(ctx context.Context) ([]Tunnel, error)

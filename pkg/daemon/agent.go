@@ -61,6 +61,9 @@ type Agent struct {
 
 	followers []*follower
 
+	// asking holds who asks ovs-vswitchd for its megaflows.
+	asking chan struct{}
+
 	commands chan command
 }
 
@@ -95,6 +98,7 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 		logged:   map[string]struct{}{},
 		ended:    make(chan struct{}),
 		commands: make(chan command),
+		asking:   make(chan struct{}, 1),
 
 		installed: make(chan struct{}),
 	}

@@ -33,7 +33,8 @@ type Config struct {
 	LogLevel  string `json:"log_level,omitempty"`
 	// ChassisName overrides external_ids:system-id.
 	ChassisName string `json:"chassis_name,omitempty"`
-	// Offload is direct or off: whether the pipeline is put into TC filters on devices that can offload them.
+	// Offload is direct, delegated or off: whether the pipeline is put into TC filters on devices that can offload them, and whether by us or
+	// by Open vSwitch.
 	Offload string `json:"offload,omitempty"`
 	// TCSoftware puts them on all devices, for tests: in software they are no gain.
 	TCSoftware bool `json:"tc_software,omitempty"`
@@ -125,12 +126,12 @@ func (c Config) Check() (Config, error) {
 		return c, fmt.Errorf("daemon config log_level %q: none of debug, info, warn, error", c.LogLevel)
 	}
 	switch c.Offload {
-	case offloadDirect, offloadOff:
+	case offloadDirect, offloadDelegated, offloadOff:
 	default:
-		return c, fmt.Errorf("daemon config offload %q: neither direct nor off", c.Offload)
+		return c, fmt.Errorf("daemon config offload %q: none of direct, delegated, off", c.Offload)
 	}
-	if c.TCSoftware && c.Offload == offloadOff {
-		return c, fmt.Errorf("daemon config tc_software: there are no filters with offload off")
+	if c.TCSoftware && c.Offload != offloadDirect {
+		return c, fmt.Errorf("daemon config tc_software: there are no filters of ours with offload %s", c.Offload)
 	}
 	set := 0
 	for _, f := range []string{c.TLS.PrivateKey, c.TLS.Certificate, c.TLS.CACertificate} {

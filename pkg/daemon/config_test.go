@@ -70,6 +70,9 @@ func TestBadConfig(t *testing.T) {
 		{"ovs_database: tcp:127.0.0.1:6640", "ovs_run_dir: needed, since ovs_database"},
 		{"ovs_database: nonsense", "ovs_database: "},
 		{"tls: {private_key: a}", "tls: private_key, certificate and ca_certificate go together"},
+		{"offload: hardware", `offload "hardware": none of direct, delegated, off`},
+		{"offload: off\ntc_software: true", "tc_software: there are no filters of ours with offload off"},
+		{"offload: delegated\ntc_software: true", "tc_software: there are no filters of ours with offload delegated"},
 		{"ovs_database: [1]", "cannot unmarshal"},
 		{strings.Repeat("#", maxConfig+1), "larger than"},
 	} {

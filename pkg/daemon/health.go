@@ -35,10 +35,13 @@ func (a *Agent) reportHealth() {
 	a.report(filterHealth(a.offloadState()))
 }
 
-// filterHealth says that filters do not work if some could not be installed. That there should be none is no fault.
+// filterHealth says that filters do not work if some could not be installed. That there should be none is no fault, but that
+// Open vSwitch should make them and does not is one.
 func filterHealth(o api.Offload) api.Health {
 	h := api.Health{Subsystem: api.SubsystemFilter}
 	switch {
+	case o.Delegated != nil && o.Delegated.Fix != "":
+		h.Reason, h.Message = reason.HWOffloadOff, o.Idle+"; "+o.Delegated.Fix
 	case o.Error != "":
 		h.Reason, h.Message = reason.KernelRefused, o.Error
 	case len(o.Refused) > 0:

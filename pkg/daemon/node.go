@@ -100,7 +100,7 @@ func (n *Node) Identity(ctx context.Context) (api.Identity, error) {
 }
 
 // Status returns how the chassis is doing, without the health of the subsystems: api.Server knows that.
-func (n *Node) Status(ctx context.Context) (api.Status, error) {
+func (n *Node) Status(ctx context.Context, req api.StatusRequest) (api.Status, error) {
 	var st api.Status
 	err := n.agent.query(ctx, func() {
 		a := n.agent
@@ -132,6 +132,9 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 			}
 		}
 	})
+	if d := st.Offload.Delegated; err == nil && d != nil && req.Megaflows {
+		err = n.sumMegaflows(ctx, d)
+	}
 	if err != nil {
 		return api.Status{}, err
 	}
@@ -140,7 +143,10 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 
 // offloadState is how far the filters are what they should be.
 func (a *Agent) offloadState() api.Offload {
-	if a.offload == nil {
+	switch {
+	case a.config.Offload == offloadDelegated:
+		return a.delegatedState()
+	case a.offload == nil:
 		return api.Offload{Mode: api.OffloadOff}
 	}
 	s, put := a.offload.Status()

@@ -24,8 +24,9 @@ import (
 
 // The values of Config.Offload.
 const (
-	offloadDirect = "direct" // filters of ours
-	offloadOff    = "off"
+	offloadDirect    = "direct"    // filters of ours
+	offloadDelegated = "delegated" // of Open vSwitch
+	offloadOff       = "off"
 )
 
 // tunnelDevice is the device that all Geneve tunnels of the kernel datapath share, for the port of IANA.
@@ -394,15 +395,15 @@ func isRepresentor(name string) bool {
 func (a *Agent) scenery(local *chassis.Local, geneve ir.Field) scenery {
 	s := scenery{geneve: geneve}
 	b := a.sw.Bridge(local.Bridge)
-	switch root := a.sw.Root(); {
+	switch {
 	case b == nil:
 		s.idle = "there is no integration bridge"
 		return s
 	case b.DatapathType == "netdev":
 		s.idle = "the integration bridge has the userspace datapath, which takes packets before TC does"
 		return s
-	case root != nil && root.OtherConfig["hw-offload"] == "true":
-		s.idle = "Open vSwitch offloads by itself: other_config:hw-offload is true"
+	case offloadsItself(a.sw.Root()):
+		s.idle = "Open vSwitch offloads by itself: other_config:hw-offload is true, which is for offload: delegated"
 		return s
 	}
 	for _, p := range local.Ports {

@@ -36,8 +36,12 @@ func (a *Agent) summary() Summary {
 		Refused:    a.store.Refused(),
 		Rows:       rowCounts(a.store),
 	}
-	s.Offload = []string{"offload: off"}
-	if a.offload != nil {
+	switch {
+	case a.config.Offload == offloadDelegated:
+		s.Offload = delegatedLines(a.delegatedState())
+	case a.offload == nil:
+		s.Offload = []string{"offload: off"}
+	default:
 		status, _ := a.offload.Status()
 		s.Offload = status.lines()
 	}

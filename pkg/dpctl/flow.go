@@ -41,6 +41,26 @@ type Flow struct {
 	Reason string
 }
 
+// A Sum is megaflows and what they have counted.
+type Sum struct {
+	Flows          int
+	Packets, Bytes uint64
+}
+
+// Sums returns by port, and layer, what megaflows of its packets have counted. A packet that is recirculated is counted by each that it
+// meets.
+func Sums(flows []Flow) map[string][NIC + 1]Sum {
+	all := map[string][NIC + 1]Sum{}
+	for i := range flows {
+		f := &flows[i]
+		sums := all[f.InPort]
+		s := &sums[f.Layer]
+		s.Flows, s.Packets, s.Bytes = s.Flows+1, s.Packets+f.Packets, s.Bytes+f.Bytes
+		all[f.InPort] = sums
+	}
+	return all
+}
+
 // An Attr is an attribute of a megaflow's key, such as ipv4(src=10.0.0.1), without its parentheses.
 type Attr struct{ Name, Text string }
 

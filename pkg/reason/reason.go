@@ -37,6 +37,7 @@ const (
 	RouteMissing          Reason = "ROUTE_MISSING"
 	PortUnplugged         Reason = "PORT_UNPLUGGED"
 	KernelRefused         Reason = "KERNEL_REFUSED"
+	HWOffloadOff          Reason = "HW_OFFLOAD_OFF"
 	JournalFailed         Reason = "JOURNAL_FAILED"
 	JournalCorrupt        Reason = "JOURNAL_CORRUPT"
 	TooManyPorts          Reason = "TOO_MANY_PORTS"
@@ -239,6 +240,11 @@ var Table = []Entry{
 		KernelRefused, CodeFailedPrecondition, CNIPrecondition, 0, false,
 		"The kernel refused a request.",
 		"The message has the request and the kernel's answer.",
+	},
+	{
+		HWOffloadOff, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"Offload is delegated to Open vSwitch, which does not offload.",
+		"ovs-vsctl set open . other_config:hw-offload=true, and restart ovs-vswitchd; or set offload: direct, or off, in the configuration.",
 	},
 
 	{

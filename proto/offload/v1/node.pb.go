@@ -33,19 +33,23 @@ const (
 	OffloadMode_OFFLOAD_MODE_OFF OffloadMode = 1
 	// The daemon.
 	OffloadMode_OFFLOAD_MODE_DIRECT OffloadMode = 2
+	// Open vSwitch, of its own megaflows.
+	OffloadMode_OFFLOAD_MODE_DELEGATED OffloadMode = 20
 )
 
 // Enum value maps for OffloadMode.
 var (
 	OffloadMode_name = map[int32]string{
-		0: "OFFLOAD_MODE_UNSPECIFIED",
-		1: "OFFLOAD_MODE_OFF",
-		2: "OFFLOAD_MODE_DIRECT",
+		0:  "OFFLOAD_MODE_UNSPECIFIED",
+		1:  "OFFLOAD_MODE_OFF",
+		2:  "OFFLOAD_MODE_DIRECT",
+		20: "OFFLOAD_MODE_DELEGATED",
 	}
 	OffloadMode_value = map[string]int32{
 		"OFFLOAD_MODE_UNSPECIFIED": 0,
 		"OFFLOAD_MODE_OFF":         1,
 		"OFFLOAD_MODE_DIRECT":      2,
+		"OFFLOAD_MODE_DELEGATED":   20,
 	}
 )
 
@@ -315,7 +319,10 @@ func (x *GetInfoResponse) GetNorthdVersion() string {
 
 // GetStatusRequest asks how the chassis is doing.
 type GetStatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// If offload is delegated to Open vSwitch, ask ovs-vswitchd for its megaflows. It takes no changes of flows while it answers: this is for
+	// people, not for what asks again and again.
+	Megaflows     bool `protobuf:"varint,20,opt,name=megaflows,proto3" json:"megaflows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -348,6 +355,13 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_offload_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetStatusRequest) GetMegaflows() bool {
+	if x != nil {
+		return x.Megaflows
+	}
+	return false
 }
 
 // Subsystem is a part of the daemon that may work while another does not. grpc.health.v1 serves them under
@@ -739,7 +753,7 @@ type Offload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Who makes them.
 	Mode OffloadMode `protobuf:"varint,1,opt,name=mode,proto3,enum=offload.v1.OffloadMode" json:"mode,omitempty"`
-	// Why there are none, with OFFLOAD_MODE_DIRECT. Empty: there are some.
+	// Why there are none, with OFFLOAD_MODE_DIRECT and _DELEGATED. Empty: there are some.
 	Idle string `protobuf:"bytes,2,opt,name=idle,proto3" json:"idle,omitempty"`
 	// How many filters of ours the kernel has.
 	Filters uint64 `protobuf:"varint,3,opt,name=filters,proto3" json:"filters,omitempty"`
@@ -764,7 +778,9 @@ type Offload struct {
 	// The last turn of the daemon's loop that had something for the filters.
 	Turn uint64 `protobuf:"varint,13,opt,name=turn,proto3" json:"turn,omitempty"`
 	// Up to which turn the filters are in force.
-	AckedTurn     uint64 `protobuf:"varint,14,opt,name=acked_turn,json=ackedTurn,proto3" json:"acked_turn,omitempty"`
+	AckedTurn uint64 `protobuf:"varint,14,opt,name=acked_turn,json=ackedTurn,proto3" json:"acked_turn,omitempty"`
+	// With OFFLOAD_MODE_DELEGATED, what Open vSwitch offloads.
+	Delegated     *Delegated `protobuf:"bytes,20,opt,name=delegated,proto3" json:"delegated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -897,6 +913,250 @@ func (x *Offload) GetAckedTurn() uint64 {
 	return 0
 }
 
+func (x *Offload) GetDelegated() *Delegated {
+	if x != nil {
+		return x.Delegated
+	}
+	return nil
+}
+
+// MegaflowSum is megaflows and what they have counted. A packet that is recirculated is counted by each megaflow that it meets.
+type MegaflowSum struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many.
+	Flows uint64 `protobuf:"varint,1,opt,name=flows,proto3" json:"flows,omitempty"`
+	// What they have counted.
+	Packets uint64 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
+	// The same in bytes.
+	Bytes         uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MegaflowSum) Reset() {
+	*x = MegaflowSum{}
+	mi := &file_offload_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MegaflowSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MegaflowSum) ProtoMessage() {}
+
+func (x *MegaflowSum) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MegaflowSum.ProtoReflect.Descriptor instead.
+func (*MegaflowSum) Descriptor() ([]byte, []int) {
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MegaflowSum) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *MegaflowSum) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *MegaflowSum) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// DelegatedPort is the megaflows of the packets that come by a port.
+type DelegatedPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The logical port. Empty: the device of the tunnels.
+	Port string `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	// The device.
+	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// Those that are in hardware.
+	Nic *MegaflowSum `protobuf:"bytes,3,opt,name=nic,proto3" json:"nic,omitempty"`
+	// Those that are in TC, in software.
+	Tc *MegaflowSum `protobuf:"bytes,4,opt,name=tc,proto3" json:"tc,omitempty"`
+	// Those that hardware recognises and Open vSwitch carries out.
+	Partly *MegaflowSum `protobuf:"bytes,5,opt,name=partly,proto3" json:"partly,omitempty"`
+	// Those that are not offloaded.
+	Ovs           *MegaflowSum `protobuf:"bytes,6,opt,name=ovs,proto3" json:"ovs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DelegatedPort) Reset() {
+	*x = DelegatedPort{}
+	mi := &file_offload_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DelegatedPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DelegatedPort) ProtoMessage() {}
+
+func (x *DelegatedPort) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DelegatedPort.ProtoReflect.Descriptor instead.
+func (*DelegatedPort) Descriptor() ([]byte, []int) {
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DelegatedPort) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+func (x *DelegatedPort) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *DelegatedPort) GetNic() *MegaflowSum {
+	if x != nil {
+		return x.Nic
+	}
+	return nil
+}
+
+func (x *DelegatedPort) GetTc() *MegaflowSum {
+	if x != nil {
+		return x.Tc
+	}
+	return nil
+}
+
+func (x *DelegatedPort) GetPartly() *MegaflowSum {
+	if x != nil {
+		return x.Partly
+	}
+	return nil
+}
+
+func (x *DelegatedPort) GetOvs() *MegaflowSum {
+	if x != nil {
+		return x.Ovs
+	}
+	return nil
+}
+
+// Delegated is how Open vSwitch offloads.
+type Delegated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// other_config:hw-offload of the table Open_vSwitch.
+	HwOffload bool `protobuf:"varint,1,opt,name=hw_offload,json=hwOffload,proto3" json:"hw_offload,omitempty"`
+	// other_config:tc-policy. Empty: none, both hardware and software have the filters.
+	TcPolicy string `protobuf:"bytes,2,opt,name=tc_policy,json=tcPolicy,proto3" json:"tc_policy,omitempty"`
+	// If idle is not empty, what to do.
+	Fix string `protobuf:"bytes,3,opt,name=fix,proto3" json:"fix,omitempty"`
+	// The local ports and the device of the tunnels, ordered by port. Only if the request asks for it.
+	Ports []*DelegatedPort `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Why ports could not be told. Empty: they are, or nobody has asked.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delegated) Reset() {
+	*x = Delegated{}
+	mi := &file_offload_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delegated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delegated) ProtoMessage() {}
+
+func (x *Delegated) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delegated.ProtoReflect.Descriptor instead.
+func (*Delegated) Descriptor() ([]byte, []int) {
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Delegated) GetHwOffload() bool {
+	if x != nil {
+		return x.HwOffload
+	}
+	return false
+}
+
+func (x *Delegated) GetTcPolicy() string {
+	if x != nil {
+		return x.TcPolicy
+	}
+	return ""
+}
+
+func (x *Delegated) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
+func (x *Delegated) GetPorts() []*DelegatedPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *Delegated) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // GetStatusResponse is how the chassis is doing.
 type GetStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -932,7 +1192,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[10]
+	mi := &file_offload_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1204,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[10]
+	mi := &file_offload_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1217,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetStatusResponse) GetChassis() string {
@@ -1064,7 +1324,7 @@ type Encap struct {
 
 func (x *Encap) Reset() {
 	*x = Encap{}
-	mi := &file_offload_v1_node_proto_msgTypes[11]
+	mi := &file_offload_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1336,7 @@ func (x *Encap) String() string {
 func (*Encap) ProtoMessage() {}
 
 func (x *Encap) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[11]
+	mi := &file_offload_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1349,7 @@ func (x *Encap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encap.ProtoReflect.Descriptor instead.
 func (*Encap) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Encap) GetType() string {
@@ -1127,7 +1387,7 @@ type Chassis struct {
 
 func (x *Chassis) Reset() {
 	*x = Chassis{}
-	mi := &file_offload_v1_node_proto_msgTypes[12]
+	mi := &file_offload_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1139,7 +1399,7 @@ func (x *Chassis) String() string {
 func (*Chassis) ProtoMessage() {}
 
 func (x *Chassis) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[12]
+	mi := &file_offload_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1152,7 +1412,7 @@ func (x *Chassis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chassis.ProtoReflect.Descriptor instead.
 func (*Chassis) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Chassis) GetName() string {
@@ -1210,7 +1470,7 @@ type ListChassisRequest struct {
 
 func (x *ListChassisRequest) Reset() {
 	*x = ListChassisRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[13]
+	mi := &file_offload_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1482,7 @@ func (x *ListChassisRequest) String() string {
 func (*ListChassisRequest) ProtoMessage() {}
 
 func (x *ListChassisRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[13]
+	mi := &file_offload_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1495,7 @@ func (x *ListChassisRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChassisRequest.ProtoReflect.Descriptor instead.
 func (*ListChassisRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListChassisRequest) GetPageSize() int32 {
@@ -1265,7 +1525,7 @@ type ListChassisResponse struct {
 
 func (x *ListChassisResponse) Reset() {
 	*x = ListChassisResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[14]
+	mi := &file_offload_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1537,7 @@ func (x *ListChassisResponse) String() string {
 func (*ListChassisResponse) ProtoMessage() {}
 
 func (x *ListChassisResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[14]
+	mi := &file_offload_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1550,7 @@ func (x *ListChassisResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChassisResponse.ProtoReflect.Descriptor instead.
 func (*ListChassisResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListChassisResponse) GetChassis() []*Chassis {
@@ -1328,7 +1588,7 @@ type Tunnel struct {
 
 func (x *Tunnel) Reset() {
 	*x = Tunnel{}
-	mi := &file_offload_v1_node_proto_msgTypes[15]
+	mi := &file_offload_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1600,7 @@ func (x *Tunnel) String() string {
 func (*Tunnel) ProtoMessage() {}
 
 func (x *Tunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[15]
+	mi := &file_offload_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1613,7 @@ func (x *Tunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tunnel.ProtoReflect.Descriptor instead.
 func (*Tunnel) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Tunnel) GetInterface() string {
@@ -1411,7 +1671,7 @@ type ListTunnelsRequest struct {
 
 func (x *ListTunnelsRequest) Reset() {
 	*x = ListTunnelsRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[16]
+	mi := &file_offload_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1683,7 @@ func (x *ListTunnelsRequest) String() string {
 func (*ListTunnelsRequest) ProtoMessage() {}
 
 func (x *ListTunnelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[16]
+	mi := &file_offload_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1696,7 @@ func (x *ListTunnelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTunnelsRequest.ProtoReflect.Descriptor instead.
 func (*ListTunnelsRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListTunnelsRequest) GetPageSize() int32 {
@@ -1466,7 +1726,7 @@ type ListTunnelsResponse struct {
 
 func (x *ListTunnelsResponse) Reset() {
 	*x = ListTunnelsResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[17]
+	mi := &file_offload_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1738,7 @@ func (x *ListTunnelsResponse) String() string {
 func (*ListTunnelsResponse) ProtoMessage() {}
 
 func (x *ListTunnelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[17]
+	mi := &file_offload_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1751,7 @@ func (x *ListTunnelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTunnelsResponse.ProtoReflect.Descriptor instead.
 func (*ListTunnelsResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListTunnelsResponse) GetTunnels() []*Tunnel {
@@ -1522,7 +1782,7 @@ type Zone struct {
 
 func (x *Zone) Reset() {
 	*x = Zone{}
-	mi := &file_offload_v1_node_proto_msgTypes[18]
+	mi := &file_offload_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1794,7 @@ func (x *Zone) String() string {
 func (*Zone) ProtoMessage() {}
 
 func (x *Zone) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[18]
+	mi := &file_offload_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1807,7 @@ func (x *Zone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Zone.ProtoReflect.Descriptor instead.
 func (*Zone) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Zone) GetOwner() string {
@@ -1577,7 +1837,7 @@ type ListZonesRequest struct {
 
 func (x *ListZonesRequest) Reset() {
 	*x = ListZonesRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[19]
+	mi := &file_offload_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1849,7 @@ func (x *ListZonesRequest) String() string {
 func (*ListZonesRequest) ProtoMessage() {}
 
 func (x *ListZonesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[19]
+	mi := &file_offload_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1862,7 @@ func (x *ListZonesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesRequest.ProtoReflect.Descriptor instead.
 func (*ListZonesRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListZonesRequest) GetPageSize() int32 {
@@ -1632,7 +1892,7 @@ type ListZonesResponse struct {
 
 func (x *ListZonesResponse) Reset() {
 	*x = ListZonesResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[20]
+	mi := &file_offload_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1904,7 @@ func (x *ListZonesResponse) String() string {
 func (*ListZonesResponse) ProtoMessage() {}
 
 func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[20]
+	mi := &file_offload_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1917,7 @@ func (x *ListZonesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListZonesResponse.ProtoReflect.Descriptor instead.
 func (*ListZonesResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListZonesResponse) GetZones() []*Zone {
@@ -1683,7 +1943,7 @@ type RecomputeRequest struct {
 
 func (x *RecomputeRequest) Reset() {
 	*x = RecomputeRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[21]
+	mi := &file_offload_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1955,7 @@ func (x *RecomputeRequest) String() string {
 func (*RecomputeRequest) ProtoMessage() {}
 
 func (x *RecomputeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[21]
+	mi := &file_offload_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1968,7 @@ func (x *RecomputeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecomputeRequest.ProtoReflect.Descriptor instead.
 func (*RecomputeRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 // RecomputeResponse says that it is done.
@@ -1720,7 +1980,7 @@ type RecomputeResponse struct {
 
 func (x *RecomputeResponse) Reset() {
 	*x = RecomputeResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[22]
+	mi := &file_offload_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1992,7 @@ func (x *RecomputeResponse) String() string {
 func (*RecomputeResponse) ProtoMessage() {}
 
 func (x *RecomputeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[22]
+	mi := &file_offload_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +2005,7 @@ func (x *RecomputeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecomputeResponse.ProtoReflect.Descriptor instead.
 func (*RecomputeResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 // LeaveRequest asks the chassis to leave.
@@ -1757,7 +2017,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_offload_v1_node_proto_msgTypes[23]
+	mi := &file_offload_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +2029,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[23]
+	mi := &file_offload_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +2042,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 // LeaveResponse says that it has.
@@ -1794,7 +2054,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_offload_v1_node_proto_msgTypes[24]
+	mi := &file_offload_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +2066,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_node_proto_msgTypes[24]
+	mi := &file_offload_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +2079,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_offload_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 var File_offload_v1_node_proto protoreflect.FileDescriptor
@@ -1849,8 +2109,9 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	"\x0enorthd_version\x18\v \x01(\tR\rnorthdVersion\x1aA\n" +
 	"\x13SchemaVersionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x12\n" +
-	"\x10GetStatusRequest\"\x9d\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"0\n" +
+	"\x10GetStatusRequest\x12\x1c\n" +
+	"\tmegaflows\x18\x14 \x01(\bR\tmegaflows\"\x9d\x01\n" +
 	"\tSubsystem\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aserving\x18\x02 \x01(\bR\aserving\x12\x16\n" +
@@ -1880,7 +2141,7 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\"9\n" +
 	"\rRefusedFilter\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x14\n" +
-	"\x05error\x18\x02 \x01(\tR\x05error\"\xd4\x03\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\"\x89\x04\n" +
 	"\aOffload\x12+\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x17.offload.v1.OffloadModeR\x04mode\x12\x12\n" +
 	"\x04idle\x18\x02 \x01(\tR\x04idle\x12\x18\n" +
@@ -1897,7 +2158,26 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	"\x05error\x18\f \x01(\tR\x05error\x12\x12\n" +
 	"\x04turn\x18\r \x01(\x04R\x04turn\x12\x1d\n" +
 	"\n" +
-	"acked_turn\x18\x0e \x01(\x04R\tackedTurn\"\xf7\x03\n" +
+	"acked_turn\x18\x0e \x01(\x04R\tackedTurn\x123\n" +
+	"\tdelegated\x18\x14 \x01(\v2\x15.offload.v1.DelegatedR\tdelegated\"S\n" +
+	"\vMegaflowSum\x12\x14\n" +
+	"\x05flows\x18\x01 \x01(\x04R\x05flows\x12\x18\n" +
+	"\apackets\x18\x02 \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"\xeb\x01\n" +
+	"\rDelegatedPort\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12)\n" +
+	"\x03nic\x18\x03 \x01(\v2\x17.offload.v1.MegaflowSumR\x03nic\x12'\n" +
+	"\x02tc\x18\x04 \x01(\v2\x17.offload.v1.MegaflowSumR\x02tc\x12/\n" +
+	"\x06partly\x18\x05 \x01(\v2\x17.offload.v1.MegaflowSumR\x06partly\x12)\n" +
+	"\x03ovs\x18\x06 \x01(\v2\x17.offload.v1.MegaflowSumR\x03ovs\"\xa0\x01\n" +
+	"\tDelegated\x12\x1d\n" +
+	"\n" +
+	"hw_offload\x18\x01 \x01(\bR\thwOffload\x12\x1b\n" +
+	"\ttc_policy\x18\x02 \x01(\tR\btcPolicy\x12\x10\n" +
+	"\x03fix\x18\x03 \x01(\tR\x03fix\x12/\n" +
+	"\x05ports\x18\x04 \x03(\v2\x19.offload.v1.DelegatedPortR\x05ports\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\xf7\x03\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\achassis\x18\x01 \x01(\tR\achassis\x125\n" +
 	"\n" +
@@ -1961,11 +2241,12 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	"\x10RecomputeRequest\"\x13\n" +
 	"\x11RecomputeResponse\"\x0e\n" +
 	"\fLeaveRequest\"\x0f\n" +
-	"\rLeaveResponse*Z\n" +
+	"\rLeaveResponse*v\n" +
 	"\vOffloadMode\x12\x1c\n" +
 	"\x18OFFLOAD_MODE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10OFFLOAD_MODE_OFF\x10\x01\x12\x17\n" +
-	"\x13OFFLOAD_MODE_DIRECT\x10\x022\x8d\x04\n" +
+	"\x13OFFLOAD_MODE_DIRECT\x10\x02\x12\x1a\n" +
+	"\x16OFFLOAD_MODE_DELEGATED\x10\x142\x8d\x04\n" +
 	"\vNodeService\x12B\n" +
 	"\aGetInfo\x12\x1a.offload.v1.GetInfoRequest\x1a\x1b.offload.v1.GetInfoResponse\x12H\n" +
 	"\tGetStatus\x12\x1c.offload.v1.GetStatusRequest\x1a\x1d.offload.v1.GetStatusResponse\x12N\n" +
@@ -1988,7 +2269,7 @@ func file_offload_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_offload_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_offload_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_offload_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_offload_v1_node_proto_goTypes = []any{
 	(OffloadMode)(0),              // 0: offload.v1.OffloadMode
 	(*GetInfoRequest)(nil),        // 1: offload.v1.GetInfoRequest
@@ -2001,64 +2282,73 @@ var file_offload_v1_node_proto_goTypes = []any{
 	(*SkippedRows)(nil),           // 8: offload.v1.SkippedRows
 	(*RefusedFilter)(nil),         // 9: offload.v1.RefusedFilter
 	(*Offload)(nil),               // 10: offload.v1.Offload
-	(*GetStatusResponse)(nil),     // 11: offload.v1.GetStatusResponse
-	(*Encap)(nil),                 // 12: offload.v1.Encap
-	(*Chassis)(nil),               // 13: offload.v1.Chassis
-	(*ListChassisRequest)(nil),    // 14: offload.v1.ListChassisRequest
-	(*ListChassisResponse)(nil),   // 15: offload.v1.ListChassisResponse
-	(*Tunnel)(nil),                // 16: offload.v1.Tunnel
-	(*ListTunnelsRequest)(nil),    // 17: offload.v1.ListTunnelsRequest
-	(*ListTunnelsResponse)(nil),   // 18: offload.v1.ListTunnelsResponse
-	(*Zone)(nil),                  // 19: offload.v1.Zone
-	(*ListZonesRequest)(nil),      // 20: offload.v1.ListZonesRequest
-	(*ListZonesResponse)(nil),     // 21: offload.v1.ListZonesResponse
-	(*RecomputeRequest)(nil),      // 22: offload.v1.RecomputeRequest
-	(*RecomputeResponse)(nil),     // 23: offload.v1.RecomputeResponse
-	(*LeaveRequest)(nil),          // 24: offload.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 25: offload.v1.LeaveResponse
-	nil,                           // 26: offload.v1.GetInfoResponse.SchemaVersionsEntry
-	nil,                           // 27: offload.v1.Database.RowsEntry
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*MegaflowSum)(nil),           // 11: offload.v1.MegaflowSum
+	(*DelegatedPort)(nil),         // 12: offload.v1.DelegatedPort
+	(*Delegated)(nil),             // 13: offload.v1.Delegated
+	(*GetStatusResponse)(nil),     // 14: offload.v1.GetStatusResponse
+	(*Encap)(nil),                 // 15: offload.v1.Encap
+	(*Chassis)(nil),               // 16: offload.v1.Chassis
+	(*ListChassisRequest)(nil),    // 17: offload.v1.ListChassisRequest
+	(*ListChassisResponse)(nil),   // 18: offload.v1.ListChassisResponse
+	(*Tunnel)(nil),                // 19: offload.v1.Tunnel
+	(*ListTunnelsRequest)(nil),    // 20: offload.v1.ListTunnelsRequest
+	(*ListTunnelsResponse)(nil),   // 21: offload.v1.ListTunnelsResponse
+	(*Zone)(nil),                  // 22: offload.v1.Zone
+	(*ListZonesRequest)(nil),      // 23: offload.v1.ListZonesRequest
+	(*ListZonesResponse)(nil),     // 24: offload.v1.ListZonesResponse
+	(*RecomputeRequest)(nil),      // 25: offload.v1.RecomputeRequest
+	(*RecomputeResponse)(nil),     // 26: offload.v1.RecomputeResponse
+	(*LeaveRequest)(nil),          // 27: offload.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 28: offload.v1.LeaveResponse
+	nil,                           // 29: offload.v1.GetInfoResponse.SchemaVersionsEntry
+	nil,                           // 30: offload.v1.Database.RowsEntry
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
 }
 var file_offload_v1_node_proto_depIdxs = []int32{
 	2,  // 0: offload.v1.GetInfoResponse.build:type_name -> offload.v1.Build
-	28, // 1: offload.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
-	26, // 2: offload.v1.GetInfoResponse.schema_versions:type_name -> offload.v1.GetInfoResponse.SchemaVersionsEntry
-	28, // 3: offload.v1.Subsystem.since:type_name -> google.protobuf.Timestamp
-	27, // 4: offload.v1.Database.rows:type_name -> offload.v1.Database.RowsEntry
+	31, // 1: offload.v1.GetInfoResponse.started:type_name -> google.protobuf.Timestamp
+	29, // 2: offload.v1.GetInfoResponse.schema_versions:type_name -> offload.v1.GetInfoResponse.SchemaVersionsEntry
+	31, // 3: offload.v1.Subsystem.since:type_name -> google.protobuf.Timestamp
+	30, // 4: offload.v1.Database.rows:type_name -> offload.v1.Database.RowsEntry
 	0,  // 5: offload.v1.Offload.mode:type_name -> offload.v1.OffloadMode
 	9,  // 6: offload.v1.Offload.refused:type_name -> offload.v1.RefusedFilter
-	28, // 7: offload.v1.Offload.computed:type_name -> google.protobuf.Timestamp
-	29, // 8: offload.v1.Offload.took:type_name -> google.protobuf.Duration
-	5,  // 9: offload.v1.GetStatusResponse.subsystems:type_name -> offload.v1.Subsystem
-	6,  // 10: offload.v1.GetStatusResponse.databases:type_name -> offload.v1.Database
-	7,  // 11: offload.v1.GetStatusResponse.bridge:type_name -> offload.v1.Bridge
-	8,  // 12: offload.v1.GetStatusResponse.skipped:type_name -> offload.v1.SkippedRows
-	10, // 13: offload.v1.GetStatusResponse.offload:type_name -> offload.v1.Offload
-	12, // 14: offload.v1.Chassis.encaps:type_name -> offload.v1.Encap
-	13, // 15: offload.v1.ListChassisResponse.chassis:type_name -> offload.v1.Chassis
-	16, // 16: offload.v1.ListTunnelsResponse.tunnels:type_name -> offload.v1.Tunnel
-	19, // 17: offload.v1.ListZonesResponse.zones:type_name -> offload.v1.Zone
-	1,  // 18: offload.v1.NodeService.GetInfo:input_type -> offload.v1.GetInfoRequest
-	4,  // 19: offload.v1.NodeService.GetStatus:input_type -> offload.v1.GetStatusRequest
-	14, // 20: offload.v1.NodeService.ListChassis:input_type -> offload.v1.ListChassisRequest
-	17, // 21: offload.v1.NodeService.ListTunnels:input_type -> offload.v1.ListTunnelsRequest
-	20, // 22: offload.v1.NodeService.ListZones:input_type -> offload.v1.ListZonesRequest
-	22, // 23: offload.v1.NodeService.Recompute:input_type -> offload.v1.RecomputeRequest
-	24, // 24: offload.v1.NodeService.Leave:input_type -> offload.v1.LeaveRequest
-	3,  // 25: offload.v1.NodeService.GetInfo:output_type -> offload.v1.GetInfoResponse
-	11, // 26: offload.v1.NodeService.GetStatus:output_type -> offload.v1.GetStatusResponse
-	15, // 27: offload.v1.NodeService.ListChassis:output_type -> offload.v1.ListChassisResponse
-	18, // 28: offload.v1.NodeService.ListTunnels:output_type -> offload.v1.ListTunnelsResponse
-	21, // 29: offload.v1.NodeService.ListZones:output_type -> offload.v1.ListZonesResponse
-	23, // 30: offload.v1.NodeService.Recompute:output_type -> offload.v1.RecomputeResponse
-	25, // 31: offload.v1.NodeService.Leave:output_type -> offload.v1.LeaveResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	31, // 7: offload.v1.Offload.computed:type_name -> google.protobuf.Timestamp
+	32, // 8: offload.v1.Offload.took:type_name -> google.protobuf.Duration
+	13, // 9: offload.v1.Offload.delegated:type_name -> offload.v1.Delegated
+	11, // 10: offload.v1.DelegatedPort.nic:type_name -> offload.v1.MegaflowSum
+	11, // 11: offload.v1.DelegatedPort.tc:type_name -> offload.v1.MegaflowSum
+	11, // 12: offload.v1.DelegatedPort.partly:type_name -> offload.v1.MegaflowSum
+	11, // 13: offload.v1.DelegatedPort.ovs:type_name -> offload.v1.MegaflowSum
+	12, // 14: offload.v1.Delegated.ports:type_name -> offload.v1.DelegatedPort
+	5,  // 15: offload.v1.GetStatusResponse.subsystems:type_name -> offload.v1.Subsystem
+	6,  // 16: offload.v1.GetStatusResponse.databases:type_name -> offload.v1.Database
+	7,  // 17: offload.v1.GetStatusResponse.bridge:type_name -> offload.v1.Bridge
+	8,  // 18: offload.v1.GetStatusResponse.skipped:type_name -> offload.v1.SkippedRows
+	10, // 19: offload.v1.GetStatusResponse.offload:type_name -> offload.v1.Offload
+	15, // 20: offload.v1.Chassis.encaps:type_name -> offload.v1.Encap
+	16, // 21: offload.v1.ListChassisResponse.chassis:type_name -> offload.v1.Chassis
+	19, // 22: offload.v1.ListTunnelsResponse.tunnels:type_name -> offload.v1.Tunnel
+	22, // 23: offload.v1.ListZonesResponse.zones:type_name -> offload.v1.Zone
+	1,  // 24: offload.v1.NodeService.GetInfo:input_type -> offload.v1.GetInfoRequest
+	4,  // 25: offload.v1.NodeService.GetStatus:input_type -> offload.v1.GetStatusRequest
+	17, // 26: offload.v1.NodeService.ListChassis:input_type -> offload.v1.ListChassisRequest
+	20, // 27: offload.v1.NodeService.ListTunnels:input_type -> offload.v1.ListTunnelsRequest
+	23, // 28: offload.v1.NodeService.ListZones:input_type -> offload.v1.ListZonesRequest
+	25, // 29: offload.v1.NodeService.Recompute:input_type -> offload.v1.RecomputeRequest
+	27, // 30: offload.v1.NodeService.Leave:input_type -> offload.v1.LeaveRequest
+	3,  // 31: offload.v1.NodeService.GetInfo:output_type -> offload.v1.GetInfoResponse
+	14, // 32: offload.v1.NodeService.GetStatus:output_type -> offload.v1.GetStatusResponse
+	18, // 33: offload.v1.NodeService.ListChassis:output_type -> offload.v1.ListChassisResponse
+	21, // 34: offload.v1.NodeService.ListTunnels:output_type -> offload.v1.ListTunnelsResponse
+	24, // 35: offload.v1.NodeService.ListZones:output_type -> offload.v1.ListZonesResponse
+	26, // 36: offload.v1.NodeService.Recompute:output_type -> offload.v1.RecomputeResponse
+	28, // 37: offload.v1.NodeService.Leave:output_type -> offload.v1.LeaveResponse
+	31, // [31:38] is the sub-list for method output_type
+	24, // [24:31] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_node_proto_init() }
@@ -2072,7 +2362,7 @@ func file_offload_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_node_proto_rawDesc), len(file_offload_v1_node_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
