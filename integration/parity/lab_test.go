@@ -154,6 +154,7 @@ func (b *bench) apply(c content.Content) {
 		--all destroy load_balancer
 		--all destroy dhcp_options
 		--all destroy dns
+		--all destroy meter
 		remove nb_global . options default_acl_drop
 	`)
 	b.northd()

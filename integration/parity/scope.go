@@ -42,7 +42,6 @@ func OutOfScope() []Verb {
 		{"handle_dhcpv6_reply", learn},
 		{"handle_bfd_msg", learn},
 		{"trigger_event", learn},
-		{"log", "needs the packet-in program that writes the ACL log"},
 	}
 }
 

@@ -323,7 +323,7 @@ func balancer(group uint32, buckets, n int) Replacement {
 	r := Replacement{Owner: owner(1), Groups: map[uint32]ir.SelectGroup{group: g}, Meters: map[uint32]ir.RateMeter{}}
 	for i := range n {
 		id := uint32(1 + i)
-		r.Meters[id] = ir.RateMeter{Rate: 1000, Burst: id - 1}
+		r.Meters[id] = ir.RateMeter{Packets: id > 2, Rate: 1000, Burst: (id - 1) % 3}
 		r.Rules = append(r.Rules, ir.Rule{
 			Table: 8, Priority: 20, Match: ir.Match{}.Eq(ir.Metadata, uint64(i+1)).Eq(ir.EthType, 0x800),
 			Actions: []ir.Action{ir.Meter{ID: id}, ir.Group{ID: group}},
@@ -453,6 +453,23 @@ func TestRefusedGroupOnSwitch(t *testing.T) {
 	b.Put(Batch{Turn: 2, Replacements: []Replacement{bad}})
 	if s := b.installed(2); s.Refused != 1 || len(b.groups()) != 2 {
 		t.Errorf("status %+v and groups %q, want 2 groups and 1 flow refused", s, b.groups())
+	}
+}
+
+// A packet that goes to the controller need not be limited: what is lost with a meter is the limit, not the flow.
+func TestRefusedControllerMeter(t *testing.T) {
+	b := newBench(t)
+	r := Replacement{
+		Owner: owner(1), Meters: map[uint32]ir.RateMeter{0xfffffff0: {Rate: 1}},
+		Rules: []ir.Rule{rule(1, 1, ir.Controller{MaxLen: 0xffff, UserData: []byte{0, 0, 0, 7}, MeterID: 0xfffffff0}, ir.Resubmit{Table: 9})},
+	}
+	b.Put(Batch{Turn: 1, Complete: true, Replacements: []Replacement{r}})
+	if s := b.installed(1); s.Refused != 0 {
+		t.Errorf("status %+v, want no flow refused", s)
+	}
+	b.wantFlows(ruleTexts(r.Rules))
+	if told := b.TakeRefused(); len(told) != 1 || !strings.HasPrefix(told[0].Flow, "meter=") {
+		t.Errorf("told of %+v, want the meter", told)
 	}
 }
 

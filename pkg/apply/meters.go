@@ -38,30 +38,35 @@ func (t *FlowTable) InstalledMeter(id uint32, m ir.RateMeter) { t.meters.has(id,
 // switchMeter returns m as the switch has it: with statistics, as those of ovn-controller.
 func switchMeter(m MeterMod) openflow.Meter {
 	return openflow.Meter{
-		ID:    m.ID,
-		Burst: m.Meter.Burst != 0,
-		Stats: true,
-		Bands: []openflow.Band{{Rate: m.Meter.Rate, Burst: m.Meter.Burst}},
+		ID:      m.ID,
+		Packets: m.Meter.Packets,
+		Burst:   m.Meter.Burst != 0,
+		Stats:   true,
+		Bands:   []openflow.Band{{Rate: m.Meter.Rate, Burst: m.Meter.Burst}},
 	}
 }
 
 // rateMeter is the inverse of switchMeter. It returns the zero RateMeter for a meter that switchMeter does not make.
 func rateMeter(m openflow.Meter) ir.RateMeter {
 	switch {
-	case m.Packets || !m.Stats || len(m.Bands) != 1:
+	case !m.Stats || len(m.Bands) != 1:
 		return ir.RateMeter{}
 	case !m.Burst:
-		return ir.RateMeter{Rate: m.Bands[0].Rate} // its burst is what the switch has chosen
+		return ir.RateMeter{Packets: m.Packets, Rate: m.Bands[0].Rate} // its burst is what the switch has chosen
 	case m.Bands[0].Burst == 0:
 		return ir.RateMeter{}
 	}
-	return ir.RateMeter(m.Bands[0])
+	return ir.RateMeter{Packets: m.Packets, Rate: m.Bands[0].Rate, Burst: m.Bands[0].Burst}
 }
 
 // formatMeter returns the meter as ovs-ofctl(8) takes it.
 func formatMeter(m MeterMod) string {
-	if m.Meter.Burst == 0 {
-		return fmt.Sprintf("meter=%d kbps stats bands=type=drop rate=%d", m.ID, m.Meter.Rate)
+	unit := "kbps"
+	if m.Meter.Packets {
+		unit = "pktps"
 	}
-	return fmt.Sprintf("meter=%d kbps burst stats bands=type=drop rate=%d burst_size=%d", m.ID, m.Meter.Rate, m.Meter.Burst)
+	if m.Meter.Burst == 0 {
+		return fmt.Sprintf("meter=%d %s stats bands=type=drop rate=%d", m.ID, unit, m.Meter.Rate)
+	}
+	return fmt.Sprintf("meter=%d %s burst stats bands=type=drop rate=%d burst_size=%d", m.ID, unit, m.Meter.Rate, m.Meter.Burst)
 }

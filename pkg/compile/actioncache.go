@@ -80,6 +80,8 @@ func (e *Engine) encode(s *sink, f *sb.LogicalFlow, p *parsedActions, dp *sb.Dat
 	if p.own {
 		ctx.Group = func(g ir.SelectGroup) uint32 { return e.group(s, g) }
 		ctx.RateMeter = func(rate, burst uint64) uint32 { return e.meter(s, f.UUID, rate, burst) }
+		ctx.ControllerMeter = f.ControllerMeter
+		ctx.NamedMeter = func(name string) uint32 { return e.namedMeter(s, name) }
 		ctx.TunnelTo = func(port string) (uint32, bool) { return v.tunnelToPort(dp, port) }
 		return encode(p.Actions, ctx)
 	}

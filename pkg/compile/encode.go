@@ -45,8 +45,10 @@ type encodeContext struct {
 	TunnelTo  func(port string) (ofport uint32, ok bool)
 	Collector func(set uint32) bool
 
-	// ControllerMeter is the identifier of the flow's controller_meter; 0: not limited.
-	ControllerMeter uint32
+	// ControllerMeter is the name of the meter that limits what the flow sends to the controller, "": none. NamedMeter
+	// returns the identifier of a row of table Meter, 0 if there is none; it may be nil if sharable.
+	ControllerMeter string
+	NamedMeter      func(name string) uint32
 }
 
 // encode translates actions to OpenFlow as ovn-controller(8) does. An error is an [*Unsupported].
@@ -73,7 +75,7 @@ func sharable(acts logical.Actions) bool {
 			}
 		case logical.Select, logical.FwdGroup, logical.SetMeter, logical.Sample:
 			return false
-		case logical.Reply, logical.Log, logical.BindVPort:
+		case logical.Reply, logical.Log, logical.LoadOVNField, logical.BindVPort:
 			return false
 		}
 	}

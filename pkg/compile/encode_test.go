@@ -37,7 +37,8 @@ var (
 )
 
 // parseInput splits an input such as "[rt egress 3; ip4] next;" of a golden file. What the brackets leave out, and the
-// brackets themselves, default to datapath sw, pipeline ingress, table 10 and the match "1".
+// brackets themselves, default to datapath sw, pipeline ingress, table 10 and the match "1". The word metered gives the
+// flow a controller_meter.
 func parseInput(t *testing.T, text string) oracleFlow {
 	t.Helper()
 	f := oracleFlow{dp: "sw", table: 10, match: "1", actions: text}
@@ -57,6 +58,8 @@ func parseInput(t *testing.T, text string) oracleFlow {
 			f.dp = word
 		case "ingress", "egress":
 			f.egress = word == "egress"
+		case "metered":
+			f.meter = oracleMeter
 		default:
 			if _, err := fmt.Sscan(word, &f.table); err != nil {
 				t.Fatalf("input %q: %v", text, err)
@@ -117,9 +120,11 @@ func encodeText(f oracleFlow) string {
 			groups = append(groups, g)
 			return uint32(len(groups))
 		},
-		RateMeter: func(uint64, uint64) uint32 { return 1 },
-		TunnelTo:  func(string) (uint32, bool) { return 0, false },
-		Collector: func(set uint32) bool { return set == 1 },
+		RateMeter:       func(uint64, uint64) uint32 { return 1 },
+		NamedMeter:      func(string) uint32 { return 1 },
+		ControllerMeter: f.meter,
+		TunnelTo:        func(string) (uint32, bool) { return 0, false },
+		Collector:       func(set uint32) bool { return set == 1 },
 	})
 	if _, ok := errors.AsType[*Unsupported](err); ok {
 		return "unsupported: " + err.Error()
@@ -165,7 +170,7 @@ func TestEncode(t *testing.T) {
 
 var (
 	groupID = regexp.MustCompile(`\bgroup:(\d+)`)
-	meterID = regexp.MustCompile(`\bmeter:\d+`)
+	meterID = regexp.MustCompile(`\b(meter:|meter_id=)\d+`)
 )
 
 // TestEncodeAsOVNController asks ovn-controller(8) for the expectations of TestEncode.
@@ -195,7 +200,7 @@ func TestEncodeAsOVNController(t *testing.T) {
 // text returns what encodeText returns for the logical flow. groups are the definitions of groups by identifier.
 func (r oracleRules) text(groups map[string]string) string {
 	out := strings.ReplaceAll(r.actions, fmt.Sprint("obs_point_id=", r.cookie), fmt.Sprint("obs_point_id=", testCookie))
-	out = meterID.ReplaceAllString(out, "meter:1")
+	out = meterID.ReplaceAllString(out, "${1}1")
 	var defs strings.Builder
 	n := 0
 	out = groupID.ReplaceAllStringFunc(out, func(s string) string {

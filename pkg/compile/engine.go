@@ -535,6 +535,14 @@ func (d *dirtying) row(c sb.Change) {
 			d.fact(fact{kind: factEncap, row: r.UUID})
 		case *sb.HAChassisGroup, *sb.HAChassis:
 			d.fact(fact{kind: factHA})
+		case *sb.Meter:
+			d.fact(fact{kind: factMeter, name: r.Name})
+		case *sb.MeterBand:
+			for _, m := range d.e.view.sb.Meters {
+				if slices.Contains(m.Bands, r.UUID) {
+					d.fact(fact{kind: factMeter, name: m.Name})
+				}
+			}
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/offloadd/offloadd/pkg/chassis"
@@ -79,7 +78,8 @@ var (
 	actionTexts = []string{
 		"next;", "drop;", "output;", `outport = "p1"; output;`, `outport = "_MC_flood"; output;`, "ct_next;",
 		"ct_commit { ct_mark.blocked = 0; }; next;", "eth.dst <-> eth.src; next;", "reg0 = 3; next;", "no_such_action;",
-		"log(name=\"x\"); next;", `outport = get_fdb(eth.dst); next;`, "ct_snat;",
+		"log(name=\"x\"); next;", `log(verdict=drop, meter="m0");`, `log(name="y", verdict=allow, meter="m1"); set_meter(100); next;`,
+		`icmp4 { output; };`, `nd_na { log(verdict=allow); output; };`, `outport = get_fdb(eth.dst); next;`, "ct_snat;",
 		"reg8[16..31] = select(1, 2=20);", "reg8[16..31] = select(1, 2=30);", "ct_lb(backends=10.0.0.1:80,10.0.0.2:80);",
 		`ct_lb_mark(backends=10.0.0.1,[fd00::1]:80; hash_fields="eth_src,ip_dst"; skip_snat);`, "set_meter(100); next;",
 		"set_meter(200, 10); set_meter(100); next;", `fwd_group(childports="p1", "p2");`,
@@ -128,7 +128,7 @@ func (w *world) mutate() []sb.Update {
 		return ""
 	}
 	for range 1 + w.rnd.IntN(4) {
-		switch w.rnd.IntN(12) {
+		switch w.rnd.IntN(13) {
 		case 0:
 			edit("Datapath_Binding", 4, func(id string) any {
 				kind := w.of("logical-switch", "logical-router")
@@ -176,6 +176,7 @@ func (w *world) mutate() []sb.Update {
 				} else {
 					f.LogicalDpGroup = optional(w.pick("Logical_DP_Group"))
 				}
+				f.ControllerMeter = optional(w.of("", "", "m0"))
 				if w.rnd.IntN(4) == 0 {
 					f.Tags = map[string]string{"in_out_port": w.of(lportNames...)}
 				}
@@ -234,6 +235,17 @@ func (w *world) mutate() []sb.Update {
 				return &sbdb.HAChassisGroup{UUID: id, Name: id, HaChassis: w.some("HA_Chassis", 3)}
 			})
 		case 11:
+			edit("Meter_Band", 3, func(id string) any {
+				return &sbdb.MeterBand{UUID: id, Action: "drop", Rate: ownRates + w.rnd.IntN(3), BurstSize: w.rnd.IntN(2)}
+			})
+			edit("Meter", 2, func(id string) any {
+				name := free("Meter", id, func(r any) string { return r.(*sbdb.Meter).Name }, []string{"m0", "m1"})
+				if name == "" {
+					return nil
+				}
+				return &sbdb.Meter{UUID: id, Name: name, Unit: map[string]string{"m0": "kbps", "m1": "pktps"}[name], Bands: w.some("Meter_Band", 2)}
+			})
+		case 12:
 			edit("MAC_Binding", 3, func(id string) any {
 				return &sbdb.MACBinding{
 					UUID: id, LogicalPort: w.of(lportNames...), IP: w.of("10.0.0.1", "fd00::1", "nonsense"),
@@ -285,7 +297,18 @@ func (w *world) local(s *sb.Store) *chassis.Local {
 	return l
 }
 
-var usedID = regexp.MustCompile(`\b(group|meter):(\d+)`)
+// ownRates is above the rates of the meters that one flow alone has. Those of other meters tell them apart, with their units.
+const ownRates = 1000
+
+var usedID = regexp.MustCompile(`\b(group|meter)(?::|_id=)(\d+)`)
+
+// meterText says what a meter of o is: its contents, and whose it is if it is one flow's alone.
+func meterText(o Owner, m ir.RateMeter) string {
+	if m.Rate < ownRates {
+		return fmt.Sprintf("%+v of %v", m, o.Row)
+	}
+	return fmt.Sprintf("%+v", m)
+}
 
 // flat is a program as sorted text: who wants which flow. In the place of the identifiers of groups and meters, which
 // depend on the history if hashes collide, is what they stand for.
@@ -294,13 +317,14 @@ func flat(owned map[Owner]Replacement) []string {
 	for o, r := range owned {
 		for i := range r.Rules {
 			flow := usedID.ReplaceAllStringFunc(openflow.FormatFlow(&r.Rules[i]), func(s string) string {
-				kind, digits, _ := strings.Cut(s, ":")
-				n, err := strconv.ParseUint(digits, 10, 32)
+				part := usedID.FindStringSubmatch(s)
+				kind := part[1]
+				n, err := strconv.ParseUint(part[2], 10, 32)
 				if g, ok := r.Groups[uint32(n)]; kind == "group" && ok && err == nil {
 					return openflow.FormatGroup(0, &g)
 				}
 				if m, ok := r.Meters[uint32(n)]; kind == "meter" && ok && err == nil {
-					return fmt.Sprintf("meter of %v: %v", o.Row, m)
+					return "meter " + meterText(o, m)
 				}
 				return "unknown " + s
 			})
@@ -319,8 +343,8 @@ func checkIdentifiers(e *Engine, owned map[Owner]Replacement) error {
 	for o, r := range owned {
 		used := map[string]bool{}
 		for i := range r.Rules {
-			for _, s := range usedID.FindAllString(openflow.FormatFlow(&r.Rules[i]), -1) {
-				used[s] = true
+			for _, s := range usedID.FindAllStringSubmatch(openflow.FormatFlow(&r.Rules[i]), -1) {
+				used[s[1]+":"+s[2]] = true
 			}
 		}
 		for id, g := range r.Groups {
@@ -331,7 +355,7 @@ func checkIdentifiers(e *Engine, owned map[Owner]Replacement) error {
 			groups[id] = what
 		}
 		for id, m := range r.Meters {
-			what := fmt.Sprint(o.Row, m)
+			what := meterText(o, m)
 			if old, ok := meters[id]; ok && old != what {
 				return fmt.Errorf("meter %d is %s and %s", id, old, what)
 			}

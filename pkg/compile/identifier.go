@@ -88,7 +88,22 @@ func (e *Engine) meter(s *sink, row sb.UUID, rate, burst uint64) uint32 {
 	m := ir.RateMeter{Rate: uint32(min(rate, 1<<32-1)), Burst: uint32(min(burst, 1<<32-1))}
 	key := binary.BigEndian.AppendUint32(row[:], m.Rate)
 	key = binary.BigEndian.AppendUint32(key, m.Burst)
-	id := e.meters.take(string(key))
+	return e.takeMeter(s, string(key), m)
+}
+
+// namedMeter returns the identifier of a row of Meter, which s uses from now on. It stays when the row's limits change. 0:
+// there is no such row, or no identifier is left.
+func (e *Engine) namedMeter(s *sink, name string) uint32 {
+	m, ok := e.view.meter(name)
+	if !ok {
+		return 0
+	}
+	return e.takeMeter(s, "meter "+name, m)
+}
+
+// takeMeter returns the identifier of m, which is what key stands for now.
+func (e *Engine) takeMeter(s *sink, key string, m ir.RateMeter) uint32 {
+	id := e.meters.take(key)
 	if _, again := s.meters[id]; again {
 		e.meters.release(id)
 	} else if id != 0 {

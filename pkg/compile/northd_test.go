@@ -258,11 +258,12 @@ func TestActionsOfNorthd(t *testing.T) {
 			verbs["drop"] = true
 		}
 		rules, err := encode(acts, encodeContext{
-			Port:      func(string) (uint32, bool) { return 1, true },
-			TunnelTo:  func(string) (uint32, bool) { return 1, true },
-			Group:     func(ir.SelectGroup) uint32 { return 1 },
-			RateMeter: func(uint64, uint64) uint32 { return 1 },
-			Collector: func(uint32) bool { return true },
+			Port:       func(string) (uint32, bool) { return 1, true },
+			TunnelTo:   func(string) (uint32, bool) { return 1, true },
+			Group:      func(ir.SelectGroup) uint32 { return 1 },
+			RateMeter:  func(uint64, uint64) uint32 { return 1 },
+			NamedMeter: func(string) uint32 { return 1 },
+			Collector:  func(uint32) bool { return true },
 		})
 		un, unsupported := errors.AsType[*Unsupported](err)
 		switch {

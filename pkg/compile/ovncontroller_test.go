@@ -38,7 +38,12 @@ var oracleRows = []map[string]any{
 	insertRow("Multicast_Group", "", map[string]any{
 		"datapath": named("sw"), "name": "_MC_flood", "tunnel_key": 32768, "ports": named("lp1"),
 	}),
+	insertRow("Meter_Band", "band", map[string]any{"action": "drop", "rate": 10, "burst_size": 5}),
+	insertRow("Meter", "", map[string]any{"name": oracleMeter, "unit": "pktps", "bands": named("band")}),
 }
+
+// oracleMeter is the name of the one Meter.
+const oracleMeter = "acl-meter"
 
 const oracleUUID = "11111111-1111-1111-1111-111111111111"
 
@@ -209,6 +214,7 @@ type oracleFlow struct {
 	egress         bool
 	table          uint8
 	match, actions string
+	meter          string // controller_meter; "": none
 }
 
 // add writes the logical flows, and everything to which they refer, flow i with priority first+i.
@@ -222,6 +228,9 @@ func (c *ovnController) add(first int, flows []oracleFlow) {
 		}
 		if f.egress {
 			row["pipeline"] = "egress"
+		}
+		if f.meter != "" {
+			row["controller_meter"] = f.meter
 		}
 		ops = append(ops, insertRow("Logical_Flow", "", row))
 	}

@@ -40,6 +40,7 @@ const (
 	factGeneve // index of the Geneve option
 	factRelated
 	factVTEPs // any VTEP port
+	factMeter // Meter by name, and its bands
 )
 
 // A view is what units see of the world. Everything they read through it is recorded in reads.
@@ -260,5 +261,29 @@ func (v *view) relevant(dp *sb.Datapath, key uint32) bool {
 	_, ok := v.related[[2]uint32{dp.Key, key}]
 	return ok
 }
+
+// meter returns the Meter of a name as a meter of the switch, if it is there. Of several bands, which northd never writes,
+// it is the one with the smallest rate: it drops most.
+func (v *view) meter(name string) (meter ir.RateMeter, ok bool) {
+	v.read(fact{kind: factMeter, name: name})
+	m := v.sb.MeterByName(name)
+	if m == nil {
+		return ir.RateMeter{}, false
+	}
+	for _, id := range m.Bands {
+		b := v.sb.MeterBands[id]
+		if b == nil {
+			continue
+		}
+		next := ir.RateMeter{Packets: m.Unit == sb.PacketsPerSecond, Rate: clamp32(b.Rate), Burst: clamp32(b.Burst)}
+		if !ok || cmp.Or(cmp.Compare(next.Rate, meter.Rate), cmp.Compare(next.Burst, meter.Burst)) < 0 {
+			meter, ok = next, true
+		}
+	}
+	return meter, ok
+}
+
+// clamp32 returns the number of 32 bits that is next to n.
+func clamp32(n int64) uint32 { return uint32(max(0, min(n, 1<<32-1))) }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -36,6 +36,8 @@ func southboundTables() []ovsdb.Table {
 		{Name: sbdb.FDBTable, Row: sbdb.FDB{}, Columns: []string{"mac", "dp_key", "port_key"}},
 		{Name: sbdb.HAChassisGroupTable, Row: sbdb.HAChassisGroup{}, Columns: []string{"name", "ha_chassis", "ref_chassis"}},
 		{Name: sbdb.HAChassisTable, Row: sbdb.HAChassis{}, Columns: []string{"chassis", "priority"}},
+		{Name: sbdb.MeterTable, Row: sbdb.Meter{}},
+		{Name: sbdb.MeterBandTable, Row: sbdb.MeterBand{}},
 	}
 }
 

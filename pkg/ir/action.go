@@ -192,5 +192,8 @@ type SelectGroup struct {
 }
 
 // RateMeter is an OpenFlow meter with one band: it drops the packets that exceed Rate, in kbit/s, by more than Burst,
-// in kbit. Burst 0 leaves the size of bursts to the switch.
-type RateMeter struct{ Rate, Burst uint32 }
+// in kbit; if Packets is true, in packets a second and packets. Burst 0 leaves the size of bursts to the switch.
+type RateMeter struct {
+	Packets     bool
+	Rate, Burst uint32
+}

@@ -1,7 +1,6 @@
 package pinctrl
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -21,7 +20,7 @@ func Answer(pin openflow.PacketIn) (PacketOut, error) {
 	if len(pin.UserData) < compile.OpcodeHeader {
 		return PacketOut{}, fmt.Errorf("pinctrl packet-in of table %d: user data of %d bytes", pin.Table, len(pin.UserData))
 	}
-	op := compile.Opcode(binary.BigEndian.Uint32(pin.UserData))
+	op := opcode(pin.UserData)
 	var packet []byte
 	var err error
 	switch op {
@@ -41,6 +40,8 @@ func Answer(pin openflow.PacketIn) (PacketOut, error) {
 	}
 	return PacketOut{append(restore(pin.Metadata), nested...), packet}, nil
 }
+
+func opcode(userData []byte) compile.Opcode { return compile.Opcode(be.Uint32(userData)) }
 
 // restore returns the actions that give a packet the registers and the metadata of another: all of its state in the
 // logical pipeline.
@@ -62,11 +63,8 @@ const (
 )
 
 const (
-	ethHeader  = 14
-	vlanHeader = 4
-	ip6Header  = 40
-	ndHeader   = 24 // ICMPv6 header, flags or reserved, target
-	llaOption  = 8  // option type, length, Ethernet address
+	ndHeader  = 24 // ICMPv6 header, flags or reserved, target
+	llaOption = 8  // option type, length, Ethernet address
 )
 
 // Who a Neighbor Advertisement is for if nobody in particular asked: all nodes, RFC 4291, section 2.7.1, and their
@@ -89,14 +87,14 @@ func advertise(packet []byte, flags uint32) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %d bytes", what, len(packet))
 	}
 	for range 2 {
-		if t := binary.BigEndian.Uint16(packet[l3-2:]); t != 0x8100 && t != 0x88a8 {
+		if t := be.Uint16(packet[l3-2:]); t != 0x8100 && t != 0x88a8 {
 			break
 		}
 		if l3 += vlanHeader; len(packet) < l3 {
 			return nil, fmt.Errorf("%s: %d bytes", what, len(packet))
 		}
 	}
-	if t := binary.BigEndian.Uint16(packet[l3-2:]); t != 0x86dd {
+	if t := be.Uint16(packet[l3-2:]); t != 0x86dd {
 		return nil, fmt.Errorf("%s: EtherType %#04x", what, t)
 	}
 	if len(packet) < l3+ip6Header+ndHeader {
@@ -125,11 +123,11 @@ func advertise(packet []byte, flags uint32) ([]byte, error) {
 	out = append(out, asker...)
 	icmp := len(out)
 	out = append(out, 136, 0, 0, 0)
-	out = binary.BigEndian.AppendUint32(out, flags)
+	out = be.AppendUint32(out, flags)
 	out = append(out, target...)
 	out = append(out, 2, 1) // target link-layer address, 8 bytes
 	out = append(out, packet[0:6]...)
-	binary.BigEndian.PutUint16(out[icmp+2:], checksum6(target, asker, 58, out[icmp:]))
+	be.PutUint16(out[icmp+2:], checksum6(target, asker, 58, out[icmp:]))
 	return out, nil
 }
 
@@ -140,7 +138,7 @@ func checksum6(src, dst []byte, next uint8, payload []byte) uint16 {
 	var sum uint32
 	add := func(b []byte) {
 		for i := 0; i+1 < len(b); i += 2 {
-			sum += uint32(binary.BigEndian.Uint16(b[i:]))
+			sum += uint32(be.Uint16(b[i:]))
 		}
 		if len(b)%2 != 0 {
 			sum += uint32(b[len(b)-1]) << 8

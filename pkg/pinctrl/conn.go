@@ -20,11 +20,22 @@ type Responder struct {
 	work chan struct{} // path has changed
 
 	answered, refused atomic.Uint64
+
+	// Of the loop in Run alone.
+	logged, complained limiter
 }
+
+// logsPerSecond is how many entries of ACLs are logged in a second. Who wants fewer gives the ACL a meter: then Open
+// vSwitch sends up no others.
+const logsPerSecond = 500
 
 // NewResponder returns a Responder without a bridge: SetPath gives it one.
 func NewResponder(log *slog.Logger) *Responder {
-	return &Responder{log: log, work: make(chan struct{}, 1)}
+	return &Responder{
+		log: log, work: make(chan struct{}, 1),
+		logged:     limiter{most: logsPerSecond, per: time.Second},
+		complained: limiter{most: 1, per: time.Minute},
+	}
 }
 
 // SetPath says where the bridge's management socket is. The empty path is no bridge.
@@ -92,9 +103,6 @@ func (r *Responder) Run(ctx context.Context) error {
 	return nil
 }
 
-// logEvery limits the lines about packets that cannot be answered: whoever sends them must not fill the log.
-const logEvery = time.Minute
-
 func (r *Responder) serve(ctx context.Context, path string) error {
 	conn, err := openflow.Dial(ctx, path)
 	if err != nil {
@@ -107,7 +115,6 @@ func (r *Responder) serve(ctx context.Context, path string) error {
 	if err := conn.SetMissSendLen(ctx, 0xffff); err != nil {
 		return err
 	}
-	var logged time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -119,21 +126,69 @@ func (r *Responder) serve(ctx context.Context, path string) error {
 				return nil // it has moved
 			}
 		case pin := <-conn.PacketIns():
-			out, err := Answer(pin)
-			if err == nil {
-				err = conn.PacketOut(ctx, portController, out.Actions, out.Packet)
-			}
-			if err == nil {
-				r.answered.Add(1)
+			if err := r.handle(ctx, conn, pin); err != nil {
+				r.refused.Add(1)
+				if r.complained.allow(time.Now()) {
+					r.log.Warn("packet-in not answered", "err", err, "refused", r.refused.Load())
+				}
 				continue
 			}
-			r.refused.Add(1)
-			if now := time.Now(); now.Sub(logged) >= logEvery {
-				logged = now
-				r.log.Warn("packet-in not answered", "err", err, "refused", r.refused.Load())
-			}
+			r.answered.Add(1)
 		}
 	}
+}
+
+// handle does what pin asks for.
+func (r *Responder) handle(ctx context.Context, conn *openflow.Conn, pin openflow.PacketIn) error {
+	if IsLog(pin) {
+		return r.write(pin)
+	}
+	out, err := Answer(pin)
+	if err != nil {
+		return err
+	}
+	return conn.PacketOut(ctx, portController, out.Actions, out.Packet)
+}
+
+// write writes the entry that pin asks for into the log.
+func (r *Responder) write(pin openflow.PacketIn) error {
+	left := r.logged.over
+	if !r.logged.allow(time.Now()) {
+		return nil
+	}
+	if left > 0 {
+		r.log.Warn("acl log incomplete", "left_out", left)
+	}
+	e, err := Log(pin)
+	if err != nil {
+		return err
+	}
+	r.log.Info("acl log", "name", e.Name, "verdict", e.Verdict, "severity", e.Severity, "direction", e.Direction, "flow", e.Flow)
+	return nil
+}
+
+// A limiter allows so many things in each period of time. over counts those that it has not allowed since it last allowed
+// one.
+type limiter struct {
+	most int
+	per  time.Duration
+
+	began time.Time
+	used  int
+	over  uint64
+}
+
+func (l *limiter) allow(now time.Time) bool {
+	if now.Sub(l.began) >= l.per {
+		l.began, l.used = now, 0
+	}
+	if l.used >= l.most {
+		l.over++
+		return false
+	}
+	l.used++
+	l.over = 0
+	return true
 }
 
 // portController is OFPP_CONTROLLER in 16 bits.

@@ -50,6 +50,8 @@ func (w *wire) program() {
 	w.OFctl(w.t, "add-flow", "br0", fmt.Sprintf("table=8,priority=2,icmp6,icmp_type=135,icmp_code=0,nw_ttl=255,nd_target=fd10::2,actions=controller(userdata=%s)",
 		dotted(userData(compile.OpNDNA, nested...))))
 	w.OFctl(w.t, "add-flow", "br0", fmt.Sprintf("table=8,priority=1,ip,actions=controller(userdata=%s)", dotted(userData(compile.OpNDNA, nested...))))
+	w.OFctl(w.t, "add-flow", "br0", fmt.Sprintf("table=8,priority=2,udp,actions=controller(userdata=%s)",
+		dotted(append(userData(compile.OpLog), "\x01\x04acl \"1\""...))))
 	w.OFctl(w.t, "add-flow", "br0", "table=37,reg15=3,metadata=7,actions=in_port,output:1")
 }
 
@@ -156,14 +158,21 @@ func TestResponder(t *testing.T) {
 	if all := w.received(before + 100); len(all) != before+100 {
 		t.Errorf("%d answers to 100 solicitations", len(all)-before)
 	}
+	w.send(ip4(t, "11", "0000", query), 1)
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		answered, refused := r.Counts()
-		if answered == uint64(before+100) && refused == 50 {
+		if answered == uint64(before+101) && refused == 50 {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatalf("Counts = %d, %d, want %d, 50", answered, refused, before+100)
+			t.Fatalf("Counts = %d, %d, want %d, 50", answered, refused, before+101)
 		}
+	}
+	const entry = `level=INFO msg="acl log" name="acl \"1\"" verdict=drop severity=warning direction=from-lport ` +
+		`flow="udp,vlan_tci=0x0000,dl_src=50:54:00:00:00:01,dl_dst=50:54:00:00:00:02,nw_src=10.0.0.1,nw_dst=10.0.0.2,` +
+		`nw_tos=184,nw_ecn=0,nw_ttl=64,nw_frag=no,tp_src=4360,tp_dst=53"`
+	if n := strings.Count(log.String(), entry); n != 1 {
+		t.Errorf("%d times in the log, want once: %s\n%s", n, entry, log.String())
 	}
 	if n := strings.Count(log.String(), "packet-in not answered"); n != 1 {
 		t.Errorf("%d lines about 50 packets that cannot be answered, want 1:\n%s", n, log.String())
@@ -175,4 +184,23 @@ func TestResponder(t *testing.T) {
 	}
 	w.program()
 	first(len(w.packets()))
+}
+
+// Whatever the packets do, so many are allowed in a period, and those that are not are counted until one is.
+func TestLimiter(t *testing.T) {
+	l := limiter{most: 3, per: time.Second}
+	now := time.Unix(1e9, 0)
+	for _, tt := range []struct {
+		after time.Duration // since the one before
+		want  bool
+		over  uint64
+	}{
+		{0, true, 0}, {0, true, 0}, {time.Second - 1, true, 0}, {0, false, 1}, {0, false, 2},
+		{1, true, 0}, {0, true, 0}, {0, true, 0}, {0, false, 1}, {time.Hour, true, 0},
+	} {
+		now = now.Add(tt.after)
+		if got := l.allow(now); got != tt.want || l.over != tt.over {
+			t.Errorf("%v: allow = %v, %d over, want %v, %d", now, got, l.over, tt.want, tt.over)
+		}
+	}
 }

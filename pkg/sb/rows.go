@@ -239,9 +239,12 @@ type HAChassis struct {
 type Meter struct {
 	UUID  UUID
 	Name  string
-	Unit  string // kbps or pktps
+	Unit  string // "kbps" or PacketsPerSecond
 	Bands []UUID
 }
+
+// PacketsPerSecond is the unit of a Meter that counts packets.
+const PacketsPerSecond = "pktps"
 
 // MeterBand is a Meter_Band of type drop.
 type MeterBand struct {

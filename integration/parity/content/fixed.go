@@ -375,6 +375,15 @@ func acls() []Content {
 			--log acl-add sw0 to-lport 1001 "ip4 && tcp.dst == 2" allow-related
 			acl-add sw0 to-lport 1000 "ip4 && tcp.dst == {3, 4} && ip4.src == {10.0.0.1, 10.0.0.2}" reject
 		`),
+		with("log-meters", "ACLs whose log a meter limits, one that ACLs share and one of each ACL, in both units", `
+			meter-add shared drop 10 kbps
+			--fair meter-add fair drop 100 pktps 7
+			--log --meter=shared --severity=alert --name=a acl-add sw0 to-lport 1006 "ip4 && tcp.dst == 1" drop
+			--log --meter=shared --severity=notice acl-add sw0 from-lport 1005 "ip6 && tcp.dst == {2, 3}" allow-related
+			--log --meter=fair --severity=debug --name=c acl-add sw0 to-lport 1004 "ip4.src == {10.0.0.1, 10.0.0.2} && udp.dst == {4, 5}" drop
+			--log --meter=fair --severity=warning --name=d acl-add sw0 from-lport 1003 "icmp" allow-stateless
+			--log --meter=shared --name="a name with, punctuation;" acl-add sw0 to-lport 1001 "ip4 && udp.dst == 7" reject
+		`),
 	}
 }
 
