@@ -232,7 +232,7 @@ func counters(packets, bytes uint64, d time.Duration) *offloadv1.Counters {
 var fakeFlows = []*offloadv1.Flow{
 	{
 		Table: 8, Priority: 100, Cookie: 0xabc, Match: "metadata=0x1,vlan_tci=0x1000/0x1000", Actions: "drop", Rows: []string{"00000abc-0000-0000-0000-000000000000"},
-		State: offloadv1.FlowState_FLOW_STATE_INSTALLED, Counters: counters(12, 1176, 90*time.Second),
+		State: offloadv1.FlowState_FLOW_STATE_INSTALLED, Counters: counters(12, 1176, 90*time.Second), Filtered: seen(100, 9800),
 	},
 	{Table: 8, Priority: 50, Cookie: 0xdef, Match: "metadata=0x1", Actions: "resubmit(,9)", State: offloadv1.FlowState_FLOW_STATE_PENDING},
 }

@@ -41,7 +41,7 @@ KEY is NETWORK/CONTAINER/IFNAME.`,
 				if c.structured() {
 					return c.print("Port", p)
 				}
-				c.printPort(p)
+				c.printPort(p, d.countersOf(p))
 				return nil
 			})
 		},
@@ -111,7 +111,18 @@ func parseKey(s string) (*offloadv1.PortKey, bool) {
 	return &offloadv1.PortKey{Network: parts[0], ContainerId: parts[1], Ifname: parts[2]}, true
 }
 
-func (c *cli) printPort(p *offloadv1.Port) {
+// countersOf returns what filters have counted of a port's packets; nil if there are no filters, or nothing is known of the port.
+func (d daemon) countersOf(p *offloadv1.Port) *offloadv1.PortCounters {
+	var found *offloadv1.PortCounters
+	_ = d.eachCounters(&offloadv1.ListPortCountersRequest{Port: p.GetStatus().GetHostInterface()}, func(n *offloadv1.PortCounters) error {
+		found = n
+		return nil
+	}) // the port is worth showing without it
+	return found
+}
+
+// printPort prints a port; n may be nil.
+func (c *cli) printPort(p *offloadv1.Port, n *offloadv1.PortCounters) {
 	spec, status := p.GetSpec(), p.GetStatus()
 	s := &sheet{c: c}
 	s.add("Port", spec.GetLogicalPort())
@@ -132,6 +143,10 @@ func (c *cli) printPort(p *offloadv1.Port) {
 	s.add("MTU", orDash(status.GetMtu()))
 	s.add("OpenFlow port", orDash(status.GetOfport()))
 	s.add("CT zone", orDash(status.GetZone()))
+	if n != nil {
+		s.add("Filters", fmt.Sprintf("%d packets (%d bytes) from it, %d packets (%d bytes) to it",
+			n.GetFrom().GetPackets(), n.GetFrom().GetBytes(), n.GetTo().GetPackets(), n.GetTo().GetBytes()))
+	}
 	for _, key := range sortedKeys(spec.GetLabels()) {
 		s.add("Label", key+"="+spec.GetLabels()[key])
 	}

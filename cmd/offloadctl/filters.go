@@ -110,6 +110,45 @@ func shortFilter(text string) string {
 	return filterKey.ReplaceAllString(filterNoise.ReplaceAllString(text, ""), "")
 }
 
+func (c *cli) getCountersCommand() *cobra.Command {
+	req := &offloadv1.ListPortCountersRequest{}
+	cmd := &cobra.Command{
+		Use: "counters", Short: "list what filters have forwarded from and to each port", Args: usage(cobra.NoArgs),
+		Long: `counters lists what TC filters have forwarded from and to each port, which Open vSwitch has not seen. FROM counts packets that the
+filters of chain 0 have not left to Open vSwitch; a later chain may have, as with the first packets of connections.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l := newList(c, "PortCountersList", portCountersColumns)
+			return c.call(cmd.Context(), func(d daemon) error {
+				if err := d.eachCounters(req, l.add); err != nil {
+					return err
+				}
+				l.end()
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&req.Port, "port", "", "only of the logical port or device with this `name`")
+	completeFlag(cmd, "port", c.completeLogicalPorts)
+	return cmd
+}
+
+var portCountersColumns = []column[*offloadv1.PortCounters]{
+	{name: "PORT", value: func(p *offloadv1.PortCounters) string { return cmp.Or(p.GetLogicalPort(), "-") }},
+	{name: "DEVICE", value: (*offloadv1.PortCounters).GetDevice},
+	{name: "FROM-PACKETS", value: func(p *offloadv1.PortCounters) string { return packetsText(p.GetFrom()) }},
+	{name: "FROM-BYTES", value: func(p *offloadv1.PortCounters) string { return bytesText(p.GetFrom()) }},
+	{name: "TO-PACKETS", value: func(p *offloadv1.PortCounters) string { return packetsText(p.GetTo()) }},
+	{name: "TO-BYTES", value: func(p *offloadv1.PortCounters) string { return bytesText(p.GetTo()) }},
+}
+
+func (d daemon) eachCounters(req *offloadv1.ListPortCountersRequest, f func(*offloadv1.PortCounters) error) error {
+	stream, err := d.flows.ListPortCounters(d.ctx, req)
+	if err != nil {
+		return client.Error(err)
+	}
+	return received(stream.Recv, func(r *offloadv1.ListPortCountersResponse) error { return f(r.GetPort()) })
+}
+
 func packetsText(n *offloadv1.Counters) string {
 	return choose(n == nil, "-", fmt.Sprint(n.GetPackets()))
 }

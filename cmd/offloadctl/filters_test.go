@@ -80,6 +80,25 @@ func (f *fake) ListFilters(req *offloadv1.ListFiltersRequest, s offloadv1.FlowSe
 	return nil
 }
 
+// ListPortCounters knows of web1 and of the tunnels.
+func (f *fake) ListPortCounters(req *offloadv1.ListPortCountersRequest, s offloadv1.FlowService_ListPortCountersServer) error {
+	if req.GetPort() == "vethc2" {
+		return refusal(codes.Unimplemented, reason.FeatureUnsupported, "daemon filters: the daemon runs with offload=off", nil)
+	}
+	for _, p := range []*offloadv1.PortCounters{
+		{Device: "genev_sys_6081", From: seen(5, 500), To: seen(6, 600)},
+		{LogicalPort: "web1", Device: "vethc1", From: seen(12, 1176), To: seen(0, 0)},
+	} {
+		if req.GetPort() != "" && req.GetPort() != p.GetLogicalPort() && req.GetPort() != p.GetDevice() {
+			continue
+		}
+		if err := s.Send(&offloadv1.ListPortCountersResponse{Port: p}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (f *fake) DiffFilters(_ *offloadv1.DiffFiltersRequest, s offloadv1.FlowService_DiffFiltersServer) error {
 	if !f.differs {
 		return nil

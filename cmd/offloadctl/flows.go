@@ -57,7 +57,7 @@ func (c *cli) getFlowsCommand() *cobra.Command {
 	flags.StringVar(&cookie, "cookie", "", "only with this `cookie`, as in 0x1b2c3d4e")
 	flags.StringVar(&row, "row", "", "only made from the Southbound row with this `UUID`, or this beginning of one")
 	flags.StringSliceVar(&states, "state", nil, "only in one of these `states`: installed, pending, refused")
-	flags.BoolVar(&counters, "counters", true, "read the counters from the bridge")
+	flags.BoolVar(&counters, "counters", true, "read the counters from the bridge, and those of filters")
 	mustComplete(cmd, "state", "installed", "pending", "refused")
 	return cmd
 }
@@ -76,6 +76,8 @@ var flowColumns = []column[*offloadv1.Flow]{
 	{name: "BYTES", value: func(f *offloadv1.Flow) string {
 		return choose(f.GetCounters() == nil, "-", fmt.Sprint(f.GetCounters().GetBytes()))
 	}},
+	{name: "TC-PACKETS", value: func(f *offloadv1.Flow) string { return packetsText(f.GetFiltered()) }},
+	{name: "TC-BYTES", value: func(f *offloadv1.Flow) string { return bytesText(f.GetFiltered()) }},
 	{name: "AGE", value: func(f *offloadv1.Flow) string {
 		return choose(f.GetCounters() == nil, "-", age(f.GetCounters().GetDuration().AsDuration()))
 	}},
@@ -158,7 +160,7 @@ hardware, and what it has counted; --port, --chain and --state select.`,
 	flags.StringVar(&pipeline, "pipeline", "", "only of this `pipeline`, ingress or egress")
 	flags.StringVar(&req.LogicalPort, "port", "", "only those that mention this logical port `name`; with --tc those that its packets can meet")
 	flags.StringVar(&req.Uuid, "uuid", "", "only the row with this `UUID`, this beginning of one, or this cookie, as in 0x1b2c3d4e")
-	flags.BoolVar(&counters, "counters", true, "read the counters from the bridge")
+	flags.BoolVar(&counters, "counters", true, "read the counters from the bridge, and those of filters")
 	flags.BoolVar(&tc, "tc", false, "show the TC filters")
 	flags.IntVar(&filters.chain, "chain", 0, "with --tc, only those of this chain")
 	flags.StringSliceVar(&filters.states, "state", nil, "with --tc, only in one of these `states`: "+strings.Join(filterStates, ", "))

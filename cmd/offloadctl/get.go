@@ -11,8 +11,8 @@ import (
 )
 
 func (c *cli) getCommand() *cobra.Command {
-	get := group("get", "list ports, flows, chassis, tunnels or zones")
-	get.AddCommand(c.getPortsCommand(), c.getFlowsCommand(),
+	get := group("get", "list ports, flows, counters, chassis, tunnels or zones")
+	get.AddCommand(c.getPortsCommand(), c.getFlowsCommand(), c.getCountersCommand(),
 		&cobra.Command{
 			Use: "chassis", Short: "list the chassis of the deployment that this one sees", Args: usage(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {

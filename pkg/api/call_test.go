@@ -109,6 +109,9 @@ var calls = map[string]func(context.Context, grpc.ClientConnInterface) error{
 	offloadv1.FlowService_DiffFilters_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
 		return drain(offloadv1.NewFlowServiceClient(c).DiffFilters(ctx, &offloadv1.DiffFiltersRequest{}))
 	},
+	offloadv1.FlowService_ListPortCounters_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		return drain(offloadv1.NewFlowServiceClient(c).ListPortCounters(ctx, &offloadv1.ListPortCountersRequest{}))
+	},
 }
 
 func drain[T any](stream grpc.ServerStreamingClient[T], err error) error {

@@ -157,3 +157,11 @@ type FilterDifference struct {
 	Filter *Filter // nil: it is about Device
 	Device string  // that should have the block
 }
+
+// PortCounters is what filters have counted of a port's packets, without Duration.
+type PortCounters struct {
+	LogicalPort string // "": the device has none
+	Device      string
+	From        Counters // not left to Open vSwitch in chain 0
+	To          Counters
+}

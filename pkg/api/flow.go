@@ -70,6 +70,8 @@ type Flow struct {
 	State    FlowState
 	Counters *Counters // nil: not asked for, or not installed
 	Error    string    // why the bridge refused it
+	// Filtered is what filters have counted of packets for which they did what the flow says; see LogicalFlow.Filtered.
+	Filtered *Counters
 }
 
 // Counters are what a flow has seen since it was installed.

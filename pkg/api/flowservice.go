@@ -71,6 +71,19 @@ func (s *flowService) Explain(ctx context.Context, req *offloadv1.ExplainRequest
 	return explanationMessage(e), nil
 }
 
+func (s *flowService) ListPortCounters(req *offloadv1.ListPortCountersRequest, stream offloadv1.FlowService_ListPortCountersServer) error {
+	var p parser
+	port := p.bound("port", req.GetPort(), maxNameBytes)
+	if err := p.err(); err != nil {
+		return err
+	}
+	return s.flows.PortCounters(stream.Context(), port, func(c PortCounters) error {
+		return stream.Send(&offloadv1.ListPortCountersResponse{Port: &offloadv1.PortCounters{
+			LogicalPort: c.LogicalPort, Device: c.Device, From: filterCounters(&c.From), To: filterCounters(&c.To),
+		}})
+	})
+}
+
 func (s *flowService) DiffFilters(_ *offloadv1.DiffFiltersRequest, stream offloadv1.FlowService_DiffFiltersServer) error {
 	return s.flows.FilterDiff(stream.Context(), func(d FilterDifference) error {
 		m := &offloadv1.DiffFiltersResponse{Device: d.Device}

@@ -73,6 +73,7 @@ func TestGRPCurl(t *testing.T) {
 		"offload.v1.FlowService/ListChains":                             {`{"port":"p1"}`, `"CHAIN_VERDICT_PUNT"`},
 		"offload.v1.FlowService/Explain":                                {`{"port":"p1","microflow":"ip4"}`, `"LAYER_ANSWER_PASSES"`},
 		"offload.v1.FlowService/DiffFilters":                            {`{}`, `"FILTER_STATE_FOREIGN"`},
+		"offload.v1.FlowService/ListPortCounters":                       {`{"port":"p1"}`, `"packets": "9"`},
 		"grpc.health.v1.Health/Check":                                   {`{"service":"offload.sb"}`, `"NOT_SERVING"`},
 		"grpc.health.v1.Health/List":                                    {`{}`, `"offload.sb"`},
 		"grpc.health.v1.Health/Watch":                                   {`{"service":"offload.sb"}`, `"NOT_SERVING"`},

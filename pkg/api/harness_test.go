@@ -148,6 +148,13 @@ func (b *behind) Explain(ctx context.Context, r ExplainRequest) (Explanation, er
 	}, b.do(ctx, "Explain", r)
 }
 
+func (b *behind) PortCounters(ctx context.Context, port string, yield func(PortCounters) error) error {
+	if err := b.do(ctx, "PortCounters", port); err != nil {
+		return err
+	}
+	return yield(PortCounters{LogicalPort: "p1", Device: "v1", From: Counters{Packets: 8, Bytes: 800}, To: Counters{Packets: 9, Bytes: 900}})
+}
+
 func (b *behind) FilterDiff(ctx context.Context, yield func(FilterDifference) error) error {
 	if err := b.do(ctx, "FilterDiff", nil); err != nil {
 		return err

@@ -40,6 +40,7 @@ var methods = map[string]access{
 	offloadv1.FlowService_ListChains_FullMethodName:       reads,
 	offloadv1.FlowService_Explain_FullMethodName:          reads,
 	offloadv1.FlowService_DiffFilters_FullMethodName:      reads,
+	offloadv1.FlowService_ListPortCounters_FullMethodName: reads,
 
 	healthv1.Health_Check_FullMethodName: reads,
 	healthv1.Health_List_FullMethodName:  reads,

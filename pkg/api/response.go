@@ -248,6 +248,7 @@ func flowMessage(f Flow) *offloadv1.Flow {
 		Rows:     f.Rows,
 		State:    number(flowStates, f.State),
 		Error:    f.Error,
+		Filtered: filterCounters(f.Filtered),
 	}
 	if c := f.Counters; c != nil {
 		m.Counters = &offloadv1.Counters{Packets: c.Packets, Bytes: c.Bytes, Duration: durationpb.New(c.Duration)}

@@ -53,4 +53,6 @@ type Flows interface {
 	Chains(ctx context.Context, port string, yield func(ChainItem) error) error
 	Explain(ctx context.Context, req ExplainRequest) (Explanation, error)
 	FilterDiff(ctx context.Context, yield func(FilterDifference) error) error
+	// PortCounters yields what filters have counted of the packets of a port, of all with "".
+	PortCounters(ctx context.Context, port string, yield func(PortCounters) error) error
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/apply"
+	"github.com/offloadd/offloadd/pkg/openflow"
 	"github.com/offloadd/offloadd/pkg/reason"
 	"github.com/offloadd/offloadd/pkg/sb"
 	"github.com/offloadd/offloadd/pkg/specialize"
@@ -261,22 +262,143 @@ func (v *filterView) counts() map[*specialize.Leaf]*viewedFilter {
 	return all
 }
 
-// owned sums by owner what filters have counted. Each packet that a filter counts has met all rules of its path.
-func (v *filterView) owned() map[specialize.Owner]api.Counters {
-	all := map[specialize.Owner]api.Counters{}
+// met sums by a key of rules what filters have counted. Each packet that a filter counts has met all rules of its path.
+func met[K comparable](v *filterView, key func(*specialize.Rule) K) map[K]api.Counters {
+	all := map[K]api.Counters{}
 	for leaf, f := range v.counts() {
 		n := f.counters()
 		if n == nil {
 			continue
 		}
-		met := map[specialize.Owner]struct{}{}
+		keys := map[K]struct{}{}
 		for _, r := range leaf.Path {
-			met[r.Owner] = struct{}{}
+			keys[key(r)] = struct{}{}
 		}
-		for o := range met {
-			sum := all[o]
-			sum.Packets, sum.Bytes = sum.Packets+n.Packets, sum.Bytes+n.Bytes
-			all[o] = sum
+		for k := range keys {
+			sum := all[k]
+			add(&sum, n)
+			all[k] = sum
+		}
+	}
+	return all
+}
+
+// filtered is what filters have counted, by the row and by the flow of rules.
+type filtered struct {
+	owned map[specialize.Owner]api.Counters
+	flows map[apply.Key]api.Counters
+}
+
+func (v *filterView) filtered() *filtered {
+	keys := map[*specialize.Rule]apply.Key{} // to encode a match takes a while, and paths share rules
+	return &filtered{
+		owned: met(v, func(r *specialize.Rule) specialize.Owner { return r.Owner }),
+		flows: met(v, func(r *specialize.Rule) apply.Key {
+			k, known := keys[r]
+			if !known {
+				k = apply.Key{Table: r.Table, Priority: r.Priority, Match: string(openflow.AppendMatch(nil, r.Match))}
+				keys[r] = k
+			}
+			return k
+		}),
+	}
+}
+
+// filtered reads what filters have counted; nil if there are none.
+func (f *Flows) filtered(ctx context.Context) (*filtered, error) {
+	if f.agent.offload == nil {
+		return nil, nil
+	}
+	v, err := f.agent.offload.view(ctx)
+	switch {
+	case err == nil:
+		return v.filtered(), nil
+	case reason.Of(err) == reason.NotReady:
+		return nil, nil
+	default:
+		return nil, err
+	}
+}
+
+// flow returns what was counted for a flow, nil if there are no filters.
+func (f *filtered) flow(k apply.Key) *api.Counters {
+	if f == nil {
+		return nil
+	}
+	n := f.flows[k]
+	return &n
+}
+
+// row returns what was counted for a row on a datapath, nil if there are no filters.
+func (f *filtered) row(o specialize.Owner) *api.Counters {
+	if f == nil {
+		return nil
+	}
+	n := f.owned[o]
+	return &n
+}
+
+// PortCounters yields what filters have counted of the packets of a port, of all with "".
+func (f *Flows) PortCounters(ctx context.Context, port string, yield func(api.PortCounters) error) error {
+	only := ""
+	if port != "" {
+		place, err := f.findPort(ctx, port)
+		if err != nil {
+			return err
+		}
+		only = place.device
+	}
+	names := map[string]string{} // of logical ports, by device
+	if err := f.agent.query(ctx, func() {
+		if local := f.agent.plan.Local; local != nil {
+			for name, p := range local.Ports {
+				names[p.Iface] = name
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	v, err := f.filterView(ctx)
+	if err != nil {
+		return err
+	}
+	all := v.ports()
+	for _, device := range sortedKeys(all) {
+		if only != "" && device != only {
+			continue
+		}
+		c := *all[device]
+		c.LogicalPort = names[device]
+		if err := yield(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ports sums by device what filters have counted of packets from and to it. Chains are shared, so which of them leaves a
+// device's packet to Open vSwitch after chain 0 is not known.
+func (v *filterView) ports() map[string]*api.PortCounters {
+	all := map[string]*api.PortCounters{}
+	of := func(device string) *api.PortCounters {
+		if all[device] == nil {
+			all[device] = &api.PortCounters{Device: device}
+		}
+		return all[device]
+	}
+	for _, e := range v.program.Entries {
+		of(e.Device)
+	}
+	for leaf, f := range v.counts() {
+		n := f.counters()
+		if n == nil {
+			n = &api.Counters{}
+		}
+		if out, ok := leaf.Verdict.(*specialize.Output); ok {
+			add(&of(out.Device).To, n)
+		}
+		if _, punts := leaf.Verdict.(specialize.Punt); !punts && f.wanted.Kind == specialize.KindEntry {
+			add(&of(f.wanted.Indev).From, n)
 		}
 	}
 	return all

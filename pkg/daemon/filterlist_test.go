@@ -18,6 +18,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/chassis"
 	"github.com/offloadd/offloadd/pkg/eval"
 	"github.com/offloadd/offloadd/pkg/ir"
+	"github.com/offloadd/offloadd/pkg/openflow"
 	"github.com/offloadd/offloadd/pkg/reason"
 	"github.com/offloadd/offloadd/pkg/sb"
 	"github.com/offloadd/offloadd/pkg/specialize"
@@ -254,15 +255,58 @@ func counted(p *specialize.Program) *filterView {
 
 // Each rule of a path has what the filter at its end has counted.
 func TestOwnedCounters(t *testing.T) {
-	owned := counted(smallProgram(t)).owned()
+	sums := counted(smallProgram(t)).filtered()
 	for n, want := range map[int]uint64{1: 100, 2: 100, 3: 1000, 4: 0} {
 		row, err := sb.ParseUUID(rowUUID(n))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := owned[specialize.Owner{Row: row, Part: 0xa0}].Packets; got != want {
+		if got := sums.row(specialize.Owner{Row: row, Part: 0xa0}).Packets; got != want {
 			t.Errorf("row %d: %d packets, want %d", n, got, want)
 		}
+	}
+	delivers := ir.Match{}.Masked(ir.CTState, 0x22, 0x22)
+	for priority, want := range map[uint16]uint64{80: 1000, 90: 0} { // there is no flow with this match and priority 90
+		k := apply.Key{Table: 9, Priority: priority, Match: string(openflow.AppendMatch(nil, delivers))}
+		if got := sums.flow(k); got.Packets != want || got.Bytes != 60*want {
+			t.Errorf("flow of priority %d: %+v, want %d packets", priority, *got, want)
+		}
+	}
+	if none := (*filtered)(nil); none.flow(apply.Key{}) != nil || none.row(specialize.Owner{}) != nil {
+		t.Error("without filters there are counters")
+	}
+}
+
+// What is sent out of a device came to it; what filters of chain 0 have passed on came from one, and what they leave to Open vSwitch did not.
+func TestPortCounters(t *testing.T) {
+	p := smallProgram(t)
+	all := filtersOfProgram(p)
+	f := filtersOf(t, p, kernelWith(t, []int{11}, all))
+	f.agent.plan.Local.Ports = map[string]chassis.LocalPort{"p1": {OFPort: 1, Iface: "v1"}}
+	for _, c := range []struct {
+		port string
+		want []api.PortCounters
+	}{
+		{"", []api.PortCounters{{LogicalPort: "p1", Device: "v1"}, {Device: "v2"}}},
+		{"p1", []api.PortCounters{{LogicalPort: "p1", Device: "v1"}}},
+	} {
+		var got []api.PortCounters
+		err := f.PortCounters(t.Context(), c.port, func(n api.PortCounters) error { got = append(got, n); return nil })
+		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
+			t.Errorf("PortCounters(%q): %v (-want +got):\n%s", c.port, err, diff)
+		}
+	}
+	if err := f.PortCounters(t.Context(), "nobody", nil); reason.Of(err) != reason.LPortNotFound {
+		t.Errorf("of an unknown port: %v, want %s", err, reason.LPortNotFound)
+	}
+
+	got := counted(p).ports()
+	want := map[string]*api.PortCounters{
+		"v1": {Device: "v1", From: api.Counters{Packets: 100, Bytes: 6000}},
+		"v2": {Device: "v2", To: api.Counters{Packets: 1000, Bytes: 60000}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what was counted (-want +got):\n%s", diff)
 	}
 }
 

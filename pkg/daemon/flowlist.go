@@ -55,29 +55,21 @@ func (f *Flows) LogicalFlows(ctx context.Context, filter api.LogicalFlowFilter, 
 		return err
 	}
 	counters := flowCounters{}
+	var filtered *filtered
 	if filter.Counters {
-		if err := counters.read(ctx, path, wanted...); err != nil {
+		var err error
+		if err = counters.read(ctx, path, wanted...); err != nil {
 			return err
 		}
-	}
-	var filtered map[specialize.Owner]api.Counters
-	if filter.Counters && f.agent.offload != nil {
-		v, err := f.agent.offload.view(ctx)
-		if err != nil && reason.Of(err) != reason.NotReady {
+		if filtered, err = f.filtered(ctx); err != nil {
 			return err
-		}
-		if err == nil {
-			filtered = v.owned()
 		}
 	}
 	for i, c := range all {
 		lf := c.logicalFlow()
-		if filtered != nil {
-			n := filtered[specialize.Owner{Row: c.flow.UUID, Part: c.dp.Key}]
-			lf.Filtered = &n
-		}
+		lf.Filtered = filtered.row(specialize.Owner{Row: c.flow.UUID, Part: c.dp.Key})
 		for _, w := range wanted[i] {
-			lf.Flows = append(lf.Flows, flowOf(w, counters))
+			lf.Flows = append(lf.Flows, flowOf(w, counters, filtered))
 		}
 		if err := yield(lf); err != nil {
 			return err
@@ -102,13 +94,18 @@ func (f *Flows) Flows(ctx context.Context, filter api.FlowFilter, yield func(api
 		all = slices.DeleteFunc(all, func(w apply.Wanted) bool { return !slices.Contains(filter.States, flowStates[w.Presence]) })
 	}
 	counters := flowCounters{}
+	var filtered *filtered
 	if filter.Counters {
-		if err := counters.read(ctx, path, all); err != nil {
+		var err error
+		if err = counters.read(ctx, path, all); err != nil {
+			return err
+		}
+		if filtered, err = f.filtered(ctx); err != nil {
 			return err
 		}
 	}
 	for _, w := range all {
-		if err := yield(flowOf(w, counters)); err != nil {
+		if err := yield(flowOf(w, counters, filtered)); err != nil {
 			return err
 		}
 	}
@@ -213,11 +210,11 @@ var flowStates = map[apply.Presence]api.FlowState{
 	apply.Refused:   api.FlowRefused,
 }
 
-func flowOf(w apply.Wanted, counters flowCounters) api.Flow {
+func flowOf(w apply.Wanted, counters flowCounters, filtered *filtered) api.Flow {
 	f := api.Flow{
 		Table: w.Key.Table, Priority: w.Key.Priority, Cookie: w.Flow.Cookie,
 		Match: matchText(w.Key.Match), Actions: actionsText(w.Flow.Actions),
-		State: flowStates[w.Presence],
+		State: flowStates[w.Presence], Filtered: filtered.flow(w.Key),
 	}
 	if w.Err != nil && w.Presence == apply.Refused {
 		f.Error = w.Err.Error()

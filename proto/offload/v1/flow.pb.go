@@ -598,7 +598,10 @@ type Flow struct {
 	// Absent: they were not asked for, or it is not installed.
 	Counters *Counters `protobuf:"bytes,8,opt,name=counters,proto3" json:"counters,omitempty"`
 	// Why the bridge refused it.
-	Error         string `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,9,opt,name=error,proto3" json:"error,omitempty"`
+	// What filters have counted of packets for which they did what the flow says, without duration. Packets that are left to Open vSwitch
+	// later on are counted by the flow again. Absent: counters were not asked for, or there are no filters.
+	Filtered      *Counters `protobuf:"bytes,10,opt,name=filtered,proto3" json:"filtered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -694,6 +697,13 @@ func (x *Flow) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *Flow) GetFiltered() *Counters {
+	if x != nil {
+		return x.Filtered
+	}
+	return nil
 }
 
 // LogicalFlow is a row of the table Logical_Flow, see ovn-sb(5).
@@ -864,7 +874,7 @@ type ListLogicalFlowsRequest struct {
 	LogicalPort string `protobuf:"bytes,4,opt,name=logical_port,json=logicalPort,proto3" json:"logical_port,omitempty"`
 	// The UUID of a row, or its beginning: at least one hexadecimal digit. So the cookie of a flow will do. Empty: any.
 	Uuid string `protobuf:"bytes,5,opt,name=uuid,proto3" json:"uuid,omitempty"`
-	// Read the flows' counters from the bridge.
+	// Read the flows' counters from the bridge, and those of filters.
 	Counters      bool `protobuf:"varint,6,opt,name=counters,proto3" json:"counters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -999,7 +1009,7 @@ type ListFlowsRequest struct {
 	Row string `protobuf:"bytes,3,opt,name=row,proto3" json:"row,omitempty"`
 	// Only flows in one of these states. Empty: any.
 	States []FlowState `protobuf:"varint,4,rep,packed,name=states,proto3,enum=offload.v1.FlowState" json:"states,omitempty"`
-	// Read the flows' counters from the bridge.
+	// Read the flows' counters from the bridge, and those of filters.
 	Counters      bool `protobuf:"varint,5,opt,name=counters,proto3" json:"counters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2449,6 +2459,172 @@ func (x *DiffFiltersResponse) GetDevice() string {
 	return ""
 }
 
+// PortCounters is what filters have counted of a port's packets, since each was installed.
+type PortCounters struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the logical port. Empty: the device has none; so has that of the tunnels.
+	LogicalPort string `protobuf:"bytes,1,opt,name=logical_port,json=logicalPort,proto3" json:"logical_port,omitempty"`
+	// The device.
+	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// Packets that came by the device and were not left to Open vSwitch in chain 0: sent, dropped, or passed on to another chain, which
+	// may still leave them, as it does the first packets of connections. Without duration.
+	From *Counters `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	// Packets that were sent out of the device. Without duration.
+	To            *Counters `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortCounters) Reset() {
+	*x = PortCounters{}
+	mi := &file_offload_v1_flow_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortCounters) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortCounters) ProtoMessage() {}
+
+func (x *PortCounters) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortCounters.ProtoReflect.Descriptor instead.
+func (*PortCounters) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PortCounters) GetLogicalPort() string {
+	if x != nil {
+		return x.LogicalPort
+	}
+	return ""
+}
+
+func (x *PortCounters) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *PortCounters) GetFrom() *Counters {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *PortCounters) GetTo() *Counters {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+// ListPortCountersRequest selects ports.
+type ListPortCountersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of a logical port or of a device. Empty: all that filters send from or to.
+	Port          string `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPortCountersRequest) Reset() {
+	*x = ListPortCountersRequest{}
+	mi := &file_offload_v1_flow_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPortCountersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPortCountersRequest) ProtoMessage() {}
+
+func (x *ListPortCountersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPortCountersRequest.ProtoReflect.Descriptor instead.
+func (*ListPortCountersRequest) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListPortCountersRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+// ListPortCountersResponse is a port.
+type ListPortCountersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The port.
+	Port          *PortCounters `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPortCountersResponse) Reset() {
+	*x = ListPortCountersResponse{}
+	mi := &file_offload_v1_flow_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPortCountersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPortCountersResponse) ProtoMessage() {}
+
+func (x *ListPortCountersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPortCountersResponse.ProtoReflect.Descriptor instead.
+func (*ListPortCountersResponse) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListPortCountersResponse) GetPort() *PortCounters {
+	if x != nil {
+		return x.Port
+	}
+	return nil
+}
+
 var File_offload_v1_flow_proto protoreflect.FileDescriptor
 
 const file_offload_v1_flow_proto_rawDesc = "" +
@@ -2458,7 +2634,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\bCounters\x12\x18\n" +
 	"\apackets\x18\x01 \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x125\n" +
-	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\x89\x02\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xbb\x02\n" +
 	"\x04Flow\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\rR\x05table\x12\x1a\n" +
 	"\bpriority\x18\x02 \x01(\rR\bpriority\x12\x16\n" +
@@ -2468,7 +2644,9 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x04rows\x18\x06 \x03(\tR\x04rows\x12+\n" +
 	"\x05state\x18\a \x01(\x0e2\x15.offload.v1.FlowStateR\x05state\x120\n" +
 	"\bcounters\x18\b \x01(\v2\x14.offload.v1.CountersR\bcounters\x12\x14\n" +
-	"\x05error\x18\t \x01(\tR\x05error\"\x98\x03\n" +
+	"\x05error\x18\t \x01(\tR\x05error\x120\n" +
+	"\bfiltered\x18\n" +
+	" \x01(\v2\x14.offload.v1.CountersR\bfiltered\"\x98\x03\n" +
 	"\vLogicalFlow\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x1a\n" +
 	"\bdatapath\x18\x02 \x01(\tR\bdatapath\x12#\n" +
@@ -2602,7 +2780,16 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x12DiffFiltersRequest\"Y\n" +
 	"\x13DiffFiltersResponse\x12*\n" +
 	"\x06filter\x18\x01 \x01(\v2\x12.offload.v1.FilterR\x06filter\x12\x16\n" +
-	"\x06device\x18\x02 \x01(\tR\x06device*O\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\"\x99\x01\n" +
+	"\fPortCounters\x12!\n" +
+	"\flogical_port\x18\x01 \x01(\tR\vlogicalPort\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12(\n" +
+	"\x04from\x18\x03 \x01(\v2\x14.offload.v1.CountersR\x04from\x12$\n" +
+	"\x02to\x18\x04 \x01(\v2\x14.offload.v1.CountersR\x02to\"-\n" +
+	"\x17ListPortCountersRequest\x12\x12\n" +
+	"\x04port\x18\x01 \x01(\tR\x04port\"H\n" +
+	"\x18ListPortCountersResponse\x12,\n" +
+	"\x04port\x18\x01 \x01(\v2\x18.offload.v1.PortCountersR\x04port*O\n" +
 	"\bPipeline\x12\x18\n" +
 	"\x14PIPELINE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PIPELINE_INGRESS\x10\x01\x12\x13\n" +
@@ -2652,7 +2839,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x18LAYER_ANSWER_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14LAYER_ANSWER_DECIDES\x10\x01\x12\x17\n" +
 	"\x13LAYER_ANSWER_PASSES\x10\x02\x12\x1c\n" +
-	"\x18LAYER_ANSWER_NOT_REACHED\x10\x032\xb1\x04\n" +
+	"\x18LAYER_ANSWER_NOT_REACHED\x10\x032\x92\x05\n" +
 	"\vFlowService\x12_\n" +
 	"\x10ListLogicalFlows\x12#.offload.v1.ListLogicalFlowsRequest\x1a$.offload.v1.ListLogicalFlowsResponse0\x01\x12J\n" +
 	"\tListFlows\x12\x1c.offload.v1.ListFlowsRequest\x1a\x1d.offload.v1.ListFlowsResponse0\x01\x12>\n" +
@@ -2661,7 +2848,8 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\n" +
 	"ListChains\x12\x1d.offload.v1.ListChainsRequest\x1a\x1e.offload.v1.ListChainsResponse0\x01\x12B\n" +
 	"\aExplain\x12\x1a.offload.v1.ExplainRequest\x1a\x1b.offload.v1.ExplainResponse\x12P\n" +
-	"\vDiffFilters\x12\x1e.offload.v1.DiffFiltersRequest\x1a\x1f.offload.v1.DiffFiltersResponse0\x01B9Z7github.com/offloadd/offloadd/proto/offload/v1;offloadv1b\x06proto3"
+	"\vDiffFilters\x12\x1e.offload.v1.DiffFiltersRequest\x1a\x1f.offload.v1.DiffFiltersResponse0\x01\x12_\n" +
+	"\x10ListPortCounters\x12#.offload.v1.ListPortCountersRequest\x1a$.offload.v1.ListPortCountersResponse0\x01B9Z7github.com/offloadd/offloadd/proto/offload/v1;offloadv1b\x06proto3"
 
 var (
 	file_offload_v1_flow_proto_rawDescOnce sync.Once
@@ -2676,7 +2864,7 @@ func file_offload_v1_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_offload_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_offload_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_offload_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_offload_v1_flow_proto_goTypes = []any{
 	(Pipeline)(0),                    // 0: offload.v1.Pipeline
 	(FlowState)(0),                   // 1: offload.v1.FlowState
@@ -2709,63 +2897,72 @@ var file_offload_v1_flow_proto_goTypes = []any{
 	(*ExplainResponse)(nil),          // 28: offload.v1.ExplainResponse
 	(*DiffFiltersRequest)(nil),       // 29: offload.v1.DiffFiltersRequest
 	(*DiffFiltersResponse)(nil),      // 30: offload.v1.DiffFiltersResponse
-	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
+	(*PortCounters)(nil),             // 31: offload.v1.PortCounters
+	(*ListPortCountersRequest)(nil),  // 32: offload.v1.ListPortCountersRequest
+	(*ListPortCountersResponse)(nil), // 33: offload.v1.ListPortCountersResponse
+	(*durationpb.Duration)(nil),      // 34: google.protobuf.Duration
 }
 var file_offload_v1_flow_proto_depIdxs = []int32{
-	31, // 0: offload.v1.Counters.duration:type_name -> google.protobuf.Duration
+	34, // 0: offload.v1.Counters.duration:type_name -> google.protobuf.Duration
 	1,  // 1: offload.v1.Flow.state:type_name -> offload.v1.FlowState
 	8,  // 2: offload.v1.Flow.counters:type_name -> offload.v1.Counters
-	0,  // 3: offload.v1.LogicalFlow.pipeline:type_name -> offload.v1.Pipeline
-	9,  // 4: offload.v1.LogicalFlow.flows:type_name -> offload.v1.Flow
-	8,  // 5: offload.v1.LogicalFlow.filtered:type_name -> offload.v1.Counters
-	0,  // 6: offload.v1.ListLogicalFlowsRequest.pipeline:type_name -> offload.v1.Pipeline
-	10, // 7: offload.v1.ListLogicalFlowsResponse.logical_flow:type_name -> offload.v1.LogicalFlow
-	1,  // 8: offload.v1.ListFlowsRequest.states:type_name -> offload.v1.FlowState
-	9,  // 9: offload.v1.ListFlowsResponse.flow:type_name -> offload.v1.Flow
-	2,  // 10: offload.v1.TraceStep.kind:type_name -> offload.v1.TraceStepKind
-	10, // 11: offload.v1.TraceStep.logical_flow:type_name -> offload.v1.LogicalFlow
-	0,  // 12: offload.v1.TraceStep.pipeline:type_name -> offload.v1.Pipeline
-	16, // 13: offload.v1.TraceResponse.step:type_name -> offload.v1.TraceStep
-	3,  // 14: offload.v1.Filter.kind:type_name -> offload.v1.FilterKind
-	4,  // 15: offload.v1.Filter.state:type_name -> offload.v1.FilterState
-	8,  // 16: offload.v1.Filter.counters:type_name -> offload.v1.Counters
-	4,  // 17: offload.v1.ListFiltersRequest.states:type_name -> offload.v1.FilterState
-	18, // 18: offload.v1.ListFiltersResponse.filter:type_name -> offload.v1.Filter
-	5,  // 19: offload.v1.ChainRule.verdict:type_name -> offload.v1.ChainVerdict
-	10, // 20: offload.v1.ChainRule.logical_flow:type_name -> offload.v1.LogicalFlow
-	8,  // 21: offload.v1.ChainRule.counters:type_name -> offload.v1.Counters
-	21, // 22: offload.v1.ListChainsResponse.chain:type_name -> offload.v1.Chain
-	22, // 23: offload.v1.ListChainsResponse.rule:type_name -> offload.v1.ChainRule
-	10, // 24: offload.v1.Punt.logical_flow:type_name -> offload.v1.LogicalFlow
-	8,  // 25: offload.v1.Punt.counters:type_name -> offload.v1.Counters
-	6,  // 26: offload.v1.LayerVerdict.layer:type_name -> offload.v1.Layer
-	7,  // 27: offload.v1.LayerVerdict.answer:type_name -> offload.v1.LayerAnswer
-	8,  // 28: offload.v1.ExplainResponse.forwarded:type_name -> offload.v1.Counters
-	8,  // 29: offload.v1.ExplainResponse.dropped:type_name -> offload.v1.Counters
-	8,  // 30: offload.v1.ExplainResponse.punted:type_name -> offload.v1.Counters
-	25, // 31: offload.v1.ExplainResponse.punts:type_name -> offload.v1.Punt
-	27, // 32: offload.v1.ExplainResponse.layers:type_name -> offload.v1.LayerVerdict
-	18, // 33: offload.v1.ExplainResponse.filters:type_name -> offload.v1.Filter
-	18, // 34: offload.v1.DiffFiltersResponse.filter:type_name -> offload.v1.Filter
-	11, // 35: offload.v1.FlowService.ListLogicalFlows:input_type -> offload.v1.ListLogicalFlowsRequest
-	13, // 36: offload.v1.FlowService.ListFlows:input_type -> offload.v1.ListFlowsRequest
-	15, // 37: offload.v1.FlowService.Trace:input_type -> offload.v1.TraceRequest
-	19, // 38: offload.v1.FlowService.ListFilters:input_type -> offload.v1.ListFiltersRequest
-	23, // 39: offload.v1.FlowService.ListChains:input_type -> offload.v1.ListChainsRequest
-	26, // 40: offload.v1.FlowService.Explain:input_type -> offload.v1.ExplainRequest
-	29, // 41: offload.v1.FlowService.DiffFilters:input_type -> offload.v1.DiffFiltersRequest
-	12, // 42: offload.v1.FlowService.ListLogicalFlows:output_type -> offload.v1.ListLogicalFlowsResponse
-	14, // 43: offload.v1.FlowService.ListFlows:output_type -> offload.v1.ListFlowsResponse
-	17, // 44: offload.v1.FlowService.Trace:output_type -> offload.v1.TraceResponse
-	20, // 45: offload.v1.FlowService.ListFilters:output_type -> offload.v1.ListFiltersResponse
-	24, // 46: offload.v1.FlowService.ListChains:output_type -> offload.v1.ListChainsResponse
-	28, // 47: offload.v1.FlowService.Explain:output_type -> offload.v1.ExplainResponse
-	30, // 48: offload.v1.FlowService.DiffFilters:output_type -> offload.v1.DiffFiltersResponse
-	42, // [42:49] is the sub-list for method output_type
-	35, // [35:42] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	8,  // 3: offload.v1.Flow.filtered:type_name -> offload.v1.Counters
+	0,  // 4: offload.v1.LogicalFlow.pipeline:type_name -> offload.v1.Pipeline
+	9,  // 5: offload.v1.LogicalFlow.flows:type_name -> offload.v1.Flow
+	8,  // 6: offload.v1.LogicalFlow.filtered:type_name -> offload.v1.Counters
+	0,  // 7: offload.v1.ListLogicalFlowsRequest.pipeline:type_name -> offload.v1.Pipeline
+	10, // 8: offload.v1.ListLogicalFlowsResponse.logical_flow:type_name -> offload.v1.LogicalFlow
+	1,  // 9: offload.v1.ListFlowsRequest.states:type_name -> offload.v1.FlowState
+	9,  // 10: offload.v1.ListFlowsResponse.flow:type_name -> offload.v1.Flow
+	2,  // 11: offload.v1.TraceStep.kind:type_name -> offload.v1.TraceStepKind
+	10, // 12: offload.v1.TraceStep.logical_flow:type_name -> offload.v1.LogicalFlow
+	0,  // 13: offload.v1.TraceStep.pipeline:type_name -> offload.v1.Pipeline
+	16, // 14: offload.v1.TraceResponse.step:type_name -> offload.v1.TraceStep
+	3,  // 15: offload.v1.Filter.kind:type_name -> offload.v1.FilterKind
+	4,  // 16: offload.v1.Filter.state:type_name -> offload.v1.FilterState
+	8,  // 17: offload.v1.Filter.counters:type_name -> offload.v1.Counters
+	4,  // 18: offload.v1.ListFiltersRequest.states:type_name -> offload.v1.FilterState
+	18, // 19: offload.v1.ListFiltersResponse.filter:type_name -> offload.v1.Filter
+	5,  // 20: offload.v1.ChainRule.verdict:type_name -> offload.v1.ChainVerdict
+	10, // 21: offload.v1.ChainRule.logical_flow:type_name -> offload.v1.LogicalFlow
+	8,  // 22: offload.v1.ChainRule.counters:type_name -> offload.v1.Counters
+	21, // 23: offload.v1.ListChainsResponse.chain:type_name -> offload.v1.Chain
+	22, // 24: offload.v1.ListChainsResponse.rule:type_name -> offload.v1.ChainRule
+	10, // 25: offload.v1.Punt.logical_flow:type_name -> offload.v1.LogicalFlow
+	8,  // 26: offload.v1.Punt.counters:type_name -> offload.v1.Counters
+	6,  // 27: offload.v1.LayerVerdict.layer:type_name -> offload.v1.Layer
+	7,  // 28: offload.v1.LayerVerdict.answer:type_name -> offload.v1.LayerAnswer
+	8,  // 29: offload.v1.ExplainResponse.forwarded:type_name -> offload.v1.Counters
+	8,  // 30: offload.v1.ExplainResponse.dropped:type_name -> offload.v1.Counters
+	8,  // 31: offload.v1.ExplainResponse.punted:type_name -> offload.v1.Counters
+	25, // 32: offload.v1.ExplainResponse.punts:type_name -> offload.v1.Punt
+	27, // 33: offload.v1.ExplainResponse.layers:type_name -> offload.v1.LayerVerdict
+	18, // 34: offload.v1.ExplainResponse.filters:type_name -> offload.v1.Filter
+	18, // 35: offload.v1.DiffFiltersResponse.filter:type_name -> offload.v1.Filter
+	8,  // 36: offload.v1.PortCounters.from:type_name -> offload.v1.Counters
+	8,  // 37: offload.v1.PortCounters.to:type_name -> offload.v1.Counters
+	31, // 38: offload.v1.ListPortCountersResponse.port:type_name -> offload.v1.PortCounters
+	11, // 39: offload.v1.FlowService.ListLogicalFlows:input_type -> offload.v1.ListLogicalFlowsRequest
+	13, // 40: offload.v1.FlowService.ListFlows:input_type -> offload.v1.ListFlowsRequest
+	15, // 41: offload.v1.FlowService.Trace:input_type -> offload.v1.TraceRequest
+	19, // 42: offload.v1.FlowService.ListFilters:input_type -> offload.v1.ListFiltersRequest
+	23, // 43: offload.v1.FlowService.ListChains:input_type -> offload.v1.ListChainsRequest
+	26, // 44: offload.v1.FlowService.Explain:input_type -> offload.v1.ExplainRequest
+	29, // 45: offload.v1.FlowService.DiffFilters:input_type -> offload.v1.DiffFiltersRequest
+	32, // 46: offload.v1.FlowService.ListPortCounters:input_type -> offload.v1.ListPortCountersRequest
+	12, // 47: offload.v1.FlowService.ListLogicalFlows:output_type -> offload.v1.ListLogicalFlowsResponse
+	14, // 48: offload.v1.FlowService.ListFlows:output_type -> offload.v1.ListFlowsResponse
+	17, // 49: offload.v1.FlowService.Trace:output_type -> offload.v1.TraceResponse
+	20, // 50: offload.v1.FlowService.ListFilters:output_type -> offload.v1.ListFiltersResponse
+	24, // 51: offload.v1.FlowService.ListChains:output_type -> offload.v1.ListChainsResponse
+	28, // 52: offload.v1.FlowService.Explain:output_type -> offload.v1.ExplainResponse
+	30, // 53: offload.v1.FlowService.DiffFilters:output_type -> offload.v1.DiffFiltersResponse
+	33, // 54: offload.v1.FlowService.ListPortCounters:output_type -> offload.v1.ListPortCountersResponse
+	47, // [47:55] is the sub-list for method output_type
+	39, // [39:47] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_flow_proto_init() }
@@ -2786,7 +2983,7 @@ func file_offload_v1_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_flow_proto_rawDesc), len(file_offload_v1_flow_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

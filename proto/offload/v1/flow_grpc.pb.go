@@ -26,6 +26,7 @@ const (
 	FlowService_ListChains_FullMethodName       = "/offload.v1.FlowService/ListChains"
 	FlowService_Explain_FullMethodName          = "/offload.v1.FlowService/Explain"
 	FlowService_DiffFilters_FullMethodName      = "/offload.v1.FlowService/DiffFilters"
+	FlowService_ListPortCounters_FullMethodName = "/offload.v1.FlowService/ListPortCounters"
 )
 
 // FlowServiceClient is the client API for FlowService service.
@@ -53,6 +54,9 @@ type FlowServiceClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// DiffFilters compares the filters that are wanted with what the kernel has, which is read for it. Nothing is returned if they agree.
 	DiffFilters(ctx context.Context, in *DiffFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffFiltersResponse], error)
+	// ListPortCounters tells what filters have forwarded from and to ports, ordered by device. Open vSwitch and its counters have not seen
+	// it; those of the kernel's devices have.
+	ListPortCounters(ctx context.Context, in *ListPortCountersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPortCountersResponse], error)
 }
 
 type flowServiceClient struct {
@@ -187,6 +191,25 @@ func (c *flowServiceClient) DiffFilters(ctx context.Context, in *DiffFiltersRequ
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FlowService_DiffFiltersClient = grpc.ServerStreamingClient[DiffFiltersResponse]
 
+func (c *flowServiceClient) ListPortCounters(ctx context.Context, in *ListPortCountersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPortCountersResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FlowService_ServiceDesc.Streams[6], FlowService_ListPortCounters_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListPortCountersRequest, ListPortCountersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FlowService_ListPortCountersClient = grpc.ServerStreamingClient[ListPortCountersResponse]
+
 // FlowServiceServer is the server API for FlowService service.
 // All implementations must embed UnimplementedFlowServiceServer
 // for forward compatibility.
@@ -212,6 +235,9 @@ type FlowServiceServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// DiffFilters compares the filters that are wanted with what the kernel has, which is read for it. Nothing is returned if they agree.
 	DiffFilters(*DiffFiltersRequest, grpc.ServerStreamingServer[DiffFiltersResponse]) error
+	// ListPortCounters tells what filters have forwarded from and to ports, ordered by device. Open vSwitch and its counters have not seen
+	// it; those of the kernel's devices have.
+	ListPortCounters(*ListPortCountersRequest, grpc.ServerStreamingServer[ListPortCountersResponse]) error
 	mustEmbedUnimplementedFlowServiceServer()
 }
 
@@ -242,6 +268,9 @@ func (UnimplementedFlowServiceServer) Explain(context.Context, *ExplainRequest) 
 }
 func (UnimplementedFlowServiceServer) DiffFilters(*DiffFiltersRequest, grpc.ServerStreamingServer[DiffFiltersResponse]) error {
 	return status.Error(codes.Unimplemented, "method DiffFilters not implemented")
+}
+func (UnimplementedFlowServiceServer) ListPortCounters(*ListPortCountersRequest, grpc.ServerStreamingServer[ListPortCountersResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListPortCounters not implemented")
 }
 func (UnimplementedFlowServiceServer) mustEmbedUnimplementedFlowServiceServer() {}
 func (UnimplementedFlowServiceServer) testEmbeddedByValue()                     {}
@@ -348,6 +377,17 @@ func _FlowService_DiffFilters_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FlowService_DiffFiltersServer = grpc.ServerStreamingServer[DiffFiltersResponse]
 
+func _FlowService_ListPortCounters_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListPortCountersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FlowServiceServer).ListPortCounters(m, &grpc.GenericServerStream[ListPortCountersRequest, ListPortCountersResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FlowService_ListPortCountersServer = grpc.ServerStreamingServer[ListPortCountersResponse]
+
 // FlowService_ServiceDesc is the grpc.ServiceDesc for FlowService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -389,6 +429,11 @@ var FlowService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "DiffFilters",
 			Handler:       _FlowService_DiffFilters_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListPortCounters",
+			Handler:       _FlowService_ListPortCounters_Handler,
 			ServerStreams: true,
 		},
 	},
