@@ -25,6 +25,10 @@ func TestNeighborRules(t *testing.T) {
 // addNeighborRow adds the rules of a row in the notation of the golden file: the table, then the quoted columns.
 func addNeighborRow(s *sink, line string) error {
 	router, switch0 := &sb.Datapath{Key: 2}, &sb.Datapath{Key: 1}
+	line, aging := strings.CutPrefix(line, "aging ")
+	if aging {
+		router.MACBindingAge = 300
+	}
 	port := &sb.Port{Name: "lr0-sw0", Key: 1}
 	table, columns, _ := strings.Cut(line, " ")
 	d := json.NewDecoder(strings.NewReader(columns))
@@ -51,5 +55,13 @@ func addNeighborRow(s *sink, line string) error {
 		return staticMACBinding(s, router, port, &sb.StaticMACBinding{UUID: goldenRow, IP: first, MAC: second, Override: override})
 	default:
 		return fmt.Errorf("unknown table %s", table)
+	}
+}
+
+// ovn-controller knows it from 23.09 on (encode_MAC_CACHE_USE in lib/actions.c), so it is not in the golden file that is compared with 23.03.
+func TestEncodeMACCacheUse(t *testing.T) {
+	const want = "resubmit(,79),resubmit(,19)"
+	if got := encodeText(oracleFlow{dp: "rt", table: 10, match: "1", actions: "mac_cache_use; next;"}); got != want {
+		t.Errorf("mac_cache_use; next; is %s, want %s", got, want)
 	}
 }

@@ -18,6 +18,9 @@ var unlikeOVNController = map[string]string{
 	"sample(probability=10,collector_set=a);":                               "it takes any word for 0",
 	`commit_lb_aff(vip = "fe80::1%lo", backend = "fe80::2", timeout = 20);`: "it asks the kernel for interface lo",
 
+	"mac_cache_use; next;": "it does not know it before 23.09",
+	"mac_cache_use();":     "it does not know it before 23.09",
+
 	"[ingress 29] ct_commit_nat;":        "it says ct_commit_related",
 	`trigger_event(event = "nosuch");`:   "it says -1",
 	"ct_lb(backends=192.0.2.2:80; foo);": "it says that ; is missing",

@@ -27,6 +27,7 @@ const (
 	TableECMPNextHopMAC  = 76
 	TableECMPNextHop     = 77
 	TableLBAffinity      = 78
+	TableMACCacheUse     = 79 // since 23.09
 	ingressTables        = TableLargePktDetect - TableIngress
 	egressTables         = TableSaveInport - TableEgress
 	TableOutputInit      = TableLargePktDetect

@@ -175,6 +175,9 @@ type Select struct {
 // CTClear forgets the connection tracking state.
 type CTClear struct{}
 
+// MACCacheUse counts the packet for the learned neighbour that has sent it, so that its MAC_Binding stays; since OVN 23.09.
+type MACCacheUse struct{}
+
 // Clone runs Nested on a copy of the packet.
 type Clone struct{ Nested []Action }
 

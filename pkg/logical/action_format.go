@@ -246,6 +246,9 @@ func (a Select) append(b []byte, _ Stage) []byte {
 	return append(b, ");"...)
 }
 
+func (MACCacheUse) verb() string                      { return "mac_cache_use" }
+func (a MACCacheUse) append(b []byte, _ Stage) []byte { return appendText(b, a.verb(), ";") }
+
 func (CTClear) verb() string                      { return "ct_clear" }
 func (a CTClear) append(b []byte, _ Stage) []byte { return appendText(b, a.verb(), ";") }
 

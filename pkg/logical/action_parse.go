@@ -123,6 +123,8 @@ func (p *actionParser) action() Action {
 		return p.ctLB(verb)
 	case "ct_clear":
 		return CTClear{}
+	case "mac_cache_use":
+		return MACCacheUse{}
 	case "ct_snat_to_vip":
 		return CTSNATToVIP{}
 	case "clone":

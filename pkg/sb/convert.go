@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 
 	"github.com/offloadd/offloadd/pkg/ovsdb/sbdb"
 )
@@ -191,6 +192,8 @@ func (c *checker) row(row any) Row {
 			Key:             uint32(c.within("tunnel_key", r.TunnelKey, 1, MaxDatapathKey)),
 			Name:            r.ExternalIDs["name"],
 			IsTransitSwitch: r.ExternalIDs["interconn-ts"] != "",
+			MACBindingAge:   seconds(r.ExternalIDs["mac_binding_age_threshold"]),
+			FDBAge:          seconds(r.ExternalIDs["fdb_age_threshold"]),
 		}
 		_, dp.IsSwitch = r.ExternalIDs["logical-switch"]
 		if zone, ok := r.ExternalIDs["snat-ct-zone"]; ok {
@@ -309,6 +312,15 @@ func (c *checker) row(row any) Row {
 		return &TemplateVars{UUID: c.uuid(r.UUID), Chassis: r.Chassis, Variables: r.Variables}
 	}
 	return nil
+}
+
+// seconds reads a number of seconds as smap_get_uint of Open vSwitch does: what is none counts as 0.
+func seconds(s string) uint32 {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
 }
 
 // The last logical tables for which OVN 23.03 has OpenFlow tables (controller/lflow.h).

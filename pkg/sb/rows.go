@@ -76,6 +76,9 @@ type Datapath struct {
 	// CommonNATZoneIsSNAT says that external_ids has snat-ct-zone, valid or not.
 	CommonNATZoneIsSNAT bool
 	IsTransitSwitch     bool // external_ids:interconn-ts
+	// MACBindingAge and FDBAge are after how many seconds northd deletes a MAC_Binding or FDB row whose timestamp nobody has
+	// refreshed: external_ids:mac_binding_age_threshold, fdb_age_threshold, since OVN 23.09. 0: never, or that is not known.
+	MACBindingAge, FDBAge uint32
 }
 
 // Port types of Port_Binding.type, ovn-sb(5). The empty type is a VIF.
