@@ -23,7 +23,7 @@ type Options struct {
 	// OutOfScope lists the verbs whose flows side B need not have.
 	OutOfScope []Verb
 
-	// Deviations lists the matches whose flows may differ.
+	// Deviations lists the matches and actions whose flows may differ.
 	Deviations []Deviation
 
 	// Most is how many differences of one table Format prints; 0 means all.
@@ -246,10 +246,10 @@ func (r *Report) deviation(d Difference, conjunctions map[string]string) string 
 	return found
 }
 
-// deviationOf returns the name of the deviation in the match of a logical flow behind f, or "".
+// deviationOf returns the name of the deviation in a logical flow behind f, or "".
 func (r *Report) deviationOf(f Flow) string {
 	for _, l := range r.owners(f) {
-		if name := deviationIn(l.Match, r.opts.Deviations); name != "" {
+		if name := deviationIn(l.Match, l.Actions, r.opts.Deviations); name != "" {
 			return name
 		}
 	}

@@ -155,6 +155,7 @@ func (b *bench) apply(c content.Content) {
 		--all destroy dhcp_options
 		--all destroy dns
 		--all destroy meter
+		--all destroy copp
 		remove nb_global . options default_acl_drop
 	`)
 	b.northd()

@@ -79,11 +79,13 @@ func compareFlows(a, b Flow) int {
 }
 
 // reArbitrary finds the arbitrary numbers of a match or an action list: ports (but not the named ones, LOCAL or
-// IN_PORT), groups, meters, tunnel options and, last, what is loaded into registers 11 to 13. Those hold conntrack
-// zones and nothing else; logical flows cannot name them.
+// IN_PORT), groups, meters, tunnel options, what is loaded into registers 11 to 13, which hold conntrack zones and nothing
+// else since logical flows cannot name them, and, last, the meter of a controller action in the user data of another
+// (NXAC2PT_METER_ID).
 var reArbitrary = regexp.MustCompile(`\b(?:` +
 	`(in_port=|output:|watch_port:|members:|group:|meter:|meter_id=|tun_metadata|NXM_NX_TUN_METADATA)(\d+(?:,\d+)*)|` +
-	`(set_field:|load:)(0x[0-9a-f]+|\d+)(->(?:reg1[123]\b|NXM_NX_REG1[123]\[\])))`)
+	`(set_field:|load:)(0x[0-9a-f]+|\d+)(->(?:reg1[123]\b|NXM_NX_REG1[123]\[\]))|` +
+	`(00\.05\.00\.08\.)([0-9a-f]{2}\.[0-9a-f]{2}\.[0-9a-f]{2}\.[0-9a-f]{2}))`)
 
 var (
 	reGroup = regexp.MustCompile(`\bgroup:(\d+)\b`)
@@ -100,12 +102,21 @@ type names struct {
 func (n names) rename(s string, depth int) string {
 	s = replace(reArbitrary, s, func(m []string) string {
 		key, number := m[1], m[2]
-		switch key {
-		case "": // a register
+		switch {
+		case key != "":
+		case m[6] != "":
+			id, err := strconv.ParseUint(strings.ReplaceAll(m[7], ".", ""), 16, 32)
+			if _, ok := n.meters[id]; err != nil || !ok {
+				return m[0] // it only looks like one
+			}
+			return m[6] + lookup(n.meters, strconv.FormatUint(id, 10))
+		default: // a register
 			if v, err := strconv.ParseUint(m[4], 0, 32); err == nil && v == 0 {
 				return m[0]
 			}
 			return m[3] + "zone " + lookup(n.zones, m[4]) + m[5]
+		}
+		switch key {
 		case "members:":
 			members := strings.Split(number, ",") // their order is that of preference
 			for i, p := range members {

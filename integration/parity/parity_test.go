@@ -262,7 +262,7 @@ table 0: 0 only in A, 0 only in B, 1 with the same match
 	}
 }
 
-// TestDeviations says which matches each deviation covers, so that none forgives more than it should.
+// TestDeviations says which matches and actions each deviation covers, so that none forgives more than it should.
 func TestDeviations(t *testing.T) {
 	for match, want := range map[string]string{
 		"ip4 && ip.dscp == 46":       "ip.dscp",
@@ -272,8 +272,17 @@ func TestDeviations(t *testing.T) {
 		"!vlan.present":              "",
 		`inport == "tip.dscpx" && 1`: "",
 	} {
-		if got := deviationIn(match, Deviations()); got != want {
-			t.Errorf("deviationIn(%q) = %q, want %q", match, got, want)
+		if got := deviationIn(match, "next;", Deviations()); got != want {
+			t.Errorf("deviationIn(%q, next;) = %q, want %q", match, got, want)
+		}
+	}
+	for actions, want := range map[string]string{
+		"log(verdict=reject, severity=info); ct_commit { ct_mark.blocked = 1; };  reg0 = 0; reject { drop; };": "late commit",
+		"ct_commit { ct_mark.blocked = 1; }; log(verdict=drop, severity=info); /* drop */":                     "",
+		"reg0 = 1; ct_commit_nat;": "",
+	} {
+		if got := deviationIn("ip4", actions, Deviations()); got != want {
+			t.Errorf("deviationIn(ip4, %s) = %q, want %q", actions, got, want)
 		}
 	}
 }

@@ -87,6 +87,7 @@ type encoding struct {
 	*encodeContext
 	at      logical.Stage
 	actions []ir.Action
+	icmp    bool // they are for an ICMP error that the controller makes
 }
 
 func (o *encoding) add(acts ...ir.Action) { o.actions = append(o.actions, acts...) }
@@ -144,8 +145,6 @@ func (o *encoding) action(a logical.Action) error {
 		return o.selectMember(a)
 	case logical.CTClear:
 		o.add(ir.CTClear{})
-	case logical.MACCacheUse:
-		o.add(ir.Resubmit{Table: TableMACCacheUse})
 	case logical.CTSNATToVIP:
 		o.add(ir.Resubmit{Table: TableCTSNATHairpin})
 	case logical.Clone:

@@ -170,7 +170,8 @@ func TestEncode(t *testing.T) {
 
 var (
 	groupID = regexp.MustCompile(`\bgroup:(\d+)`)
-	meterID = regexp.MustCompile(`\b(meter:|meter_id=)\d+`)
+	// The last is that of a controller action in the user data of another (NXAC2PT_METER_ID).
+	meterID = regexp.MustCompile(`\b(meter:|meter_id=)\d+|\b(00\.05\.00\.08\.00\.00\.00\.)0[1-9]\b`)
 )
 
 // TestEncodeAsOVNController asks ovn-controller(8) for the expectations of TestEncode.
@@ -200,7 +201,13 @@ func TestEncodeAsOVNController(t *testing.T) {
 // text returns what encodeText returns for the logical flow. groups are the definitions of groups by identifier.
 func (r oracleRules) text(groups map[string]string) string {
 	out := strings.ReplaceAll(r.actions, fmt.Sprint("obs_point_id=", r.cookie), fmt.Sprint("obs_point_id=", testCookie))
-	out = meterID.ReplaceAllString(out, "${1}1")
+	out = meterID.ReplaceAllStringFunc(out, func(s string) string {
+		m := meterID.FindStringSubmatch(s)
+		if m[2] != "" {
+			return m[2] + "01"
+		}
+		return m[1] + "1"
+	})
 	var defs strings.Builder
 	n := 0
 	out = groupID.ReplaceAllStringFunc(out, func(s string) string {

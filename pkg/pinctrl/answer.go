@@ -15,30 +15,52 @@ type PacketOut struct {
 	Packet  []byte
 }
 
-// Answer returns the packet that pin asks for. An error says why there is none.
+// Answer returns the packet that pin asks for. An error says why there is none, and is an [ErrSilence] if there must not be one.
 func Answer(pin openflow.PacketIn) (PacketOut, error) {
 	if len(pin.UserData) < compile.OpcodeHeader {
 		return PacketOut{}, fmt.Errorf("pinctrl packet-in of table %d: user data of %d bytes", pin.Table, len(pin.UserData))
-	}
-	op := opcode(pin.UserData)
-	var packet []byte
-	var err error
-	switch op {
-	case compile.OpNDNA:
-		packet, err = advertise(pin.Packet, flagSolicited|flagOverride)
-	case compile.OpNDNARouter:
-		packet, err = advertise(pin.Packet, flagSolicited|flagOverride|flagRouter)
-	default:
-		err = fmt.Errorf("opcode %d is not answered", op)
-	}
-	if err != nil {
-		return PacketOut{}, fmt.Errorf("pinctrl packet-in of table %d: %w", pin.Table, err)
 	}
 	nested, err := openflow.DecodeActions(pin.UserData[compile.OpcodeHeader:])
 	if err != nil {
 		return PacketOut{}, fmt.Errorf("pinctrl packet-in of table %d: nested actions: %w", pin.Table, err)
 	}
+	packet, nested, err := answer(opcode(pin.UserData), pin.Packet, nested)
+	if err != nil {
+		return PacketOut{}, fmt.Errorf("pinctrl packet-in of table %d: %w", pin.Table, err)
+	}
 	return PacketOut{append(restore(pin.Metadata), nested...), packet}, nil
+}
+
+// answer returns the packet that op makes of another, and what is left to do of the nested actions.
+func answer(op compile.Opcode, packet []byte, nested []ir.Action) ([]byte, []ir.Action, error) {
+	switch op {
+	case compile.OpNDNA:
+		out, err := advertise(packet, flagSolicited|flagOverride)
+		return out, nested, err
+	case compile.OpNDNARouter:
+		out, err := advertise(packet, flagSolicited|flagOverride|flagRouter)
+		return out, nested, err
+	}
+	f, err := parseFrame(packet)
+	if err != nil {
+		return nil, nil, err
+	}
+	var out []byte
+	switch op {
+	case compile.OpICMP, compile.OpICMP4Error, compile.OpICMP6Error:
+		var mtu uint32
+		nested, mtu = takeMTU(nested)
+		out, err = f.icmpError(op == compile.OpICMP, mtu, false)
+	case compile.OpTCPReset:
+		out, err = f.tcpReset(false)
+	case compile.OpSCTPAbort:
+		out, err = f.sctpAbort(false)
+	case compile.OpReject:
+		out, err = f.reject()
+	default:
+		err = fmt.Errorf("opcode %d is not answered", op)
+	}
+	return out, nested, err
 }
 
 func opcode(userData []byte) compile.Opcode { return compile.Opcode(be.Uint32(userData)) }
@@ -127,29 +149,8 @@ func advertise(packet []byte, flags uint32) ([]byte, error) {
 	out = append(out, target...)
 	out = append(out, 2, 1) // target link-layer address, 8 bytes
 	out = append(out, packet[0:6]...)
-	be.PutUint16(out[icmp+2:], checksum6(target, asker, 58, out[icmp:]))
+	be.PutUint16(out[icmp+2:], finish(sum(sum(pseudo(protoICMPv6, len(out)-icmp), out[icmp:]), out[icmp-32:icmp])))
 	return out, nil
 }
 
 func allZero(b []byte) bool { return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 }) }
-
-// checksum6 is the upper-layer checksum of RFC 8200, section 8.1, of payload, in which the checksum itself is 0.
-func checksum6(src, dst []byte, next uint8, payload []byte) uint16 {
-	var sum uint32
-	add := func(b []byte) {
-		for i := 0; i+1 < len(b); i += 2 {
-			sum += uint32(be.Uint16(b[i:]))
-		}
-		if len(b)%2 != 0 {
-			sum += uint32(b[len(b)-1]) << 8
-		}
-	}
-	add(src)
-	add(dst)
-	sum += uint32(len(payload)) + uint32(next)
-	add(payload)
-	for sum>>16 != 0 {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
-}

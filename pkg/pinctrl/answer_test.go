@@ -228,12 +228,15 @@ func sumOK(ip, message []byte) bool {
 }
 
 // Whatever the bridge sends: no panic, and what is answered is a Neighbor Advertisement with a right checksum.
-func FuzzAnswer(f *testing.F) {
+func FuzzAdvertise(f *testing.F) {
 	for _, text := range []string{multicastNS, unicastNS, duplicateNS, taggedNS, doublyTaggedNS} {
 		f.Add(packet(f, text), userData(compile.OpNDNA, ir.SetWhole(ir.EthSrc, 1), ir.Resubmit{Table: 37}))
 		f.Add(packet(f, text), userData(compile.OpNDNARouter))
 	}
 	f.Fuzz(func(t *testing.T, in, data []byte) {
+		if len(data) < 4 || opcode(data) != compile.OpNDNA && opcode(data) != compile.OpNDNARouter {
+			return
+		}
 		out, err := Answer(openflow.PacketIn{Packet: in, UserData: data})
 		if err != nil {
 			return

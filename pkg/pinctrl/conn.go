@@ -2,11 +2,13 @@ package pinctrl
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/offloadd/offloadd/pkg/compile"
 	"github.com/offloadd/offloadd/pkg/openflow"
 )
 
@@ -22,18 +24,23 @@ type Responder struct {
 	answered, refused atomic.Uint64
 
 	// Of the loop in Run alone.
-	logged, complained limiter
+	logged, errors, complained limiter
 }
 
 // logsPerSecond is how many entries of ACLs are logged in a second. Who wants fewer gives the ACL a meter: then Open
 // vSwitch sends up no others.
 const logsPerSecond = 500
 
+// errorsPerSecond is how many ICMP errors, resets and aborts are sent in a second: RFC 1812, section 4.3.2.8, and RFC 4443,
+// section 2.4 (f), want a limit. It is that of Linux, icmp_msgs_per_sec.
+const errorsPerSecond = 1000
+
 // NewResponder returns a Responder without a bridge: SetPath gives it one.
 func NewResponder(log *slog.Logger) *Responder {
 	return &Responder{
 		log: log, work: make(chan struct{}, 1),
 		logged:     limiter{most: logsPerSecond, per: time.Second},
+		errors:     limiter{most: errorsPerSecond, per: time.Second},
 		complained: limiter{most: 1, per: time.Minute},
 	}
 }
@@ -58,7 +65,8 @@ func (r *Responder) bridge() (path string) {
 	return r.path
 }
 
-// Counts returns how many packets have been answered, and how many could not be.
+// Counts returns how many packets have been answered or logged, and how many could not be. Those that must not be answered
+// count as neither.
 func (r *Responder) Counts() (answered, refused uint64) { return r.answered.Load(), r.refused.Load() }
 
 // Reconnection to a socket on the same machine: the pause doubles from the first to the last of these.
@@ -126,7 +134,11 @@ func (r *Responder) serve(ctx context.Context, path string) error {
 				return nil // it has moved
 			}
 		case pin := <-conn.PacketIns():
-			if err := r.handle(ctx, conn, pin); err != nil {
+			err := r.handle(ctx, conn, pin)
+			if errors.Is(err, ErrSilence) {
+				continue
+			}
+			if err != nil {
 				r.refused.Add(1)
 				if r.complained.allow(time.Now()) {
 					r.log.Warn("packet-in not answered", "err", err, "refused", r.refused.Load())
@@ -146,6 +158,9 @@ func (r *Responder) handle(ctx context.Context, conn *openflow.Conn, pin openflo
 	out, err := Answer(pin)
 	if err != nil {
 		return err
+	}
+	if op := opcode(pin.UserData); op != compile.OpNDNA && op != compile.OpNDNARouter && !r.errors.allow(time.Now()) {
+		return ErrSilence
 	}
 	return conn.PacketOut(ctx, portController, out.Actions, out.Packet)
 }

@@ -8,6 +8,8 @@ import (
 
 var be = binary.BigEndian
 
+var broadcast4 = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 // Lengths of headers, in bytes.
 const (
 	ethHeader  = 14
@@ -191,4 +193,61 @@ func (f *frame) trafficClass() uint8 {
 		return f.b[f.l3+1]
 	}
 	return uint8(be.Uint16(f.b[f.l3:]) >> 4)
+}
+
+// reply returns a frame with the addresses and tags of f, swapped if back is set, around a message of the transport layer.
+func (f *frame) reply(proto, hops uint8, message []byte, back bool) []byte {
+	src, dst := f.src, f.dst
+	out := make([]byte, 0, f.l3+ip6Header+len(message))
+	if back {
+		src, dst = dst, src
+		out = append(append(out, f.b[6:12]...), f.b[0:6]...)
+	} else {
+		out = append(out, f.b[0:12]...)
+	}
+	out = append(out, f.b[12:f.l3]...)
+	if f.etherType == etherIPv4 {
+		out = append(out, 4<<4|ip4Header/4, 0)
+		out = be.AppendUint16(out, uint16(ip4Header+len(message)))
+		out = append(out, 0, 0, 0, 0, hops, proto, 0, 0)
+	} else {
+		out = append(out, 6<<4, 0, 0, 0)
+		out = be.AppendUint16(out, uint16(len(message)))
+		out = append(out, proto, hops)
+	}
+	out = append(out, src.AsSlice()...)
+	out = append(out, dst.AsSlice()...)
+	if f.etherType == etherIPv4 {
+		be.PutUint16(out[f.l3+10:], finish(sum(0, out[f.l3:])))
+	}
+	return append(out, message...)
+}
+
+// checksum is that of TCP and ICMPv6 for a message between the ends of f, in either direction, in which the checksum is 0.
+func (f *frame) checksum(proto uint8, message []byte) uint16 {
+	s := sum(pseudo(proto, len(message)), f.src.AsSlice())
+	return finish(sum(sum(s, f.dst.AsSlice()), message))
+}
+
+// pseudo is the sum of a pseudo-header without its addresses: RFC 9293, section 3.1; RFC 8200, section 8.1. Both are the
+// same for messages of less than 65536 bytes.
+func pseudo(proto uint8, length int) uint32 { return uint32(proto) + uint32(length) }
+
+// sum adds the 16-bit words of b to s: RFC 1071. Packets are too short to overflow it.
+func sum(s uint32, b []byte) uint32 {
+	for i := 0; i+1 < len(b); i += 2 {
+		s += uint32(be.Uint16(b[i:]))
+	}
+	if len(b)%2 != 0 {
+		s += uint32(b[len(b)-1]) << 8
+	}
+	return s
+}
+
+// finish makes a checksum of a sum.
+func finish(s uint32) uint16 {
+	for s>>16 != 0 {
+		s = s&0xffff + s>>16
+	}
+	return ^uint16(s)
 }

@@ -22,7 +22,7 @@ type Content struct {
 	// Local lists the logical ports that have an interface on the local chassis.
 	Local []string
 
-	// Deviates says that there is a match that agents are known to translate differently, see parity.Deviations.
+	// Deviates says that there is something that agents are known to translate differently, see parity.Deviations.
 	Deviates bool
 
 	// AnyTunnel says that ovn-controller takes whichever of several tunnels to a chassis comes first in a hash table.

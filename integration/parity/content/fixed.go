@@ -382,8 +382,16 @@ func acls() []Content {
 			--log --meter=shared --severity=notice acl-add sw0 from-lport 1005 "ip6 && tcp.dst == {2, 3}" allow-related
 			--log --meter=fair --severity=debug --name=c acl-add sw0 to-lport 1004 "ip4.src == {10.0.0.1, 10.0.0.2} && udp.dst == {4, 5}" drop
 			--log --meter=fair --severity=warning --name=d acl-add sw0 from-lport 1003 "icmp" allow-stateless
-			--log --meter=shared --name="a name with, punctuation;" acl-add sw0 to-lport 1001 "ip4 && udp.dst == 7" reject
+			--log --meter=shared --name="a name with, punctuation;" acl-add sw0 to-lport 1001 "ip4 && udp.dst == 7" drop
 		`),
+		func() Content {
+			c := with("log-reject", "an ACL that logs and rejects, which ovn-controller does not let block an established connection", `
+				--log --name=both acl-add sw0 to-lport 1001 "ip4 && udp.dst == 7" reject
+				acl-add sw0 to-lport 1000 ip4 allow-related
+			`)
+			c.Deviates = true
+			return c
+		}(),
 	}
 }
 
@@ -420,6 +428,24 @@ func routers() []Content {
 			lr-route-add lr0 ::/0 fd01::100 lr0-sw1
 			--policy=src-ip lr-route-add lr0 10.0.0.0/25 10.1.0.101
 			lr-route-add lr0 172.16.0.0/12 discard
+		`),
+		with("mtu", "router ports that ask for the size of packets", `
+			set logical_router_port lr0-sw0 options:gateway_mtu=1400
+			set logical_router_port lr0-sw1 options:gateway_mtu=1300
+		`),
+		with("copp", "meters for what the controller answers", `
+			meter-add m0 drop 10 pktps
+			meter-add m1 drop 20 kbps 5
+			copp-add both reject m0
+			copp-add both tcp-reset m0
+			copp-add both icmp4-error m0
+			copp-add both icmp6-error m1
+			copp-add both nd-na m1
+			lr-copp-add both lr0
+			ls-copp-add both sw0
+			set logical_router_port lr0-sw0 options:gateway_mtu=1400
+			acl-add sw0 from-lport 1000 "ip4 && tcp.dst == {3, 4}" reject
+			--log --meter=m1 acl-add sw0 to-lport 1000 "ip6 && tcp.dst == 5" drop
 		`),
 		with("route-tables", "a route table for one router port", `
 			lrp-set-options lr0-sw0 route_table=red
