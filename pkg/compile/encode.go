@@ -145,6 +145,8 @@ func (o *encoding) action(a logical.Action) error {
 		return o.selectMember(a)
 	case logical.CTClear:
 		o.add(ir.CTClear{})
+	case logical.MACCacheUse:
+		o.add(ir.Resubmit{Table: TableMACCacheUse})
 	case logical.CTSNATToVIP:
 		o.add(ir.Resubmit{Table: TableCTSNATHairpin})
 	case logical.Clone:
