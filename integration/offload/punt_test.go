@@ -224,7 +224,7 @@ func arrivals(t *testing.T, pods []*lab.Pod, traffic func() error) (n int, err e
 	time.Sleep(lab.Patient(200 * time.Millisecond))
 	for _, r := range recorders {
 		r.stop(t)
-		for _, s := range r.seen {
+		for _, s := range r.read() {
 			if !s.out && s.proto == protoUDP {
 				n++
 			}

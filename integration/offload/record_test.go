@@ -54,10 +54,16 @@ func (s *sighting) parts(f func(key uint64)) {
 // somebody asks: a system call for each would take more of a guest than the packets do.
 type recorder struct {
 	fd   int
+	done chan struct{} // closed by stop
+
+	mu   sync.Mutex // guards what follows
 	ring []byte
 	next int // frame
 	seen []sighting
 }
+
+// A ring is read so often that it does not become full, however long a test takes.
+const recorderInterval = 2 * time.Second
 
 // The ring is as in packet(7) and Documentation/networking/packet_mmap.rst of Linux.
 const (
@@ -69,7 +75,7 @@ const (
 // record starts one, which ends with stop.
 func record(t *testing.T, p *lab.Pod) *recorder {
 	t.Helper()
-	r := &recorder{}
+	r := &recorder{done: make(chan struct{})}
 	check(t, within(p.Netns(), func() error {
 		link, err := net.InterfaceByName("eth0")
 		if err != nil {
@@ -92,16 +98,28 @@ func record(t *testing.T, p *lab.Pod) *recorder {
 		}
 		return unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Index})
 	}))
+	go func() { // ends with stop
+		for {
+			select {
+			case <-r.done:
+				return
+			case <-time.After(recorderInterval):
+				r.read()
+			}
+		}
+	}()
 	return r
 }
 
-// read takes from the ring what is new.
-func (r *recorder) read() {
-	for {
+// read takes from the ring what is new, and returns all. A stopped recorder has no ring.
+func (r *recorder) read() []sighting {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.ring != nil {
 		f := r.ring[r.next*frameSize:][:frameSize]
 		h := (*unix.Tpacket2Hdr)(unsafe.Pointer(&f[0]))
 		if atomic.LoadUint32(&h.Status)&unix.TP_STATUS_USER == 0 {
-			return
+			break
 		}
 		if s, ok := sight(f[h.Net:][:h.Snaplen]); ok {
 			s.at = time.Unix(int64(h.Sec), int64(h.Nsec))
@@ -111,12 +129,16 @@ func (r *recorder) read() {
 		atomic.StoreUint32(&h.Status, unix.TP_STATUS_KERNEL)
 		r.next = (r.next + 1) % frameCount
 	}
+	return r.seen
 }
 
 // stop ends the recorder, and fails the test if it has missed packets.
 func (r *recorder) stop(t *testing.T) {
 	t.Helper()
+	close(r.done)
 	r.read()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	stats, err := unix.GetsockoptTpacketStats(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	check(t, errors.Join(err, unix.Munmap(r.ring), unix.Close(r.fd)))
 	r.ring = nil
@@ -331,12 +353,9 @@ func (l *load) stop(t *testing.T) {
 
 // sightings calls f with the packets of a flow at a pod, in one direction.
 func (l *load) sightings(pod string, w flow, out bool, f func(s *sighting)) {
-	r := l.recorders[pod]
-	if r.ring != nil {
-		r.read()
-	}
-	for i := range r.seen {
-		if s := &r.seen[i]; s.flow == w && s.out == out {
+	seen := l.recorders[pod].read()
+	for i := range seen {
+		if s := &seen[i]; s.flow == w && s.out == out {
 			f(s)
 		}
 	}
