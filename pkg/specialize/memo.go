@@ -28,22 +28,39 @@ const (
 	unknownSource            // changes always
 )
 
-// touch notes that a source has changed.
-func (p *Rules) touch(s source) { p.changed[s] = p.clock }
+// maxChanged bounds what is remembered of changes while nobody asks for chains. After more of them everything is walked anew.
+const maxChanged = 1 << 16
+
+// touch notes that a source has changed. What has changed is of interest until the next walk: all that is kept of one has been found,
+// or found to hold, by it.
+func (p *Rules) touch(s source) {
+	if p.memos == [2]*memo{} {
+		return
+	}
+	if p.changed[s] = struct{}{}; len(p.changed) > maxChanged {
+		p.forget()
+	}
+}
+
+// forget makes the next walk a fresh one.
+func (p *Rules) forget() {
+	p.memos, p.changed = [2]*memo{}, map[source]struct{}{}
+}
 
 // A trace is what a chain depends on.
 type trace struct {
 	sources  map[source]struct{}
 	children []*State
-	walked   uint64 // when, by Rules.clock
 }
+
+func newTrace() trace { return trace{sources: map[source]struct{}{}} }
 
 func (t *trace) ask(s source) { t.sources[s] = struct{}{} }
 
-// stale reports whether a source has changed since the chain was walked. What becomes of its children is another question.
+// stale reports whether a source has changed since the last walk. What becomes of its children is another question.
 func (t *trace) stale(p *Rules) bool {
 	for s := range t.sources {
-		if s.kind == unknownSource || p.changed[s] > t.walked {
+		if _, changed := p.changed[s]; changed || s.kind == unknownSource {
 			return true
 		}
 	}
@@ -56,8 +73,13 @@ type memo struct {
 	subroutine map[uint8]bool
 	states     map[position][]*State
 	entries    map[uint16]*Entry
-	fresh      int // rules when everything was last walked
+	fresh      size // when everything was last walked
 }
+
+// A size is how many rules there are, and places where chains end.
+type size struct{ rules, cuts int }
+
+func (w *walk) size() size { return size{w.total, len(w.cuts)} }
 
 // A node is what all chains depend on.
 type node struct {
@@ -70,13 +92,12 @@ type node struct {
 
 // prepare notes what has changed besides rules. If everything may have, the memos are forgotten.
 func (p *Rules) prepare(in *Input, ports []Port, tunnels []Tunnel) {
-	p.clock++
 	n := node{geneve: in.Geneve, caps: in.Caps, budget: in.Budget, learns: p.learns}
 	if in.TunnelDevice != nil {
 		n.tunnelDevice = in.TunnelDevice.Name
 	}
 	if n != p.node {
-		p.memos = [2]*memo{}
+		p.forget()
 	}
 	p.node = n
 	now := map[uint16]any{}
@@ -165,9 +186,7 @@ func (w *walk) renewAll(t *trace) (to map[*State]*State, same bool) {
 
 // alike reports whether those that lead to s need not know that it is now x.
 func (s *State) alike(x *State) bool {
-	reason, only := s.puntsOnly()
-	otherReason, otherOnly := x.puntsOnly()
-	return s.height == x.height && only == otherOnly && reason == otherReason && !s.passes() && !x.passes() &&
+	return s.height == x.height && s.puntsOnly() == x.puntsOnly() && !s.passes() && !x.passes() &&
 		slices.Equal(s.reads, x.reads) && slices.Equal(s.notPorts, x.notPorts)
 }
 
@@ -219,12 +238,16 @@ func (w *walk) keep(s *State) {
 	w.states[s.at] = append(w.states[s.at], s)
 }
 
-// grown reports whether there are so many more rules than when everything was last walked that it is time to do so again: where
-// chains end was decided for what there was then.
-func (w *walk) grown(m *memo) bool { return w.total > m.fresh+m.fresh/4+256 }
+// grown reports whether there is so much more than when everything was last walked that it is time to do so again: where chains end was
+// decided for what there was then, and places that are gone are still among them.
+func (w *walk) grown(m *memo) bool {
+	more := func(now, then int) bool { return now > then+then/4+256 }
+	now := w.size()
+	return more(now.rules, m.fresh.rules) || more(now.cuts, m.fresh.cuts)
+}
 
-// remember returns what the walk has found. fresh is how many rules there were when everything was walked.
-func (w *walk) remember(p *Program, fresh int) *memo {
+// remember returns what the walk has found. fresh is how much there was when everything was walked.
+func (w *walk) remember(p *Program, fresh size) *memo {
 	m := &memo{fresh: fresh, cuts: w.cuts, subroutine: maps.Clone(w.subroutine), states: w.states, entries: map[uint16]*Entry{}}
 	for _, e := range p.Entries {
 		m.entries[e.Port] = e

@@ -34,16 +34,15 @@ type Rules struct {
 	// complete, while not nil, holds the owners that a complete program has named so far.
 	complete map[Owner]struct{}
 
-	// What the last walk has found, for IPv4 and IPv6, and what it was for. The clock counts changes.
-	clock   uint64
-	changed map[source]uint64
+	// What the last walk has found, for IPv4 and IPv6, what it was for, and what has changed since.
 	memos   [2]*memo
 	node    node
 	devices map[uint16]any
+	changed map[source]struct{}
 }
 
 // NewRules returns a program without rules.
-func NewRules() *Rules { return &Rules{owners: map[Owner][]*Rule{}, changed: map[source]uint64{}} }
+func NewRules() *Rules { return &Rules{owners: map[Owner][]*Rule{}, changed: map[source]struct{}{}} }
 
 // Len returns the number of owners that have rules.
 func (p *Rules) Len() int { return len(p.owners) }
@@ -73,7 +72,6 @@ func (p *Rules) Replace(o Owner, rules []ir.Rule) {
 }
 
 func (p *Rules) replace(o Owner, rules []ir.Rule) {
-	p.clock++
 	for _, r := range p.owners[o] {
 		p.changes(r, (*table).remove)
 		p.learn(r.Actions, -1)

@@ -58,7 +58,7 @@ func (m *machine) boundary(table uint8, at position, verdict func(*State) Verdic
 		m.punt(TooDeep)
 		return true
 	}
-	if reason, only := s.puntsOnly(); only {
+	if reason := s.puntsOnly(); reason != NoReason {
 		m.punt(reason) // without asking anybody
 		return true
 	}
@@ -82,19 +82,19 @@ func (m *machine) boundary(table uint8, at position, verdict func(*State) Verdic
 	return true
 }
 
-// puntsOnly reports whether nothing is decided in the chain, and the first reason.
-func (s *State) puntsOnly() (Reason, bool) {
+// puntsOnly returns the first reason if nothing is decided in the chain, or NoReason.
+func (s *State) puntsOnly() Reason {
 	reason := NewConnection
 	for i := range s.Rules {
 		p, ok := s.Rules[i].Verdict.(Punt)
 		if !ok {
-			return 0, false
+			return NoReason
 		}
 		if reason == NewConnection {
 			reason = p.Reason
 		}
 	}
-	return reason, true
+	return reason
 }
 
 // known returns the state at a position that the packet is in, if there is one.
@@ -153,7 +153,7 @@ func (w *walk) follow(at position, start *[ir.XReg0]value, depth int) *State {
 		anyConnection: at.anyConnection, ttlDec: at.ttlDec, ttlMin: at.ttlMin, asksTunnel: at.tunnel != [len(outer)]condition{},
 		at: at, start: start, depth: depth,
 	}
-	c := &machine{walk: w, depth: depth, state: s, trace: w.traced()}
+	c := &machine{walk: w, depth: depth, state: s, trace: newTrace()}
 	copy(c.field[:], start[:])
 	if s.asksTunnel {
 		for i, f := range outer {
@@ -184,8 +184,6 @@ func (w *walk) follow(at position, start *[ir.XReg0]value, depth int) *State {
 	w.states[at] = append(w.states[at], s)
 	return s
 }
-
-func (w *walk) traced() trace { return trace{sources: map[source]struct{}{}, walked: w.rules.clock} }
 
 // leadsTo notes that what becomes of the chain depends on what s is.
 func (m *machine) leadsTo(s *State) {

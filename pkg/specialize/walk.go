@@ -61,6 +61,7 @@ func (p *Rules) specialize(in Input, mistakes faults) *Program {
 	go func() { other <- p.family(&in, mistakes, etherTypeIPv6, ports, tunnels, &p.memos[1]) }()
 	v4 := p.family(&in, mistakes, etherTypeIPv4, ports, tunnels, &p.memos[0])
 	v6 := <-other
+	clear(p.changed)
 	out := &Program{Guards: guards(), Truncated: v4.Truncated || v6.Truncated, Devices: map[string]int{}}
 	for _, x := range ports {
 		out.Devices[x.Device.Name] = x.Device.Ifindex
@@ -93,7 +94,7 @@ func (p *Rules) family(in *Input, mistakes faults, etherType uint16, ports []Por
 		out := w.walk(ports, tunnels)
 		if pass == maxPasses || enough(w) {
 			if *known = nil; mistakes.none() {
-				*known = w.remember(out, w.total)
+				*known = w.remember(out, w.size())
 			}
 			return out
 		}
@@ -171,7 +172,7 @@ func (w *walk) enter(port uint16, dev string, tunnel *Tunnel) *Entry {
 // arrival returns a machine with a packet that has just arrived.
 func (w *walk) arrival(port uint16, tunnel *Tunnel) *machine {
 	etherType := w.etherType
-	m := &machine{walk: w, state: &State{EtherType: etherType, ttlMin: minTTL, Tunnelled: tunnel != nil}, trace: w.traced()}
+	m := &machine{walk: w, state: &State{EtherType: etherType, ttlMin: minTTL, Tunnelled: tunnel != nil}, trace: newTrace()}
 	for f := ir.Field(1); f < ir.XReg0; f++ {
 		m.field[f] = constant(f, ir.U128{}) // registers, connection, tunnel, and headers that a packet of this type does not have
 	}
