@@ -220,9 +220,7 @@ func TestTry(t *testing.T) {
 // Probe leaves nothing behind: no qdisc, no device, no thread in another namespace. In a guest there is everything but what is
 // newer than its kernel, and whether NET_TC_SKB_EXT is there is told from how the kernel was made.
 func TestKernelProbe(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("not root")
-	}
+	privileged(t)
 	before := surroundings(t)
 	c, err := Probe(t.Context())
 	if err != nil {
