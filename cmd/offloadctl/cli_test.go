@@ -38,7 +38,8 @@ type fake struct {
 	sent   func(n int) bool // called before each of them; false: wait until the caller is gone
 	fail   error            // what every call ends with, if not nil
 
-	differs bool // the kernel's filters are not as they should be
+	differs   bool // the kernel's filters are not as they should be
+	delegated bool // offload is, to Open vSwitch
 }
 
 // sockets counts what serve has made.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/offloadd/offloadd/internal/golden"
+	"github.com/offloadd/offloadd/pkg/dpctl"
 	"github.com/offloadd/offloadd/pkg/ovsdb/ovsdbtest"
 	"github.com/offloadd/offloadd/pkg/tc"
 )
@@ -47,23 +49,44 @@ func diagnoses() map[string]diagnosis {
 	for i := range tc.Capabilities {
 		denied.findings = append(denied.findings, tc.Finding{Capability: &tc.Capabilities[i], Words: denied.err.Error()})
 	}
-	denied.findings = all(denied.findings, good.findings(nil))
+	denied.findings = all(denied.findings, good.findings(nil, false))
+	dump := func(text string) []dpctl.Flow {
+		flows, err := dpctl.Parse(text)
+		if err != nil {
+			panic(err)
+		}
+		return flows
+	}
+	flows := dump(`recirc_id(0),in_port(v1), packets:10, bytes:600, used:1s, offloaded:yes, dp:tc, actions:v2
+recirc_id(0),in_port(v2), packets:7, bytes:420, used:1s, dp:tc, actions:v1
+recirc_id(0),in_port(genev_sys_6081), packets:3, bytes:180, used:1s, dp:ovs, actions:v1`)
 	return map[string]diagnosis{
-		"all is well": {kernel: "6.8.0", ovs: "3.1.0", findings: all(kernel(tc.Capabilities, nil), good.findings(nil))},
+		"all is well": {kernel: "6.8.0", ovs: "3.1.0", findings: all(kernel(tc.Capabilities, nil), good.findings(nil, false))},
 		"stock Debian, and a NIC that drops only": {
 			kernel: "6.1.0-56-amd64", ovs: "3.1.0", device: "enp3s0f0np0", driver: "somenic",
 			findings: append(
-				all(kernel(tc.Capabilities, map[string]string{tc.CapNoFrag: "the kernel has made of it: less", tc.CapResume: "EOPNOTSUPP operation not supported"}), good.findings(nil)),
+				all(kernel(tc.Capabilities, map[string]string{tc.CapNoFrag: "the kernel has made of it: less", tc.CapResume: "EOPNOTSUPP operation not supported"}), good.findings(nil, false)),
 				kernel(tc.DeviceCapabilities, map[string]string{tc.CapGoto: "EOPNOTSUPP operation not supported (only chain 0)", tc.CapRedirect: "EINVAL invalid argument (no)"})...),
 		},
 		"no flower, no Open vSwitch": {
 			kernel: "6.18.0", findings: append(
 				kernel(tc.Capabilities, map[string]string{tc.CapFlower: "ENOENT no such file or directory (TC classifier not found)"}),
-				vswitch{}.findings(errors.New("dial unix /run/openvswitch/db.sock: connect: no such file or directory"))...),
+				vswitch{}.findings(errors.New("dial unix /run/openvswitch/db.sock: connect: no such file or directory"), false)...),
 		},
 		"Open vSwitch as it should not be": {
 			kernel: "6.8.0", ovs: "3.1.0",
-			findings: all(kernel(tc.Capabilities, nil), vswitch{version: "3.1.0", bridge: "br-int", exists: true, userspace: true, hw: true}.findings(nil)),
+			findings: all(kernel(tc.Capabilities, nil), vswitch{version: "3.1.0", bridge: "br-int", exists: true, userspace: true, hw: true}.findings(nil, false)),
+		},
+		"delegated, and Open vSwitch does not offload": {kernel: "6.8.0", ovs: "3.1.0", findings: all(kernel(tc.Capabilities, nil), good.findings(nil, true))},
+		"delegated": {
+			kernel: "6.8.0", ovs: "3.1.0", megaflows: dpctl.Sums(flows), findings: append(
+				all(kernel(tc.Capabilities, nil), vswitch{version: "3.1.0", bridge: "br-int", exists: true, hw: true, policy: "skip_hw"}.findings(nil, true)),
+				judgeMegaflows(flows)),
+		},
+		"delegated, without packets": {
+			kernel: "6.8.0", ovs: "3.1.0", findings: append(
+				all(kernel(tc.Capabilities, nil), vswitch{version: "3.1.0", bridge: "br-int", exists: true, hw: true}.findings(nil, true)),
+				judgeMegaflows(nil)),
 		},
 		"not root": denied,
 	}
@@ -97,6 +120,25 @@ func TestDoctorTells(t *testing.T) {
 	})
 }
 
+// Programs read where the megaflows of each device are.
+func TestDoctorTellsMegaflows(t *testing.T) {
+	var out bytes.Buffer
+	c := &cli{env: env{stdout: &out, stderr: &out, getenv: func(string) string { return "" }}, format: "json"}
+	if err := c.tell(diagnoses()["delegated"]); err != nil {
+		t.Fatal(err)
+	}
+	var told struct {
+		Megaflows map[string]map[string]struct{ Flows, Packets, Bytes int }
+	}
+	if err := json.Unmarshal(out.Bytes(), &told); err != nil {
+		t.Fatal(err)
+	}
+	v2 := told.Megaflows["v2"]
+	if len(told.Megaflows) != 3 || v2["tc"].Flows != 1 || v2["tc"].Packets != 7 || v2["tc"].Bytes != 420 || v2["nic"].Flows != 0 {
+		t.Errorf("megaflows are told as %+v", told.Megaflows)
+	}
+}
+
 // The database says what the findings say.
 func TestReadSwitch(t *testing.T) {
 	s := ovsdbtest.Start(t, ovsdbtest.Vswitch)
@@ -116,10 +158,10 @@ func TestReadSwitch(t *testing.T) {
 		libovsdb.Operation{Op: "insert", Table: "Bridge", UUIDName: "b", Row: libovsdb.Row{"name": "br-x", "datapath_type": "netdev"}},
 		libovsdb.Operation{Op: "insert", Table: "Open_vSwitch", Row: libovsdb.Row{
 			"bridges": libovsdb.UUID{GoUUID: "b"}, "external_ids": set(map[any]any{"ovn-bridge": "br-x"}), "ovs_version": "3.1.0",
-			"other_config": set(map[any]any{"hw-offload": "true"}),
+			"other_config": set(map[any]any{"hw-offload": "true", "tc-policy": "skip_hw"}),
 		}},
 	)
-	if got, want := read(), (vswitch{version: "3.1.0", bridge: "br-x", exists: true, userspace: true, hw: true}); got != want {
+	if got, want := read(), (vswitch{version: "3.1.0", bridge: "br-x", exists: true, userspace: true, hw: true, policy: "skip_hw"}); got != want {
 		t.Errorf("the database is %+v, want %+v", got, want)
 	}
 	for _, remote := range []string{"unix:/nonexistent/db.sock", "nonsense"} {

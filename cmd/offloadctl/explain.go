@@ -29,7 +29,8 @@ explain PORT tells how many of a port's packets are forwarded by filters, and wh
 change it, and the logical flow that decides; with -o wide also reasons that no packet has met. PORT is a logical port or a device.
 
 explain PORT PACKET tells where a packet of the port is handled: by the NIC, by TC or by Open vSwitch, the filters that it meets, and
-why it is left to Open vSwitch. PACKET is a conjunction like
+why it is left to Open vSwitch. If offload is delegated to Open vSwitch both show megaflows of its datapath instead: of the port, or those
+that the packet meets. PACKET is a conjunction like
   eth.src == 0a:00:00:00:00:01 && eth.dst == 0a:00:00:00:00:02 && ip4.src == 10.0.0.1 && ip4.dst == 10.0.0.2 && tcp.dst == 80
 What it does not mention is 0, but for the TTL, which is 64. The exit code is 1 if the packet is delivered nowhere.`,
 		Args: usage(cobra.RangeArgs(1, 2)),
@@ -89,6 +90,13 @@ func (c *cli) explainPort(d daemon, port string) error {
 	s := &sheet{c: c}
 	s.add("Port", port)
 	s.add("Device", e.GetDevice())
+	if e.GetDelegated() {
+		s.add("Offload", "delegated to Open vSwitch")
+		s.add("Idle", e.GetIdle())
+		s.print()
+		c.printMegaflows(e)
+		return nil
+	}
 	s.add("Filters", cmp.Or(e.GetIdle(), "handle the device's packets"))
 	if e.GetPunted() != nil {
 		f, p := e.GetForwarded(), e.GetPunted()
@@ -179,7 +187,7 @@ func (c *cli) printPacket(e *offloadv1.ExplainResponse) {
 				s = green
 			}
 		}
-		t.add([]cell{{text: strings.ToLower(strings.TrimPrefix(l.GetLayer().String(), "LAYER_"))}, {text: answer, style: s}, {text: l.GetText()}})
+		t.add([]cell{{text: layerText(l.GetLayer())}, {text: answer, style: s}, {text: l.GetText()}})
 	}
 	t.flush()
 	if len(e.GetFilters()) > 0 {
@@ -189,4 +197,11 @@ func (c *cli) printPacket(e *offloadv1.ExplainResponse) {
 		fmt.Fprintf(c.stdout, "%s\n", filterNoise.ReplaceAllString(f.GetText(), ""))
 	}
 	c.printPunts(e.GetPunts(), false)
+	if e.GetDelegated() && len(e.GetMegaflows()) > 0 {
+		c.printMegaflows(e)
+	}
+}
+
+func layerText(l offloadv1.Layer) string {
+	return strings.ToLower(strings.TrimPrefix(l.String(), "LAYER_"))
 }

@@ -56,7 +56,7 @@ func (f *filterFlags) refuse(cmd *cobra.Command) error {
 	return nil
 }
 
-var filterStates = []string{"installed", "missing", "refused", "different", "surplus", "foreign"}
+var filterStates = []string{"installed", "missing", "refused", "different", "surplus", "foreign", "delegated"}
 
 func (c *cli) printFilters(d daemon, req *offloadv1.ListFiltersRequest) error {
 	stream, err := d.flows.ListFilters(d.ctx, req)
@@ -87,10 +87,14 @@ func (c *cli) filterColumns() []column[*offloadv1.Filter] {
 		{name: "BYTES", value: func(f *offloadv1.Filter) string { return bytesText(f.GetCounters()) }},
 		{name: "PUNT", value: func(f *offloadv1.Filter) string { return cmp.Or(f.GetReason(), "-") }},
 		{name: "ROWS", wide: true, value: func(f *offloadv1.Filter) string { return cmp.Or(strings.Join(f.GetRows(), ","), "-") }},
+		{name: "UFID", wide: true, value: func(f *offloadv1.Filter) string { return cmp.Or(f.GetUfid(), "-") }},
 		{name: "FILTER", value: func(f *offloadv1.Filter) string {
 			text := f.GetText()
 			if c.format != "wide" {
 				text = shortFilter(text)
+			}
+			if f.GetState() == offloadv1.FilterState_FILTER_STATE_DELEGATED {
+				text = "dev " + f.GetDevice() + " ingress " + text
 			}
 			if f.GetError() != "" {
 				text += " (" + f.GetError() + ")"
@@ -168,7 +172,7 @@ func filterStateText(s offloadv1.FilterState) string {
 
 func filterStateStyle(s offloadv1.FilterState) style {
 	switch s {
-	case offloadv1.FilterState_FILTER_STATE_INSTALLED:
+	case offloadv1.FilterState_FILTER_STATE_INSTALLED, offloadv1.FilterState_FILTER_STATE_DELEGATED:
 		return green
 	case offloadv1.FilterState_FILTER_STATE_REFUSED, offloadv1.FilterState_FILTER_STATE_DIFFERENT:
 		return red
@@ -332,6 +336,7 @@ func (c *cli) printDifference(r *offloadv1.DiffFiltersResponse) {
 		line(red, "-", f.GetText(), why)
 	case offloadv1.FilterState_FILTER_STATE_FOREIGN:
 		line(yellow, "?", f.GetText(), f.GetInstalled())
-	case offloadv1.FilterState_FILTER_STATE_INSTALLED, offloadv1.FilterState_FILTER_STATE_UNSPECIFIED:
+	case offloadv1.FilterState_FILTER_STATE_INSTALLED, offloadv1.FilterState_FILTER_STATE_DELEGATED,
+		offloadv1.FilterState_FILTER_STATE_UNSPECIFIED:
 	}
 }

@@ -69,7 +69,11 @@ func (f *fake) ListFilters(req *offloadv1.ListFiltersRequest, s offloadv1.FlowSe
 	if req.GetPort() != "" && !knows(req.GetPort()) {
 		return noPort(req.GetPort())
 	}
-	for _, x := range fakeFilters {
+	all := fakeFilters
+	if f.delegated {
+		all = delegatedFilters
+	}
+	for _, x := range all {
 		if req.Chain != nil && req.GetChain() != x.GetChain() || len(req.GetStates()) > 0 && req.GetStates()[0] != x.GetState() {
 			continue
 		}
@@ -162,6 +166,8 @@ func (f *fake) Explain(_ context.Context, req *offloadv1.ExplainRequest) (*offlo
 	switch {
 	case !knows(req.GetPort()):
 		return nil, noPort(req.GetPort())
+	case f.delegated:
+		return delegatedExplanation(req), nil
 	case req.GetPort() == "web2" && req.GetMicroflow() == "":
 		return &offloadv1.ExplainResponse{Device: "vethc2", Idle: "the device cannot offload, or is gone"}, nil
 	case req.GetPort() == "web2":

@@ -18,7 +18,7 @@ func (c *cli) statusCommand() *cobra.Command {
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.call(cmd.Context(), func(d daemon) error {
-				st, err := d.node.GetStatus(d.ctx, &offloadv1.GetStatusRequest{})
+				st, err := d.node.GetStatus(d.ctx, &offloadv1.GetStatusRequest{Megaflows: true})
 				if err != nil {
 					return client.Error(err)
 				}
@@ -120,12 +120,15 @@ func (c *cli) printStatus(st *offloadv1.GetStatusResponse) {
 		}
 	}
 	databases.end()
+	c.printDelegated(st.GetOffload().GetDelegated())
 }
 
 // addOffload adds what there is to say of the filters. A daemon that does not tell of them is an older one.
 func (c *cli) addOffload(s *sheet, o *offloadv1.Offload) {
 	switch {
 	case o == nil:
+	case o.GetMode() == offloadv1.OffloadMode_OFFLOAD_MODE_DELEGATED:
+		c.addDelegated(s, o)
 	case o.GetMode() == offloadv1.OffloadMode_OFFLOAD_MODE_OFF:
 		s.add("Offload", "off")
 	case o.GetIdle() != "":

@@ -36,7 +36,7 @@ var rooms = map[string]room{
 	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 	"cmd/offloadctl": {imports: []string{
 		"pkg/api/client", "pkg/reason", "proto/offload/v1",
-		"pkg/tc", "pkg/ovsdb", "pkg/ovsdb/vswitchdb", // doctor
+		"pkg/tc", "pkg/ovsdb", "pkg/ovsdb/vswitchdb", "pkg/dpctl", // doctor
 	}},
 
 	"pkg/daemon": {imports: []string{"pkg/..."}},

@@ -56,6 +56,7 @@ var (
 		offloadv1.FilterState_FILTER_STATE_DIFFERENT: FilterDifferent,
 		offloadv1.FilterState_FILTER_STATE_SURPLUS:   FilterSurplus,
 		offloadv1.FilterState_FILTER_STATE_FOREIGN:   FilterForeign,
+		offloadv1.FilterState_FILTER_STATE_DELEGATED: FilterDelegated,
 	}
 	chainVerdicts = map[offloadv1.ChainVerdict]ChainVerdict{
 		offloadv1.ChainVerdict_CHAIN_VERDICT_GOTO:   ChainGoto,

@@ -23,6 +23,7 @@ const (
 	FilterDifferent FilterState = "different" // the kernel has one for the same packets that does something else
 	FilterSurplus   FilterState = "surplus"   // ours, and not wanted
 	FilterForeign   FilterState = "foreign"
+	FilterDelegated FilterState = "delegated" // Open vSwitch has made it, to which offload is delegated
 )
 
 // A Filter is a TC filter that is wanted, or that the kernel has.
@@ -34,12 +35,13 @@ type Filter struct {
 	Device    string // whose packets it is for; "" any
 	Text      string // the arguments of tc(8)
 	State     FilterState
-	Installed string // with FilterDifferent, what the kernel has; with FilterForeign, what Text leaves out
+	Installed string // with FilterDifferent, what the kernel has; with FilterForeign and FilterDelegated, what Text leaves out
 	InHW      bool
 	Counters  *Counters // without Duration; nil: the kernel does not have it
 	Reason    string    // why its packets are left to Open vSwitch; "": they are not
 	Rows      []string  // UUIDs
 	Error     string    // with FilterRefused
+	UFID      string    // of the megaflow, with FilterDelegated
 }
 
 // A FilterFilter selects the filters that have everything it names.
@@ -150,6 +152,10 @@ type Explanation struct {
 	Punts                      []Punt
 	Layers                     []LayerVerdict
 	Filters                    []Filter
+
+	Delegated     bool // to Open vSwitch: there are no Punts
+	Megaflows     []Megaflow
+	MegaflowsLeft int // that are not among them
 }
 
 // A FilterDifference is between what is wanted and what the kernel has.

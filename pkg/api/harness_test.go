@@ -78,7 +78,7 @@ func (b *behind) Identity(ctx context.Context) (Identity, error) {
 	return Identity{Version: "v1", Capabilities: []string{"port.veth", "flow.trace"}, Started: time.Unix(1, 0)}, b.do(ctx, "Identity", nil)
 }
 
-func (b *behind) Status(ctx context.Context, req StatusRequest) (Status, error) {
+func (b *behind) Status(ctx context.Context, _ StatusRequest) (Status, error) {
 	return Status{Chassis: "n1", Skipped: map[string]int{"x": 2, "": 1}, Databases: []Database{{Name: "b"}, {Name: "a"}}, Offload: Offload{Mode: OffloadOff}}, b.do(ctx, "Status", nil)
 }
 

@@ -316,6 +316,7 @@ func filterMessage(f Filter) *offloadv1.Filter {
 		Reason:    f.Reason,
 		Rows:      f.Rows,
 		Error:     f.Error,
+		Ufid:      f.UFID,
 	}
 }
 
@@ -368,6 +369,12 @@ func explanationMessage(e Explanation) *offloadv1.ExplainResponse {
 		Dropped:   filterCounters(e.Dropped),
 		Punted:    filterCounters(e.Punted),
 		Shared:    e.Shared,
+
+		Delegated:     e.Delegated,
+		MegaflowsLeft: uint64(e.MegaflowsLeft),
+	}
+	for _, f := range e.Megaflows {
+		m.Megaflows = append(m.Megaflows, megaflowMessage(f))
 	}
 	for _, p := range e.Punts {
 		punt := &offloadv1.Punt{
@@ -387,4 +394,18 @@ func explanationMessage(e Explanation) *offloadv1.ExplainResponse {
 		m.Filters = append(m.Filters, filterMessage(f))
 	}
 	return m
+}
+
+func megaflowMessage(f Megaflow) *offloadv1.Megaflow {
+	return &offloadv1.Megaflow{
+		Ufid:     f.UFID,
+		Device:   f.Device,
+		RecircId: f.Recirc,
+		Match:    f.Match,
+		Actions:  f.Actions,
+		Layer:    number(layers, f.Layer),
+		Reason:   f.Reason,
+		Used:     f.Used,
+		Counters: filterCounters(&f.Counters),
+	}
 }

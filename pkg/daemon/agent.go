@@ -19,6 +19,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
 	"github.com/offloadd/offloadd/pkg/pinctrl"
 	"github.com/offloadd/offloadd/pkg/sb"
+	"github.com/offloadd/offloadd/pkg/tc"
 )
 
 // An Agent is the loop that owns the state of the chassis. Each turn takes in what has happened, lets the chassis
@@ -63,6 +64,9 @@ type Agent struct {
 
 	// asking holds who asks ovs-vswitchd for its megaflows.
 	asking chan struct{}
+	// dialTC and ifindex look at the kernel for those who ask what Open vSwitch has installed.
+	dialTC  func() (*tc.Conn, error)
+	ifindex func(device string) int
 
 	commands chan command
 }
@@ -99,6 +103,8 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 		ended:    make(chan struct{}),
 		commands: make(chan command),
 		asking:   make(chan struct{}, 1),
+		dialTC:   func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) },
+		ifindex:  ifindexOf,
 
 		installed: make(chan struct{}),
 	}

@@ -125,6 +125,9 @@ func (c Config) Check() (Config, error) {
 	default:
 		return c, fmt.Errorf("daemon config log_level %q: none of debug, info, warn, error", c.LogLevel)
 	}
+	if c.Offload == "false" { // what an off without quotes is in YAML 1.1
+		c.Offload = offloadOff
+	}
 	switch c.Offload {
 	case offloadDirect, offloadDelegated, offloadOff:
 	default:

@@ -59,6 +59,23 @@ func configKeys(t reflect.Type, prefix string) []string {
 	return keys
 }
 
+// off is a word, although YAML 1.1 has it for false.
+func TestOffloadWords(t *testing.T) {
+	for _, word := range []string{offloadDirect, offloadDelegated, offloadOff} {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte("offload: "+word+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := ReadConfig(path, DefaultConfig())
+		if err == nil {
+			c, err = c.Check()
+		}
+		if err != nil || c.Offload != word {
+			t.Errorf("offload: %s is read as %q, %v", word, c.Offload, err)
+		}
+	}
+}
+
 func TestBadConfig(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"no_such_key: 1", `unknown field "no_such_key"`},

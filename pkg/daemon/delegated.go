@@ -75,7 +75,7 @@ func (a *Agent) localDevices() []device {
 // datapath is the name of the datapath of the integration bridge, for dpctl(8). It runs in the loop.
 func (a *Agent) datapath() string {
 	if b := a.sw.Bridge(a.plan.Config.Bridge); b != nil && b.DatapathType == "netdev" {
-		return "netdev@ovs-netdev"
+		return dpctl.UserDatapath
 	}
 	return dpctl.KernelDatapath
 }

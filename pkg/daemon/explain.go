@@ -25,6 +25,9 @@ func (f *Flows) Explain(ctx context.Context, req api.ExplainRequest) (api.Explan
 	if err != nil {
 		return api.Explanation{}, err
 	}
+	if f.agent.config.Offload == offloadDelegated {
+		return f.explainDelegated(ctx, place, req)
+	}
 	v, err := f.filterView(ctx)
 	if err != nil {
 		return api.Explanation{}, err
@@ -158,32 +161,52 @@ func puntOf(r specialize.Reason, flow *api.LogicalFlow) *api.Punt {
 // defaultTTL is the TTL of packets to explain whose TTL nobody mentions: with 0 all of them would be left to Open vSwitch.
 const defaultTTL = 64
 
-// explainPacket runs a packet through the filters that the kernel has, and through the rules of the bridge where they leave it.
-func (f *Flows) explainPacket(ctx context.Context, v *filterView, place portPlace, req api.ExplainRequest, e *api.Explanation) error {
+// A question is a packet as it arrives, what the connection tracker finds for it, and what becomes of it by the rules of the bridge.
+type question struct {
+	came    eval.Packet
+	tracker *scriptedTracker
+	steps   []api.TraceStep
+}
+
+// question reads a request with a packet.
+func (f *Flows) question(ctx context.Context, place portPlace, req api.ExplainRequest) (q question, err error) {
 	if place.name == "" {
-		return reason.Errorf(reason.LPortNotFound, "daemon explain: device %s is of no logical port", place.device).With("port", req.Port)
+		return q, reason.Errorf(reason.LPortNotFound, "daemon explain: device %s is of no logical port", place.device).With("port", req.Port)
 	}
 	microflow := "inport == " + strconv.Quote(place.name) + " && (" + req.Microflow + ")"
 	var flow trace.Microflow
-	var steps []api.TraceStep
 	var failed error
-	err := f.agent.query(ctx, func() {
+	err = f.agent.query(ctx, func() {
 		if microflow, flow, failed = withTTL(f.agent.store, microflow); failed == nil {
-			steps, failed = f.agent.trace(api.TraceRequest{Microflow: microflow, CT: req.CT})
+			q.steps, failed = f.agent.trace(api.TraceRequest{Microflow: microflow, CT: req.CT})
 		}
 	})
 	if err = cmp.Or(err, failed); err != nil {
+		return q, err
+	}
+	q.came = flow.Packet()
+	if place.tag != 0 {
+		q.came.Set(ir.VLANTCI, ir.U64(0x1000|uint64(place.tag)))
+	}
+	q.tracker = &scriptedTracker{ct: req.CT, mark: uint32(q.came.Value(ir.CTMark).Lo), label: q.came.Value(ir.CTLabel)}
+	untrack(&q.came)
+	return q, nil
+}
+
+// untrack takes from a packet what the connection tracker knows of it.
+func untrack(pkt *eval.Packet) {
+	for field := ir.CTState; field <= ir.CTTPDst; field++ {
+		pkt.Set(field, ir.U128{})
+	}
+}
+
+// explainPacket runs a packet through the filters that the kernel has, and through the rules of the bridge where they leave it.
+func (f *Flows) explainPacket(ctx context.Context, v *filterView, place portPlace, req api.ExplainRequest, e *api.Explanation) error {
+	q, err := f.question(ctx, place, req)
+	if err != nil {
 		return err
 	}
-	pkt := flow.Packet()
-	if place.tag != 0 {
-		pkt.Set(ir.VLANTCI, ir.U64(0x1000|uint64(place.tag)))
-	}
-	tracker := &scriptedTracker{ct: req.CT, mark: uint32(pkt.Value(ir.CTMark).Lo), label: pkt.Value(ir.CTLabel)}
-	came := pkt
-	for field := ir.CTState; field <= ir.CTTPDst; field++ {
-		came.Set(field, ir.U128{})
-	}
+	came, tracker := q.came, q.tracker
 	var verdict eval.Verdict
 	if e.Idle == "" {
 		verdict = eval.NewBlock(v.installed).Run(came, eval.Arrival{Device: place.device}, tracker.track)
@@ -193,7 +216,7 @@ func (f *Flows) explainPacket(ctx context.Context, v *filterView, place portPlac
 	for _, x := range path {
 		e.Filters = append(e.Filters, x.show(name))
 	}
-	e.Layers = layers(e.Idle, &verdict, path, tracker.missed, name, steps)
+	e.Layers = layers(e.Idle, &verdict, path, tracker.missed, name, q.steps)
 	if verdict.Kind != eval.Passed || e.Idle != "" {
 		return nil
 	}

@@ -406,7 +406,11 @@ func (v *filterView) ports() map[string]*api.PortCounters {
 
 // filterView is view for an agent that may have no filters.
 func (f *Flows) filterView(ctx context.Context) (*filterView, error) {
-	if f.agent.offload == nil {
+	switch {
+	case f.agent.config.Offload == offloadDelegated:
+		return nil, reason.Errorf(reason.FeatureUnsupported,
+			"daemon filters: there are no chains of ours with offload=%s: Open vSwitch makes the filters, which flows --tc lists", offloadDelegated)
+	case f.agent.offload == nil:
 		return nil, reason.Errorf(reason.FeatureUnsupported, "daemon filters: the daemon runs with offload=%s", offloadOff)
 	}
 	return f.agent.offload.view(ctx)
@@ -450,6 +454,9 @@ func (f *Flows) findPort(ctx context.Context, name string) (place portPlace, err
 
 // Filters yields the filters that filter selects.
 func (f *Flows) Filters(ctx context.Context, filter api.FilterFilter, yield func(api.Filter) error) error {
+	if f.agent.config.Offload == offloadDelegated {
+		return f.delegatedFilters(ctx, filter, yield)
+	}
 	var device string
 	if filter.Port != "" {
 		place, err := f.findPort(ctx, filter.Port)

@@ -114,8 +114,11 @@ func (c *Conn) call(ctx context.Context, method string, args []string) (string, 
 	return *reply.Result, nil
 }
 
-// KernelDatapath is the datapath of all bridges with datapath_type system.
-const KernelDatapath = "system@ovs-system"
+// The datapaths of all bridges whose datapath_type is system, or netdev.
+const (
+	KernelDatapath = "system@ovs-system"
+	UserDatapath   = "netdev@ovs-netdev"
+)
 
 // Flows returns the megaflows of a datapath, those that are offloaded and those that are not, with the names of ports.
 func (c *Conn) Flows(ctx context.Context, datapath string) ([]Flow, error) {

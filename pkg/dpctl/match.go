@@ -55,10 +55,10 @@ type Step struct {
 // A StepKind is what an action does.
 type StepKind uint8
 
-// The kinds. Other actions do not change the packet: they send a copy, or have it sampled, policed, or counted.
+// The kinds. Other actions do not change what the next megaflow is asked for: they send a copy, have it sampled, or commit the connection.
 const (
 	Other       StepKind = iota
-	Track                // the connection tracker is asked
+	Track                // the connection tracker is asked, in Zone
 	Untrack              // the connection is forgotten
 	Set                  // fields get values
 	Recirculate          // the packet meets the megaflows again
@@ -76,6 +76,10 @@ func (f *Flow) Steps() []Step {
 		case "ct":
 			s.Kind = Track
 			for _, m := range members(inner) {
+				if m == "commit" { // what the packet has of the connection stays
+					s.Kind = Other
+					break
+				}
 				if zone, ok := strings.CutPrefix(m, "zone="); ok {
 					n, err := strconv.ParseUint(zone, 0, 16)
 					if s.Zone = uint16(n); err != nil {

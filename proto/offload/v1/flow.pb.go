@@ -284,18 +284,21 @@ const (
 	FilterState_FILTER_STATE_SURPLUS FilterState = 5
 	// The kernel has it, and somebody else made it. It is left alone.
 	FilterState_FILTER_STATE_FOREIGN FilterState = 6
+	// The kernel has it, and Open vSwitch made it, to which offload is delegated.
+	FilterState_FILTER_STATE_DELEGATED FilterState = 20
 )
 
 // Enum value maps for FilterState.
 var (
 	FilterState_name = map[int32]string{
-		0: "FILTER_STATE_UNSPECIFIED",
-		1: "FILTER_STATE_INSTALLED",
-		2: "FILTER_STATE_MISSING",
-		3: "FILTER_STATE_REFUSED",
-		4: "FILTER_STATE_DIFFERENT",
-		5: "FILTER_STATE_SURPLUS",
-		6: "FILTER_STATE_FOREIGN",
+		0:  "FILTER_STATE_UNSPECIFIED",
+		1:  "FILTER_STATE_INSTALLED",
+		2:  "FILTER_STATE_MISSING",
+		3:  "FILTER_STATE_REFUSED",
+		4:  "FILTER_STATE_DIFFERENT",
+		5:  "FILTER_STATE_SURPLUS",
+		6:  "FILTER_STATE_FOREIGN",
+		20: "FILTER_STATE_DELEGATED",
 	}
 	FilterState_value = map[string]int32{
 		"FILTER_STATE_UNSPECIFIED": 0,
@@ -305,6 +308,7 @@ var (
 		"FILTER_STATE_DIFFERENT":   4,
 		"FILTER_STATE_SURPLUS":     5,
 		"FILTER_STATE_FOREIGN":     6,
+		"FILTER_STATE_DELEGATED":   20,
 	}
 )
 
@@ -1350,7 +1354,7 @@ func (x *TraceResponse) GetStep() *TraceStep {
 	return nil
 }
 
-// Filter is a TC flower filter of the block that the devices of this chassis share.
+// Filter is a TC flower filter of the block that the devices of this chassis share, or of a device if offload is delegated to Open vSwitch.
 type Filter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The chain.
@@ -1367,7 +1371,8 @@ type Filter struct {
 	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
 	// Whether the kernel has it.
 	State FilterState `protobuf:"varint,7,opt,name=state,proto3,enum=offload.v1.FilterState" json:"state,omitempty"`
-	// With FILTER_STATE_DIFFERENT, what the kernel has, in the same notation. With FILTER_STATE_FOREIGN, in words, what text leaves out.
+	// With FILTER_STATE_DIFFERENT, what the kernel has, in the same notation. With FILTER_STATE_FOREIGN and _DELEGATED, in words, what text
+	// leaves out.
 	Installed string `protobuf:"bytes,8,opt,name=installed,proto3" json:"installed,omitempty"`
 	// A device has it in hardware.
 	InHw bool `protobuf:"varint,9,opt,name=in_hw,json=inHw,proto3" json:"in_hw,omitempty"`
@@ -1378,7 +1383,9 @@ type Filter struct {
 	// The UUIDs of the Southbound rows that are decided on with it, in order.
 	Rows []string `protobuf:"bytes,12,rep,name=rows,proto3" json:"rows,omitempty"`
 	// With FILTER_STATE_REFUSED, why.
-	Error         string `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
+	// With FILTER_STATE_DELEGATED, the UFID of its megaflow, in 32 hexadecimal digits.
+	Ufid          string `protobuf:"bytes,20,opt,name=ufid,proto3" json:"ufid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1500,6 +1507,13 @@ func (x *Filter) GetRows() []string {
 func (x *Filter) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *Filter) GetUfid() string {
+	if x != nil {
+		return x.Ufid
 	}
 	return ""
 }
@@ -2269,7 +2283,14 @@ type ExplainResponse struct {
 	// With a packet, what becomes of it, in the order of the layers.
 	Layers []*LayerVerdict `protobuf:"bytes,8,rep,name=layers,proto3" json:"layers,omitempty"`
 	// With a packet, the filters that run, in order.
-	Filters       []*Filter `protobuf:"bytes,9,rep,name=filters,proto3" json:"filters,omitempty"`
+	Filters []*Filter `protobuf:"bytes,9,rep,name=filters,proto3" json:"filters,omitempty"`
+	// Offload is delegated to Open vSwitch: there are no punts, and megaflows tell where packets are handled.
+	Delegated bool `protobuf:"varint,20,opt,name=delegated,proto3" json:"delegated,omitempty"`
+	// Without a packet, the megaflows of the device, what has counted most first. With one, those that it meets, in order; where ovs-vswitchd
+	// has none for it, it decides.
+	Megaflows []*Megaflow `protobuf:"bytes,21,rep,name=megaflows,proto3" json:"megaflows,omitempty"`
+	// How many more megaflows there are.
+	MegaflowsLeft uint64 `protobuf:"varint,22,opt,name=megaflows_left,json=megaflowsLeft,proto3" json:"megaflows_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2367,6 +2388,145 @@ func (x *ExplainResponse) GetFilters() []*Filter {
 	return nil
 }
 
+func (x *ExplainResponse) GetDelegated() bool {
+	if x != nil {
+		return x.Delegated
+	}
+	return false
+}
+
+func (x *ExplainResponse) GetMegaflows() []*Megaflow {
+	if x != nil {
+		return x.Megaflows
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetMegaflowsLeft() uint64 {
+	if x != nil {
+		return x.MegaflowsLeft
+	}
+	return 0
+}
+
+// Megaflow is an entry of Open vSwitch's datapath.
+type Megaflow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The UFID, in 32 hexadecimal digits. Empty: it has none.
+	Ufid string `protobuf:"bytes,1,opt,name=ufid,proto3" json:"ufid,omitempty"`
+	// The device by which its packets come.
+	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	// The identifier of recirculation. 0: packets have just arrived.
+	RecircId uint32 `protobuf:"varint,3,opt,name=recirc_id,json=recircId,proto3" json:"recirc_id,omitempty"`
+	// What it asks for, as dpctl(8) prints it.
+	Match string `protobuf:"bytes,4,opt,name=match,proto3" json:"match,omitempty"`
+	// What it does, in the same notation.
+	Actions string `protobuf:"bytes,5,opt,name=actions,proto3" json:"actions,omitempty"`
+	// Where that is done.
+	Layer Layer `protobuf:"varint,6,opt,name=layer,proto3,enum=offload.v1.Layer" json:"layer,omitempty"`
+	// What Open vSwitch says about why it is there. Empty: nothing.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// "never", or how long ago a packet has met it, such as "1.204s".
+	Used string `protobuf:"bytes,8,opt,name=used,proto3" json:"used,omitempty"`
+	// What it has counted, without duration.
+	Counters      *Counters `protobuf:"bytes,9,opt,name=counters,proto3" json:"counters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Megaflow) Reset() {
+	*x = Megaflow{}
+	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Megaflow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Megaflow) ProtoMessage() {}
+
+func (x *Megaflow) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Megaflow.ProtoReflect.Descriptor instead.
+func (*Megaflow) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Megaflow) GetUfid() string {
+	if x != nil {
+		return x.Ufid
+	}
+	return ""
+}
+
+func (x *Megaflow) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Megaflow) GetRecircId() uint32 {
+	if x != nil {
+		return x.RecircId
+	}
+	return 0
+}
+
+func (x *Megaflow) GetMatch() string {
+	if x != nil {
+		return x.Match
+	}
+	return ""
+}
+
+func (x *Megaflow) GetActions() string {
+	if x != nil {
+		return x.Actions
+	}
+	return ""
+}
+
+func (x *Megaflow) GetLayer() Layer {
+	if x != nil {
+		return x.Layer
+	}
+	return Layer_LAYER_UNSPECIFIED
+}
+
+func (x *Megaflow) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Megaflow) GetUsed() string {
+	if x != nil {
+		return x.Used
+	}
+	return ""
+}
+
+func (x *Megaflow) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
 // DiffFiltersRequest is empty.
 type DiffFiltersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2376,7 +2536,7 @@ type DiffFiltersRequest struct {
 
 func (x *DiffFiltersRequest) Reset() {
 	*x = DiffFiltersRequest{}
-	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	mi := &file_offload_v1_flow_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2548,7 @@ func (x *DiffFiltersRequest) String() string {
 func (*DiffFiltersRequest) ProtoMessage() {}
 
 func (x *DiffFiltersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	mi := &file_offload_v1_flow_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2561,7 @@ func (x *DiffFiltersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffFiltersRequest.ProtoReflect.Descriptor instead.
 func (*DiffFiltersRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{21}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{22}
 }
 
 // DiffFiltersResponse is a difference.
@@ -2417,7 +2577,7 @@ type DiffFiltersResponse struct {
 
 func (x *DiffFiltersResponse) Reset() {
 	*x = DiffFiltersResponse{}
-	mi := &file_offload_v1_flow_proto_msgTypes[22]
+	mi := &file_offload_v1_flow_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2589,7 @@ func (x *DiffFiltersResponse) String() string {
 func (*DiffFiltersResponse) ProtoMessage() {}
 
 func (x *DiffFiltersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[22]
+	mi := &file_offload_v1_flow_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2602,7 @@ func (x *DiffFiltersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffFiltersResponse.ProtoReflect.Descriptor instead.
 func (*DiffFiltersResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{22}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DiffFiltersResponse) GetFilter() *Filter {
@@ -2477,7 +2637,7 @@ type PortCounters struct {
 
 func (x *PortCounters) Reset() {
 	*x = PortCounters{}
-	mi := &file_offload_v1_flow_proto_msgTypes[23]
+	mi := &file_offload_v1_flow_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2649,7 @@ func (x *PortCounters) String() string {
 func (*PortCounters) ProtoMessage() {}
 
 func (x *PortCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[23]
+	mi := &file_offload_v1_flow_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2662,7 @@ func (x *PortCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortCounters.ProtoReflect.Descriptor instead.
 func (*PortCounters) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{23}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PortCounters) GetLogicalPort() string {
@@ -2544,7 +2704,7 @@ type ListPortCountersRequest struct {
 
 func (x *ListPortCountersRequest) Reset() {
 	*x = ListPortCountersRequest{}
-	mi := &file_offload_v1_flow_proto_msgTypes[24]
+	mi := &file_offload_v1_flow_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2556,7 +2716,7 @@ func (x *ListPortCountersRequest) String() string {
 func (*ListPortCountersRequest) ProtoMessage() {}
 
 func (x *ListPortCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[24]
+	mi := &file_offload_v1_flow_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2569,7 +2729,7 @@ func (x *ListPortCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortCountersRequest.ProtoReflect.Descriptor instead.
 func (*ListPortCountersRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{24}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListPortCountersRequest) GetPort() string {
@@ -2590,7 +2750,7 @@ type ListPortCountersResponse struct {
 
 func (x *ListPortCountersResponse) Reset() {
 	*x = ListPortCountersResponse{}
-	mi := &file_offload_v1_flow_proto_msgTypes[25]
+	mi := &file_offload_v1_flow_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2762,7 @@ func (x *ListPortCountersResponse) String() string {
 func (*ListPortCountersResponse) ProtoMessage() {}
 
 func (x *ListPortCountersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[25]
+	mi := &file_offload_v1_flow_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2775,7 @@ func (x *ListPortCountersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortCountersResponse.ProtoReflect.Descriptor instead.
 func (*ListPortCountersResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{25}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListPortCountersResponse) GetPort() *PortCounters {
@@ -2695,7 +2855,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\flogical_port\x18\a \x01(\tR\vlogicalPort\x12\x10\n" +
 	"\x03via\x18\b \x01(\tR\x03via\":\n" +
 	"\rTraceResponse\x12)\n" +
-	"\x04step\x18\x01 \x01(\v2\x15.offload.v1.TraceStepR\x04step\"\xf8\x02\n" +
+	"\x04step\x18\x01 \x01(\v2\x15.offload.v1.TraceStepR\x04step\"\x8c\x03\n" +
 	"\x06Filter\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\rR\x05chain\x12\x12\n" +
 	"\x04pref\x18\x02 \x01(\rR\x04pref\x12\x16\n" +
@@ -2710,7 +2870,8 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	" \x01(\v2\x14.offload.v1.CountersR\bcounters\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x12\x12\n" +
 	"\x04rows\x18\f \x03(\tR\x04rows\x12\x14\n" +
-	"\x05error\x18\r \x01(\tR\x05error\"~\n" +
+	"\x05error\x18\r \x01(\tR\x05error\x12\x12\n" +
+	"\x04ufid\x18\x14 \x01(\tR\x04ufid\"~\n" +
 	"\x12ListFiltersRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\tR\x04port\x12\x19\n" +
 	"\x05chain\x18\x02 \x01(\rH\x00R\x05chain\x88\x01\x01\x12/\n" +
@@ -2766,7 +2927,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x05layer\x18\x01 \x01(\x0e2\x11.offload.v1.LayerR\x05layer\x12/\n" +
 	"\x06answer\x18\x02 \x01(\x0e2\x17.offload.v1.LayerAnswerR\x06answer\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1a\n" +
-	"\bdelivers\x18\x04 \x01(\bR\bdelivers\"\xef\x02\n" +
+	"\bdelivers\x18\x04 \x01(\bR\bdelivers\"\xe8\x03\n" +
 	"\x0fExplainResponse\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
 	"\x04idle\x18\x02 \x01(\tR\x04idle\x122\n" +
@@ -2776,7 +2937,20 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x06shared\x18\x06 \x01(\bR\x06shared\x12&\n" +
 	"\x05punts\x18\a \x03(\v2\x10.offload.v1.PuntR\x05punts\x120\n" +
 	"\x06layers\x18\b \x03(\v2\x18.offload.v1.LayerVerdictR\x06layers\x12,\n" +
-	"\afilters\x18\t \x03(\v2\x12.offload.v1.FilterR\afilters\"\x14\n" +
+	"\afilters\x18\t \x03(\v2\x12.offload.v1.FilterR\afilters\x12\x1c\n" +
+	"\tdelegated\x18\x14 \x01(\bR\tdelegated\x122\n" +
+	"\tmegaflows\x18\x15 \x03(\v2\x14.offload.v1.MegaflowR\tmegaflows\x12%\n" +
+	"\x0emegaflows_left\x18\x16 \x01(\x04R\rmegaflowsLeft\"\x8a\x02\n" +
+	"\bMegaflow\x12\x12\n" +
+	"\x04ufid\x18\x01 \x01(\tR\x04ufid\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x1b\n" +
+	"\trecirc_id\x18\x03 \x01(\rR\brecircId\x12\x14\n" +
+	"\x05match\x18\x04 \x01(\tR\x05match\x12\x18\n" +
+	"\aactions\x18\x05 \x01(\tR\aactions\x12'\n" +
+	"\x05layer\x18\x06 \x01(\x0e2\x11.offload.v1.LayerR\x05layer\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x12\n" +
+	"\x04used\x18\b \x01(\tR\x04used\x120\n" +
+	"\bcounters\x18\t \x01(\v2\x14.offload.v1.CountersR\bcounters\"\x14\n" +
 	"\x12DiffFiltersRequest\"Y\n" +
 	"\x13DiffFiltersResponse\x12*\n" +
 	"\x06filter\x18\x01 \x01(\v2\x12.offload.v1.FilterR\x06filter\x12\x16\n" +
@@ -2814,7 +2988,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x11FILTER_KIND_ENTRY\x10\x02\x12\x14\n" +
 	"\x10FILTER_KIND_RULE\x10\x03\x12\x13\n" +
 	"\x0fFILTER_KIND_END\x10\x04\x12\x16\n" +
-	"\x12FILTER_KIND_CLOSED\x10\x05*\xcb\x01\n" +
+	"\x12FILTER_KIND_CLOSED\x10\x05*\xe7\x01\n" +
 	"\vFilterState\x12\x1c\n" +
 	"\x18FILTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16FILTER_STATE_INSTALLED\x10\x01\x12\x18\n" +
@@ -2822,7 +2996,8 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x14FILTER_STATE_REFUSED\x10\x03\x12\x1a\n" +
 	"\x16FILTER_STATE_DIFFERENT\x10\x04\x12\x18\n" +
 	"\x14FILTER_STATE_SURPLUS\x10\x05\x12\x18\n" +
-	"\x14FILTER_STATE_FOREIGN\x10\x06*\xa9\x01\n" +
+	"\x14FILTER_STATE_FOREIGN\x10\x06\x12\x1a\n" +
+	"\x16FILTER_STATE_DELEGATED\x10\x14*\xa9\x01\n" +
 	"\fChainVerdict\x12\x1d\n" +
 	"\x19CHAIN_VERDICT_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CHAIN_VERDICT_GOTO\x10\x01\x12\x18\n" +
@@ -2864,7 +3039,7 @@ func file_offload_v1_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_offload_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_offload_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_offload_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_offload_v1_flow_proto_goTypes = []any{
 	(Pipeline)(0),                    // 0: offload.v1.Pipeline
 	(FlowState)(0),                   // 1: offload.v1.FlowState
@@ -2895,15 +3070,16 @@ var file_offload_v1_flow_proto_goTypes = []any{
 	(*ExplainRequest)(nil),           // 26: offload.v1.ExplainRequest
 	(*LayerVerdict)(nil),             // 27: offload.v1.LayerVerdict
 	(*ExplainResponse)(nil),          // 28: offload.v1.ExplainResponse
-	(*DiffFiltersRequest)(nil),       // 29: offload.v1.DiffFiltersRequest
-	(*DiffFiltersResponse)(nil),      // 30: offload.v1.DiffFiltersResponse
-	(*PortCounters)(nil),             // 31: offload.v1.PortCounters
-	(*ListPortCountersRequest)(nil),  // 32: offload.v1.ListPortCountersRequest
-	(*ListPortCountersResponse)(nil), // 33: offload.v1.ListPortCountersResponse
-	(*durationpb.Duration)(nil),      // 34: google.protobuf.Duration
+	(*Megaflow)(nil),                 // 29: offload.v1.Megaflow
+	(*DiffFiltersRequest)(nil),       // 30: offload.v1.DiffFiltersRequest
+	(*DiffFiltersResponse)(nil),      // 31: offload.v1.DiffFiltersResponse
+	(*PortCounters)(nil),             // 32: offload.v1.PortCounters
+	(*ListPortCountersRequest)(nil),  // 33: offload.v1.ListPortCountersRequest
+	(*ListPortCountersResponse)(nil), // 34: offload.v1.ListPortCountersResponse
+	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
 }
 var file_offload_v1_flow_proto_depIdxs = []int32{
-	34, // 0: offload.v1.Counters.duration:type_name -> google.protobuf.Duration
+	35, // 0: offload.v1.Counters.duration:type_name -> google.protobuf.Duration
 	1,  // 1: offload.v1.Flow.state:type_name -> offload.v1.FlowState
 	8,  // 2: offload.v1.Flow.counters:type_name -> offload.v1.Counters
 	8,  // 3: offload.v1.Flow.filtered:type_name -> offload.v1.Counters
@@ -2938,31 +3114,34 @@ var file_offload_v1_flow_proto_depIdxs = []int32{
 	25, // 32: offload.v1.ExplainResponse.punts:type_name -> offload.v1.Punt
 	27, // 33: offload.v1.ExplainResponse.layers:type_name -> offload.v1.LayerVerdict
 	18, // 34: offload.v1.ExplainResponse.filters:type_name -> offload.v1.Filter
-	18, // 35: offload.v1.DiffFiltersResponse.filter:type_name -> offload.v1.Filter
-	8,  // 36: offload.v1.PortCounters.from:type_name -> offload.v1.Counters
-	8,  // 37: offload.v1.PortCounters.to:type_name -> offload.v1.Counters
-	31, // 38: offload.v1.ListPortCountersResponse.port:type_name -> offload.v1.PortCounters
-	11, // 39: offload.v1.FlowService.ListLogicalFlows:input_type -> offload.v1.ListLogicalFlowsRequest
-	13, // 40: offload.v1.FlowService.ListFlows:input_type -> offload.v1.ListFlowsRequest
-	15, // 41: offload.v1.FlowService.Trace:input_type -> offload.v1.TraceRequest
-	19, // 42: offload.v1.FlowService.ListFilters:input_type -> offload.v1.ListFiltersRequest
-	23, // 43: offload.v1.FlowService.ListChains:input_type -> offload.v1.ListChainsRequest
-	26, // 44: offload.v1.FlowService.Explain:input_type -> offload.v1.ExplainRequest
-	29, // 45: offload.v1.FlowService.DiffFilters:input_type -> offload.v1.DiffFiltersRequest
-	32, // 46: offload.v1.FlowService.ListPortCounters:input_type -> offload.v1.ListPortCountersRequest
-	12, // 47: offload.v1.FlowService.ListLogicalFlows:output_type -> offload.v1.ListLogicalFlowsResponse
-	14, // 48: offload.v1.FlowService.ListFlows:output_type -> offload.v1.ListFlowsResponse
-	17, // 49: offload.v1.FlowService.Trace:output_type -> offload.v1.TraceResponse
-	20, // 50: offload.v1.FlowService.ListFilters:output_type -> offload.v1.ListFiltersResponse
-	24, // 51: offload.v1.FlowService.ListChains:output_type -> offload.v1.ListChainsResponse
-	28, // 52: offload.v1.FlowService.Explain:output_type -> offload.v1.ExplainResponse
-	30, // 53: offload.v1.FlowService.DiffFilters:output_type -> offload.v1.DiffFiltersResponse
-	33, // 54: offload.v1.FlowService.ListPortCounters:output_type -> offload.v1.ListPortCountersResponse
-	47, // [47:55] is the sub-list for method output_type
-	39, // [39:47] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	29, // 35: offload.v1.ExplainResponse.megaflows:type_name -> offload.v1.Megaflow
+	6,  // 36: offload.v1.Megaflow.layer:type_name -> offload.v1.Layer
+	8,  // 37: offload.v1.Megaflow.counters:type_name -> offload.v1.Counters
+	18, // 38: offload.v1.DiffFiltersResponse.filter:type_name -> offload.v1.Filter
+	8,  // 39: offload.v1.PortCounters.from:type_name -> offload.v1.Counters
+	8,  // 40: offload.v1.PortCounters.to:type_name -> offload.v1.Counters
+	32, // 41: offload.v1.ListPortCountersResponse.port:type_name -> offload.v1.PortCounters
+	11, // 42: offload.v1.FlowService.ListLogicalFlows:input_type -> offload.v1.ListLogicalFlowsRequest
+	13, // 43: offload.v1.FlowService.ListFlows:input_type -> offload.v1.ListFlowsRequest
+	15, // 44: offload.v1.FlowService.Trace:input_type -> offload.v1.TraceRequest
+	19, // 45: offload.v1.FlowService.ListFilters:input_type -> offload.v1.ListFiltersRequest
+	23, // 46: offload.v1.FlowService.ListChains:input_type -> offload.v1.ListChainsRequest
+	26, // 47: offload.v1.FlowService.Explain:input_type -> offload.v1.ExplainRequest
+	30, // 48: offload.v1.FlowService.DiffFilters:input_type -> offload.v1.DiffFiltersRequest
+	33, // 49: offload.v1.FlowService.ListPortCounters:input_type -> offload.v1.ListPortCountersRequest
+	12, // 50: offload.v1.FlowService.ListLogicalFlows:output_type -> offload.v1.ListLogicalFlowsResponse
+	14, // 51: offload.v1.FlowService.ListFlows:output_type -> offload.v1.ListFlowsResponse
+	17, // 52: offload.v1.FlowService.Trace:output_type -> offload.v1.TraceResponse
+	20, // 53: offload.v1.FlowService.ListFilters:output_type -> offload.v1.ListFiltersResponse
+	24, // 54: offload.v1.FlowService.ListChains:output_type -> offload.v1.ListChainsResponse
+	28, // 55: offload.v1.FlowService.Explain:output_type -> offload.v1.ExplainResponse
+	31, // 56: offload.v1.FlowService.DiffFilters:output_type -> offload.v1.DiffFiltersResponse
+	34, // 57: offload.v1.FlowService.ListPortCounters:output_type -> offload.v1.ListPortCountersResponse
+	50, // [50:58] is the sub-list for method output_type
+	42, // [42:50] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_flow_proto_init() }
@@ -2983,7 +3162,7 @@ func file_offload_v1_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_flow_proto_rawDesc), len(file_offload_v1_flow_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -44,13 +44,14 @@ type FlowServiceClient interface {
 	// Trace follows a packet through the logical pipelines as this chassis has compiled them. Nothing is sent.
 	Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceResponse], error)
 	// ListFilters returns the TC filters that the devices of this chassis share, ordered by chain, pref and handle: those that are wanted, and
-	// those that the kernel has besides.
+	// those that the kernel has besides. If offload is delegated to Open vSwitch, those of each local port's device, in that order, the devices
+	// ordered by port.
 	ListFilters(ctx context.Context, in *ListFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListFiltersResponse], error)
 	// ListChains returns the chains of filters that packets of a port can come to, each before those that it leads to. After a chain
 	// come its rules, in the order in which packets meet them. At the end of a chain packets are left to Open vSwitch.
 	ListChains(ctx context.Context, in *ListChainsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListChainsResponse], error)
 	// Explain tells what filters do with the packets of a port, which they leave to Open vSwitch, and why. With a packet it tells what becomes
-	// of it, layer by layer. Nothing is sent.
+	// of it, layer by layer. Nothing is sent. If offload is delegated to Open vSwitch, ovs-vswitchd is asked for its megaflows.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// DiffFilters compares the filters that are wanted with what the kernel has, which is read for it. Nothing is returned if they agree.
 	DiffFilters(ctx context.Context, in *DiffFiltersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DiffFiltersResponse], error)
@@ -225,13 +226,14 @@ type FlowServiceServer interface {
 	// Trace follows a packet through the logical pipelines as this chassis has compiled them. Nothing is sent.
 	Trace(*TraceRequest, grpc.ServerStreamingServer[TraceResponse]) error
 	// ListFilters returns the TC filters that the devices of this chassis share, ordered by chain, pref and handle: those that are wanted, and
-	// those that the kernel has besides.
+	// those that the kernel has besides. If offload is delegated to Open vSwitch, those of each local port's device, in that order, the devices
+	// ordered by port.
 	ListFilters(*ListFiltersRequest, grpc.ServerStreamingServer[ListFiltersResponse]) error
 	// ListChains returns the chains of filters that packets of a port can come to, each before those that it leads to. After a chain
 	// come its rules, in the order in which packets meet them. At the end of a chain packets are left to Open vSwitch.
 	ListChains(*ListChainsRequest, grpc.ServerStreamingServer[ListChainsResponse]) error
 	// Explain tells what filters do with the packets of a port, which they leave to Open vSwitch, and why. With a packet it tells what becomes
-	// of it, layer by layer. Nothing is sent.
+	// of it, layer by layer. Nothing is sent. If offload is delegated to Open vSwitch, ovs-vswitchd is asked for its megaflows.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// DiffFilters compares the filters that are wanted with what the kernel has, which is read for it. Nothing is returned if they agree.
 	DiffFilters(*DiffFiltersRequest, grpc.ServerStreamingServer[DiffFiltersResponse]) error
