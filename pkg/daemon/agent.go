@@ -61,6 +61,7 @@ type Agent struct {
 	report    func(api.Health)
 
 	followers []*follower
+	aging     aging
 
 	// asking holds who asks ovs-vswitchd for its megaflows.
 	asking chan struct{}
@@ -107,6 +108,7 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 		ifindex:  ifindexOf,
 
 		installed: make(chan struct{}),
+		aging:     newAging(),
 	}
 	if config.Offload == offloadDirect {
 		a.offload = newOffload(log, config.TCSoftware)
@@ -122,6 +124,7 @@ func (a *Agent) Tasks() []Task {
 		{"flows", a.flows.Run},
 		{"packet-ins", a.punts.Run},
 		{"agent", a.run},
+		{"aging", a.age},
 	}
 	if a.offload != nil {
 		tasks = append(tasks, Task{"offload", a.offload.Run})
@@ -227,6 +230,7 @@ func (a *Agent) southUpdate(u ovsdb.Update) {
 		updates[i] = sb.Update{Table: c.Table, UUID: c.UUID, New: c.New}
 	}
 	d := a.store.Apply(updates)
+	a.aging.seen(d)
 	for _, r := range d.Refused {
 		a.log.Error("southbound row refused", "table", r.Table, "row", r.UUID.String(), "err", r.Err)
 	}
@@ -269,6 +273,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	} else {
 		a.plan = a.state.Step(in)
 	}
+	a.aging.turn(a.plan.Local)
 	a.zones = append(a.zones, a.plan.FlushZones...)
 	a.events(a.plan.Events)
 	a.southbound()
@@ -280,7 +285,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	a.punts.SetPath(path)
 	a.program(status)
 	a.ovs.transact(ctx, operations(a.plan.OVSOps))
-	a.south.transact(ctx, operations(a.plan.SBOps))
+	a.south.transact(ctx, a.southboundOperations(in.SBIdle))
 
 	if a.plan.Waiting && a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent && a.offloadedAll() {
 		return time.Nanosecond // this turn had nothing for the bridge, so the next finds it installed

@@ -32,8 +32,14 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	t.Helper()
+	return newNodeWith(t, ovsdbtest.Southbound)
+}
+
+// newNodeWith returns a node whose Southbound has the schema in the given file.
+func newNodeWith(t *testing.T, schema string) *node {
+	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
-	n := &node{t: t, sw: openflowtest.Start(t), sb: ovsdbtest.Start(t, ovsdbtest.Southbound)}
+	n := &node{t: t, sw: openflowtest.Start(t), sb: ovsdbtest.Start(t, schema)}
 	n.sb.Transact(operations([]chassis.Op{
 		{Kind: chassis.Insert, Table: "SB_Global", Name: "global", Set: map[string]any{"nb_cfg": int64(0)}},
 		{Kind: chassis.Insert, Table: "Datapath_Binding", Name: "sw0", Set: map[string]any{

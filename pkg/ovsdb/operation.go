@@ -70,6 +70,13 @@ func OnlyIf(op Operation, columns map[string]any) Operation {
 	return op
 }
 
+// OnlyIfAtMost restricts an operation on existing rows to those whose column is an integer of at most n, beside its other
+// conditions. That no row is left is no error.
+func OnlyIfAtMost(op Operation, column string, n int64) Operation {
+	op.Where = append(slices.Clone(op.Where), libovsdb.NewCondition(column, libovsdb.ConditionLessThanOrEqual, value{n}))
+	return op
+}
+
 // Expect makes the transaction fail with the error "timed out" unless columns
 // of the row have the given values. It does not wait.
 func Expect(table, uuid string, columns map[string]any) Operation {
