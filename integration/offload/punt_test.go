@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +20,8 @@ import (
 	"github.com/offloadd/offloadd/pkg/specialize"
 )
 
-// What filters cannot do, or should not, is left to Open vSwitch, for the reason that the documentation gives, and works there as far as the
-// agent does it at all: what Open vSwitch would hand to the agent to be logged or answered, it drops (docs/operating.md).
+// What filters cannot do, or should not, is left to Open vSwitch, for the reason that the documentation gives, and works there: also
+// what Open vSwitch hands to the agent to be logged or answered.
 func TestPunts(t *testing.T) {
 	r := rig(t)
 	warm(t, r)
@@ -28,25 +30,27 @@ func TestPunts(t *testing.T) {
 	web1, web3, db1, db3 := r.Pod("web1"), r.Pod("web3"), r.Pod("db1"), r.Pod("db3")
 	const packets = 5
 	for _, tt := range []struct {
-		name     string
-		on, off  string // in the Northbound database
-		port     *lab.Pod
-		reason   specialize.Reason // NoReason: no filter has the packets
-		traffic  func(ctx context.Context) (answered int, err error)
+		name    string
+		on, off string // in the Northbound database
+		port    *lab.Pod
+		reason  specialize.Reason // NoReason: no filter has the packets
+		// traffic calls begin when it has what it needs, such as a connection: packets count from then on.
+		traffic  func(ctx context.Context, begin func()) (answered int, err error)
 		answered int
 
-		// packet is one that `offloadctl explain` has to explain with the reason, where no filter counts: all that the port sends is
-		// left to Open vSwitch, and nothing is installed for that.
+		// packet is one that `offloadctl explain` has to explain with the reason, where no filter of its own counts: all that
+		// the port sends is left to Open vSwitch, and nothing is installed for that, or the end of a chain counts it with all that ends
+		// there.
 		packet string
 	}{
 		{
 			name: "ECMP chooses by a select group",
 			on:   "--ecmp lr-route-add r0 10.99.0.0/16 10.2.0.11\n--ecmp lr-route-add r0 10.99.0.0/16 10.2.0.13",
 			off:  "lr-route-del r0 10.99.0.0/16",
-			port: web1, reason: specialize.SelectGroup, answered: packets + 1,
-			traffic: func(ctx context.Context) (int, error) {
+			port: web1, reason: specialize.SelectGroup, answered: packets,
+			traffic: func(ctx context.Context, begin func()) (int, error) {
 				vip := netip.MustParseAddrPort("10.99.0.1:5353")
-				return echoed(ctx, web1, vip, []*lab.Pod{db1, db3}, packets+1, 100) // the first is of a new connection
+				return echoed(ctx, web1, vip, []*lab.Pod{db1, db3}, packets, 100, begin)
 			},
 		},
 		{
@@ -56,12 +60,13 @@ func TestPunts(t *testing.T) {
 			port: web1, reason: specialize.Translates, answered: packets,
 			packet: fmt.Sprintf("eth.src == %s && eth.dst == 50:54:00:00:01:ff && ip4.src == %v && ip4.dst == 10.9.0.9 && tcp.src == 40000 && tcp.dst == 5432",
 				web1.MAC, web1.Addr(false)),
-			traffic: func(ctx context.Context) (n int, err error) {
+			traffic: func(ctx context.Context, begin func()) (n int, err error) {
 				for _, p := range []*lab.Pod{db1, db3} {
 					if err := p.Serve(ctx, 5432); err != nil {
 						return 0, err
 					}
 				}
+				begin()
 				for range packets {
 					if ok, err := web1.Connect(ctx, netip.MustParseAddrPort("10.9.0.9:5432"), lab.Patient(5*time.Second)); err != nil {
 						return n, err
@@ -74,22 +79,38 @@ func TestPunts(t *testing.T) {
 		},
 		{
 			name: "a router asks for the size",
-			on:   "set logical_router_port r0-db options:gateway_mtu=1400",
+			on:   sizeAsked,
 			off:  "remove logical_router_port r0-db options gateway_mtu",
 			port: web1, reason: specialize.PacketSize, answered: packets,
-			traffic: func(ctx context.Context) (int, error) { return Exchange(ctx, web1, db1, false, UDPPort, packets) },
+			traffic: func(ctx context.Context, begin func()) (int, error) {
+				return echoed(ctx, web1, netip.AddrPortFrom(db1.Addr(false), UDPPort), []*lab.Pod{db1}, packets, 100, begin)
+			},
+		},
+		{
+			name: "a packet that is too long for the router",
+			on:   sizeAsked,
+			off:  "remove logical_router_port r0-db options gateway_mtu",
+			port: web1, reason: specialize.PacketSize, answered: 1,
+			traffic: func(ctx context.Context, begin func()) (int, error) {
+				got, err := pathMTU(ctx, web1, db1, routerMTU+50, begin)
+				if err != nil || got != routerMTU {
+					return 0, errors.Join(err, fmt.Errorf("the sender takes %d for the path's MTU, want %d", got, routerMTU))
+				}
+				return 1, nil
+			},
 		},
 		{
 			name: "fragments",
 			port: web1, reason: specialize.Fragments, answered: packets,
-			traffic: func(ctx context.Context) (int, error) {
-				return echoed(ctx, web1, netip.AddrPortFrom(db1.Addr(false), UDPPort), []*lab.Pod{db1}, packets, 3000)
+			traffic: func(ctx context.Context, begin func()) (int, error) {
+				return echoed(ctx, web1, netip.AddrPortFrom(db1.Addr(false), UDPPort), []*lab.Pod{db1}, packets, 3000, begin)
 			},
 		},
 		{
 			name: "ICMP errors",
 			port: db1, reason: specialize.ICMPErrors, answered: packets,
-			traffic: func(ctx context.Context) (n int, err error) {
+			traffic: func(ctx context.Context, begin func()) (n int, err error) {
+				begin()
 				for range packets { // nobody listens, and db1 says so
 					if err := refused(ctx, web1, netip.AddrPortFrom(db1.Addr(false), UDPPort)); err != nil {
 						return n, err
@@ -102,7 +123,8 @@ func TestPunts(t *testing.T) {
 		{
 			name: "multicast",
 			port: web1, reason: specialize.Multicast, answered: packets,
-			traffic: func(ctx context.Context) (int, error) {
+			traffic: func(ctx context.Context, begin func()) (int, error) {
+				begin()
 				return arrivals(t, []*lab.Pod{web3}, func() error {
 					return sendUDP(ctx, web1, netip.MustParseAddrPort("224.0.0.251:5353"), packets, 100)
 				})
@@ -111,7 +133,8 @@ func TestPunts(t *testing.T) {
 		{
 			name: "ARP",
 			port: db1, reason: specialize.NoReason, answered: 1,
-			traffic: func(ctx context.Context) (int, error) {
+			traffic: func(ctx context.Context, begin func()) (int, error) {
+				begin()
 				if err := forget(db1, db3.Addr(false)); err != nil {
 					return 0, err
 				}
@@ -124,26 +147,48 @@ func TestPunts(t *testing.T) {
 		},
 		{
 			name: "a TTL that ends",
-			port: web1, reason: specialize.ShortTTL, answered: 0, // nobody says so: icmp4 is not done
-			traffic: func(ctx context.Context) (int, error) {
-				return arrivals(t, []*lab.Pod{db1}, func() error {
-					_, err := web1.Exec(ctx, "ping", "-n", "-c", fmt.Sprint(packets), "-i", "0.1", "-W", "1", "-t", "1", db1.Addr(false).String())
-					if err == nil {
-						return fmt.Errorf("a ping whose TTL is 1 is answered from behind a router")
+			port: web1, reason: specialize.ShortTTL, answered: packets,
+			traffic: func(ctx context.Context, begin func()) (int, error) {
+				begin()
+				out, err := web1.Exec(ctx, "ping", "-n", "-c", fmt.Sprint(packets), "-i", "0.1", "-W", "1", "-t", "1", db1.Addr(false).String())
+				if err == nil {
+					return 0, fmt.Errorf("a ping whose TTL is 1 is answered from behind a router:\n%s", out)
+				}
+				return strings.Count(out+err.Error(), "Time to live exceeded"), nil
+			},
+		},
+		{
+			name: "an ACL that rejects",
+			on:   `acl-add pg_db to-lport 1003 'outport == @pg_db && ip4.src == $pg_web_ip4 && tcp.dst == 5433' reject`,
+			off:  `acl-del pg_db to-lport 1003 'outport == @pg_db && ip4.src == $pg_web_ip4 && tcp.dst == 5433'`,
+			port: web1, reason: specialize.NewConnection, answered: packets, // a connection that is refused is always new
+			traffic: func(ctx context.Context, begin func()) (n int, err error) {
+				begin()
+				for range packets {
+					if err := refusedTCP(ctx, web1, netip.AddrPortFrom(db1.Addr(false), 5433)); err != nil {
+						return n, err
 					}
-					return nil
-				})
+					n++
+				}
+				return n, nil
 			},
 		},
 		{
 			name: "an ACL that logs",
-			on:   `--log acl-add pg_db to-lport 1003 'outport == @pg_db && ip4.src == $pg_web_ip4 && udp.dst == 5354' allow-related`,
+			on:   `--log --name=knock --severity=notice acl-add pg_db to-lport 1003 'outport == @pg_db && ip4.src == $pg_web_ip4 && udp.dst == 5354' allow-related`,
 			off:  `acl-del pg_db to-lport 1003 'outport == @pg_db && ip4.src == $pg_web_ip4 && udp.dst == 5354'`,
-			port: web1, reason: specialize.NewConnection, answered: 0, // the flow is skipped, so that the one that drops all is met
-			traffic: func(ctx context.Context) (int, error) {
-				return arrivals(t, []*lab.Pod{db1}, func() error {
-					return sendUDP(ctx, web1, netip.AddrPortFrom(db1.Addr(false), 5354), packets, 100)
-				})
+			port: web1, reason: specialize.PacketIn, answered: packets,
+			packet: fmt.Sprintf("eth.src == %s && eth.dst == 50:54:00:00:01:ff && ip4.src == %v && ip4.dst == %v && udp.src == 40000 && udp.dst == 5354",
+				web1.MAC, web1.Addr(false), db1.Addr(false)),
+			traffic: func(ctx context.Context, begin func()) (int, error) {
+				to := netip.AddrPortFrom(db1.Addr(false), 5354)
+				n, err := echoed(ctx, web1, to, []*lab.Pod{db1}, packets, 100, begin)
+				if err != nil {
+					return n, err
+				}
+				// Each of them, and the one that was there before.
+				return n, logged(ctx, db1.Node, packets+1, `msg="acl log" name=knock verdict=allow severity=notice direction=to-lport flow="udp,vlan_tci=0x0000,`,
+					fmt.Sprintf("nw_src=%v,nw_dst=%v,", web1.Addr(false), to.Addr()), ",tp_dst=5354\"")
 			},
 		},
 	} {
@@ -159,8 +204,9 @@ func TestPunts(t *testing.T) {
 			c := ctl{t, path, tt.port.Node}
 			ctx, cancel := context.WithTimeout(t.Context(), lab.Patient(patience))
 			defer cancel()
-			before, seen := punts(t, c, tt.port), count(t, r)
-			answered, err := tt.traffic(ctx)
+			var before map[string]uint64
+			var seen map[string]Counts
+			answered, err := tt.traffic(ctx, func() { before, seen = punts(t, c, tt.port), count(t, r) })
 			check(t, err)
 			after := punts(t, c, tt.port)
 			ovs := since(t, r, seen)[tt.port.Node.Name].OVS[tt.port.Iface()]
@@ -182,8 +228,7 @@ func TestPunts(t *testing.T) {
 				if out, _ := c.run("explain", tt.port.Name, tt.packet); !strings.Contains(out, "\n"+tt.reason.String()+"\n") {
 					t.Errorf("offloadctl explain does not say %v of the packet %s:\n%s", tt.reason, tt.packet, out)
 				}
-			} else if n := why[tt.reason.String()]; tt.reason != specialize.NoReason && (n == 0 || n+why[specialize.NewConnection.String()] < least) {
-				// The first packets of a connection get no further.
+			} else if n := why[tt.reason.String()]; tt.reason != specialize.NoReason && n < least {
 				t.Errorf("filters left %d packets to Open vSwitch because of %v, want at least %d: %v", n, tt.reason, least, why)
 			}
 		})
@@ -255,8 +300,9 @@ func sendUDP(ctx context.Context, from *lab.Pod, to netip.AddrPort, count, size 
 	return nil
 }
 
-// echoed sends count datagrams of a size to an address that pods send them back from, and returns how many came back.
-func echoed(ctx context.Context, from *lab.Pod, to netip.AddrPort, servers []*lab.Pod, count, size int) (n int, err error) {
+// echoed sends count datagrams of a size to an address that pods send them back from, and returns how many came back. Before
+// that one more has come back, so that the connection is established when begin is called.
+func echoed(ctx context.Context, from *lab.Pod, to netip.AddrPort, servers []*lab.Pod, count, size int, begin func()) (n int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for _, p := range servers {
@@ -270,18 +316,118 @@ func echoed(ctx context.Context, from *lab.Pod, to netip.AddrPort, servers []*la
 	}
 	defer c.Close()
 	buf := make([]byte, size)
-	for range count {
+	echo := func() (bool, error) {
 		if _, err := c.Write(buf); err != nil {
-			return n, err
+			return false, err
 		}
 		if err := c.SetReadDeadline(time.Now().Add(lab.Patient(time.Second))); err != nil {
+			return false, err
+		}
+		m, err := c.Read(buf)
+		return err == nil && m == size, nil
+	}
+	if ok, err := echo(); !ok {
+		return 0, errors.Join(fmt.Errorf("no answer from %v to the first datagram", to), err)
+	}
+	begin()
+	for range count {
+		ok, err := echo()
+		if err != nil {
 			return n, err
 		}
-		if m, err := c.Read(buf); err == nil && m == size {
+		if ok {
 			n++
 		}
 	}
 	return n, nil
+}
+
+// routerMTU is less than the MTU of the pods.
+const routerMTU = 1300
+
+var sizeAsked = fmt.Sprintf("set logical_router_port r0-db options:gateway_mtu=%d", routerMTU)
+
+// pathMTU sends a datagram of a size to a pod, through a connection that is established before begin is called, and returns what
+// the sender takes for the path's MTU as soon as that is less than the size.
+func pathMTU(ctx context.Context, from, to *lab.Pod, size int, begin func()) (mtu int, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	at := netip.AddrPortFrom(to.Addr(false), UDPPort)
+	if err := echoAt(ctx, to, at); err != nil {
+		return 0, err
+	}
+	c, err := dialUDP(ctx, from, at)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	defer func() { // what has been learned holds for ten minutes otherwise
+		_, e := from.Exec(context.WithoutCancel(ctx), "ip", "route", "flush", "cache")
+		err = errors.Join(err, e)
+	}()
+	if _, err := c.Write([]byte("?")); err != nil {
+		return 0, err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(lab.Patient(time.Second))); err != nil {
+		return 0, err
+	}
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		return 0, err
+	}
+	begin()
+	if _, err := c.Write(make([]byte, size)); err != nil {
+		return 0, err
+	}
+	raw, err := c.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	for end := time.Now().Add(lab.Patient(2 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
+		e := raw.Control(func(fd uintptr) { mtu, err = unix.GetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU) })
+		if err = errors.Join(err, e); err != nil || mtu < size || time.Now().After(end) {
+			return mtu, err
+		}
+	}
+}
+
+// refusedTCP returns nil if a connection is refused, and not only in vain.
+func refusedTCP(ctx context.Context, from *lab.Pod, to netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(ctx, lab.Patient(2*time.Second))
+	defer cancel()
+	err := from.Do(func() error {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", to.String())
+		if err == nil {
+			_ = c.Close()
+			return fmt.Errorf("%v answers", to)
+		}
+		return err
+	})
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil
+	}
+	return err
+}
+
+// logged waits until a node's agent has logged count lines with all of the texts.
+func logged(ctx context.Context, n *lab.Node, count int, texts ...string) error {
+	for end := time.Now().Add(lab.Patient(2 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
+		log, err := os.ReadFile(n.AgentLog())
+		if err != nil {
+			return err
+		}
+		lines := 0
+		for line := range strings.Lines(string(log)) {
+			if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+				lines++
+			}
+		}
+		switch {
+		case lines == count:
+			return nil
+		case time.Now().After(end) || ctx.Err() != nil:
+			return fmt.Errorf("%s has logged %d lines, want %d, with %q", n.Name, lines, count, texts)
+		}
+	}
 }
 
 // echoAt answers datagrams to an address with themselves, until ctx ends. The pod need not have the address.
