@@ -221,7 +221,7 @@ func (b *bench) install(ctx context.Context, rounds int) error {
 	}
 	defer func() { _ = os.Remove(batch) }()
 	for range rounds {
-		f := apply.NewFilters(slog.New(slog.DiscardHandler))
+		f := apply.NewFilters(slog.New(slog.DiscardHandler), nil)
 		begin := time.Now()
 		s, err := f.Sync(ctx, b.filters, b.devices, apply.SyncOptions{})
 		if err != nil {
@@ -336,7 +336,7 @@ func (b *bench) alone(ctx context.Context) (time.Duration, error) {
 
 // increments measures what one ACL less, and one port more, cost when everything is installed.
 func (b *bench) increments(ctx context.Context) error {
-	f := apply.NewFilters(slog.New(slog.DiscardHandler))
+	f := apply.NewFilters(slog.New(slog.DiscardHandler), nil)
 	defer func() { _ = f.Close() }()
 	all := b.in.Ports
 	fewer := b.in

@@ -20,6 +20,7 @@ const Block = 0x0f1d
 // up everything stays in place, and another one goes on with what it finds.
 type Filters struct {
 	log   *slog.Logger
+	dial  func() (*tc.Conn, error)
 	conn  *tc.Conn
 	table *FilterTable
 	bound map[int]struct{} // devices that have the block
@@ -66,9 +67,12 @@ type SyncOptions struct {
 	Hardware bool
 }
 
-// NewFilters returns Filters that know nothing of the kernel yet.
-func NewFilters(log *slog.Logger) *Filters {
-	return &Filters{log: log, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{}, shadowed: map[filterID]struct{}{}}
+// NewFilters returns Filters that know nothing of the kernel yet. dial connects to it; nil: to the one at hand.
+func NewFilters(log *slog.Logger, dial func() (*tc.Conn, error)) *Filters {
+	if dial == nil {
+		dial = func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) }
+	}
+	return &Filters{log: log, dial: dial, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{}, shadowed: map[filterID]struct{}{}}
 }
 
 // Forget makes the next Sync read what the kernel has.
@@ -198,7 +202,7 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 // ready connects, and finds out what the kernel has, if that is not known.
 func (f *Filters) ready(ctx context.Context, indexes map[string]int) (err error) {
 	if f.conn == nil {
-		if f.conn, err = tc.Dial(tc.DialOptions{}); err != nil {
+		if f.conn, err = f.dial(); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
@@ -32,8 +35,7 @@ func TestHardware(t *testing.T) {
 		}
 		return !refuses[name]
 	}
-	f := NewFilters(slog.New(slog.DiscardHandler))
-	f.conn = tc.NewConn(k.Dial())
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
 	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "b", Ifindex: 2}, {Name: "c", Ifindex: 3}}
 	shadowed := 0
 	for range 60 {
@@ -87,6 +89,54 @@ func TestShadowed(t *testing.T) {
 		})
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: Shadowed = %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// A device that was made anew gets the filters of the old one, and those that send to it send to the new one, before anybody has
+// computed anything. One that is not there for a while changes nothing.
+func TestDeviceMadeAnew(t *testing.T) {
+	k := tctest.NewKernel(t)
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	ours := specialize.Closed(0, "").Cookie
+	ours[3] = byte(specialize.KindEntry)
+	filter := func(from string, to int) tc.Filter {
+		return tc.Filter{Pref: 100, Protocol: tc.ProtocolIPv4, Indev: from, Cookie: ours, Actions: []tc.Action{tc.Mirred{Ifindex: to}}}
+	}
+	sync := func(tunnel int) FilterStatus {
+		t.Helper()
+		devices := []specialize.Device{{Name: "pod", Ifindex: 1}, {Name: "tunnels", Ifindex: tunnel}}
+		if err := f.Follow(t.Context(), devices, SyncOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		s, err := f.Sync(t.Context(), []tc.Filter{filter("pod", tunnel), filter("tunnels", 1)}, devices, SyncOptions{})
+		if err != nil || s.Installed != 2 || s.Closed != 0 {
+			t.Fatalf("Sync = %+v, %v", s, err)
+		}
+		return s
+	}
+	sync(7)
+	if s := sync(7); s.Changed != 0 {
+		t.Errorf("%d operations for nothing", s.Changed)
+	}
+	f.Gone(7)
+	k.Refuse = func(m netlink.Message) (unix.Errno, string) {
+		if m.Header.Type == unix.RTM_NEWQDISC {
+			return unix.ENODEV, ""
+		}
+		return 0, ""
+	}
+	if s := sync(7); s.Changed != 0 || len(s.Refused) != 1 {
+		t.Errorf("%d operations while the device is not there, and %v", s.Changed, s.Refused)
+	}
+	k.Refuse = nil
+	// The filter that enters by the device goes, and comes back with its number; the one that sends to it has followed.
+	if s := sync(8); s.Changed != 4 {
+		t.Errorf("%d operations after the device was made anew, want those that close, delete, add and open", s.Changed)
+	}
+	for _, g := range f.Table().list() {
+		if m := g.Actions[0].(tc.Mirred); m.Ifindex == 7 {
+			t.Errorf("a filter still sends to the old device: %s", g.String())
 		}
 	}
 }

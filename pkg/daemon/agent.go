@@ -111,7 +111,7 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 		aging:     newAging(),
 	}
 	if config.Offload == offloadDirect {
-		a.offload = newOffload(log, config.TCSoftware)
+		a.offload = newOffload(log, config.TCSoftware, a.Recompute)
 	}
 	return a, nil
 }

@@ -75,7 +75,7 @@ func filtersOf(t *testing.T, p *specialize.Program, k *tctest.Kernel) *Flows {
 	t.Helper()
 	a := logicalAgent(t)
 	a.commands, a.ended = make(chan command), make(chan struct{})
-	a.offload = newOffload(slog.New(slog.DiscardHandler), false)
+	a.offload = newOffload(slog.New(slog.DiscardHandler), false, nil)
 	a.offload.current = p
 	a.offload.dial = func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil }
 	ctx, cancel := context.WithCancel(context.Background())

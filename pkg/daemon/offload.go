@@ -57,7 +57,12 @@ type offload struct {
 	// everywhere says that devices need not be able to offload.
 	everywhere bool
 
-	mu      sync.Mutex // guards what follows
+	// recompute asks for all rules. It waits for the agent.
+	recompute func() error
+
+	mu sync.Mutex // guards what follows
+	// asleep says that no device needs filters, and no rules are kept: on most nodes of a cluster that never changes.
+	asleep  bool
 	batches []apply.Batch
 	scenery scenery
 	turn    uint64 // the last that was put
@@ -71,6 +76,9 @@ type offload struct {
 
 	// dial connects those who read what the kernel has.
 	dial func() (*tc.Conn, error)
+
+	// representor reports whether a device is a port of an embedded switch.
+	representor func(name string) bool
 }
 
 // offloadStatus is how far an offload has come.
@@ -84,11 +92,12 @@ type offloadStatus struct {
 	Err       error
 }
 
-func newOffload(log *slog.Logger, everywhere bool) *offload {
+func newOffload(log *slog.Logger, everywhere bool, recompute func() error) *offload {
 	return &offload{
-		log: log, everywhere: everywhere,
+		log: log, everywhere: everywhere, recompute: recompute,
 		work: make(chan struct{}, 1), changed: make(chan struct{}, 1), calls: make(chan func(context.Context)),
 		ended: make(chan struct{}), dial: func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) },
+		representor: isRepresentor,
 	}
 }
 
@@ -98,7 +107,7 @@ func (o *offload) put(b apply.Batch, s scenery) {
 	if b.Complete {
 		o.batches = nil
 	}
-	if b.Complete || len(b.Replacements) > 0 || b.More {
+	if !o.asleep && (b.Complete || len(b.Replacements) > 0 || b.More) {
 		o.batches = append(o.batches, b)
 	}
 	o.scenery, o.turn = s, b.Turn
@@ -151,6 +160,7 @@ type offloader struct {
 	fresh   bool // the program at hand is that of the rules
 	desired []tc.Filter
 	links   bool // devices may have changed
+	needed  bool // a device has needed rules; where there is one there will be others
 	nic     bool // one of the devices belongs to a NIC
 	tunnel  int  // the index that the device of the tunnels has, or had when there was one; 0: none yet
 	revoked revocation
@@ -169,7 +179,7 @@ const (
 
 // Run works until ctx ends, and leaves the filters in place.
 func (o *offload) Run(ctx context.Context) error {
-	l := &offloader{offload: o, rules: specialize.NewRules(), filters: apply.NewFilters(o.log), links: true}
+	l := &offloader{offload: o, rules: specialize.NewRules(), filters: apply.NewFilters(o.log, o.dial), links: true}
 	defer func() { _ = l.filters.Close() }()
 	defer close(o.ended)
 	events := make(chan tc.Event)
@@ -275,7 +285,7 @@ func (l *offloader) concerns(e tc.Event) bool {
 // turnOver takes what is pending and installs it.
 func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus, error) {
 	l.mu.Lock()
-	batches, s, turn, status := l.batches, l.scenery, l.turn, l.status
+	batches, s, turn, status, asleep := l.batches, l.scenery, l.turn, l.status, l.asleep
 	l.batches = nil
 	l.mu.Unlock()
 	more := false
@@ -293,11 +303,20 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 			l.open, l.complete = false, true
 		}
 	}
-	if !l.complete || l.open {
+	if !asleep && (!l.complete || l.open) {
 		return status, nil // not knowing is not wanting nothing
 	}
 	if !l.fresh || l.links || !s.equal(&l.done) {
 		in := l.input(ctx, &s)
+		switch {
+		case len(l.devices) == 0 && !l.needed:
+			l.sleep()
+		case len(l.devices) > 0 && asleep:
+			l.wake()
+			return status, nil
+		case len(l.devices) > 0:
+			l.needed = true
+		}
 		if err := l.filters.Follow(ctx, l.devices, apply.SyncOptions{Hardware: l.nic}); err != nil {
 			l.links = true
 			return status, err
@@ -337,6 +356,23 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 	return status, err
 }
 
+// sleep gives up the rules, since no device needs them.
+func (l *offloader) sleep() {
+	l.rules, l.complete = specialize.NewRules(), false
+	l.mu.Lock()
+	l.asleep, l.batches = true, nil
+	l.mu.Unlock()
+}
+
+// wake asks for the rules.
+func (l *offloader) wake() {
+	l.links = true
+	l.mu.Lock()
+	l.asleep = false
+	l.mu.Unlock()
+	go func() { _ = l.recompute() }() // an agent that has ended needs no filters
+}
+
 // input finds the devices of the scenery, and makes what the chains are made of.
 func (l *offloader) input(ctx context.Context, s *scenery) specialize.Input {
 	in := specialize.Input{Geneve: s.geneve, Tunnels: s.tunnels}
@@ -351,7 +387,7 @@ func (l *offloader) input(ctx context.Context, s *scenery) specialize.Input {
 			continue // gone, or a device into which Open vSwitch itself sends: no filter can
 		}
 		dev := specialize.Device{Name: p.iface, Ifindex: link.Attrs().Index}
-		representor := isRepresentor(p.iface)
+		representor := l.representor(p.iface)
 		l.nic = l.nic || representor
 		enter := l.everywhere || representor
 		in.Ports = append(in.Ports, specialize.Port{OFPort: p.ofport, Device: dev, Enter: enter})
