@@ -15,7 +15,7 @@ func (a *Agent) removeStale(ctx context.Context) error {
 		return nil
 	case <-a.installed:
 	}
-	f := apply.NewFilters(a.log, nil)
+	f := apply.NewFilters(a.log, a.dialTC)
 	defer func() { _ = f.Close() }()
 	for backoff := minOffloadBackoff; ; backoff = min(2*backoff, maxOffloadBackoff) {
 		_, err := f.Sync(ctx, nil, nil, apply.SyncOptions{})
