@@ -135,12 +135,12 @@ func TestRejectEstablished(t *testing.T) {
 		lis, err = new(net.ListenConfig).Listen(t.Context(), "tcp", "[::]:85")
 		return err
 	}))
-	defer lis.Close() //nolint:errcheck // one connection was enough
+	defer lis.Close()
 	c := connect(t, "tcp", p2, netip.AddrPortFrom(p1.Addr(false), 85))
-	defer c.Close() //nolint:errcheck // it is reset
+	defer c.Close()
 	s, err := lis.Accept()
 	l.Check(err)
-	defer s.Close() //nolint:errcheck // nothing is left in it
+	defer s.Close()
 	_, err = c.Write([]byte("!"))
 	l.Check(err)
 	_, err = io.ReadFull(s, make([]byte, 1))
@@ -177,7 +177,7 @@ func wantRefused(t *testing.T, network string, from *lab.Pod, to netip.AddrPort)
 		if err != nil {
 			return err
 		}
-		defer c.Close() //nolint:errcheck // nothing is left in it
+		defer c.Close()
 		if network == "tcp" {
 			return errors.New("connected")
 		}

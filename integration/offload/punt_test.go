@@ -20,6 +20,9 @@ import (
 	"github.com/offloadd/offloadd/pkg/specialize"
 )
 
+// packets is how many a case of TestPunts sends.
+const packets = 5
+
 // What filters cannot do, or should not, is left to Open vSwitch, for the reason that the documentation gives, and works there: also
 // what Open vSwitch hands to the agent to be logged or answered.
 func TestPunts(t *testing.T) {
@@ -28,7 +31,6 @@ func TestPunts(t *testing.T) {
 	pin(t, r)
 	path := offloadctl(t)
 	web1, web3, db1, db3 := r.Pod("web1"), r.Pod("web3"), r.Pod("db1"), r.Pod("db3")
-	const packets = 5
 	for _, tt := range []struct {
 		name    string
 		on, off string // in the Northbound database
@@ -50,7 +52,7 @@ func TestPunts(t *testing.T) {
 			port: web1, reason: specialize.SelectGroup, answered: packets,
 			traffic: func(ctx context.Context, begin func()) (int, error) {
 				vip := netip.MustParseAddrPort("10.99.0.1:5353")
-				return echoed(ctx, web1, vip, []*lab.Pod{db1, db3}, packets, 100, begin)
+				return echoed(ctx, web1, vip, []*lab.Pod{db1, db3}, 100, begin)
 			},
 		},
 		{
@@ -83,7 +85,7 @@ func TestPunts(t *testing.T) {
 			off:  "remove logical_router_port r0-db options gateway_mtu",
 			port: web1, reason: specialize.PacketSize, answered: packets,
 			traffic: func(ctx context.Context, begin func()) (int, error) {
-				return echoed(ctx, web1, netip.AddrPortFrom(db1.Addr(false), UDPPort), []*lab.Pod{db1}, packets, 100, begin)
+				return echoed(ctx, web1, netip.AddrPortFrom(db1.Addr(false), UDPPort), []*lab.Pod{db1}, 100, begin)
 			},
 		},
 		{
@@ -103,7 +105,7 @@ func TestPunts(t *testing.T) {
 			name: "fragments",
 			port: web1, reason: specialize.Fragments, answered: packets,
 			traffic: func(ctx context.Context, begin func()) (int, error) {
-				return echoed(ctx, web1, netip.AddrPortFrom(db1.Addr(false), UDPPort), []*lab.Pod{db1}, packets, 3000, begin)
+				return echoed(ctx, web1, netip.AddrPortFrom(db1.Addr(false), UDPPort), []*lab.Pod{db1}, 3000, begin)
 			},
 		},
 		{
@@ -182,7 +184,7 @@ func TestPunts(t *testing.T) {
 				web1.MAC, web1.Addr(false), db1.Addr(false)),
 			traffic: func(ctx context.Context, begin func()) (int, error) {
 				to := netip.AddrPortFrom(db1.Addr(false), 5354)
-				n, err := echoed(ctx, web1, to, []*lab.Pod{db1}, packets, 100, begin)
+				n, err := echoed(ctx, web1, to, []*lab.Pod{db1}, 100, begin)
 				if err != nil {
 					return n, err
 				}
@@ -300,9 +302,9 @@ func sendUDP(ctx context.Context, from *lab.Pod, to netip.AddrPort, count, size 
 	return nil
 }
 
-// echoed sends count datagrams of a size to an address that pods send them back from, and returns how many came back. Before
+// echoed sends some datagrams of a size to an address that pods send them back from, and returns how many came back. Before
 // that one more has come back, so that the connection is established when begin is called.
-func echoed(ctx context.Context, from *lab.Pod, to netip.AddrPort, servers []*lab.Pod, count, size int, begin func()) (n int, err error) {
+func echoed(ctx context.Context, from *lab.Pod, to netip.AddrPort, servers []*lab.Pod, size int, begin func()) (n int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for _, p := range servers {
@@ -330,7 +332,7 @@ func echoed(ctx context.Context, from *lab.Pod, to netip.AddrPort, servers []*la
 		return 0, errors.Join(fmt.Errorf("no answer from %v to the first datagram", to), err)
 	}
 	begin()
-	for range count {
+	for range packets {
 		ok, err := echo()
 		if err != nil {
 			return n, err

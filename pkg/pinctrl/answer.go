@@ -32,34 +32,35 @@ func Answer(pin openflow.PacketIn) (PacketOut, error) {
 }
 
 // answer returns the packet that op makes of another, and what is left to do of the nested actions.
-func answer(op compile.Opcode, packet []byte, nested []ir.Action) ([]byte, []ir.Action, error) {
+func answer(op compile.Opcode, packet []byte, nested []ir.Action) (out []byte, rest []ir.Action, err error) {
+	var reply func(*frame) ([]byte, error)
 	switch op {
 	case compile.OpNDNA:
-		out, err := advertise(packet, flagSolicited|flagOverride)
+		out, err = advertise(packet, flagSolicited|flagOverride)
 		return out, nested, err
 	case compile.OpNDNARouter:
-		out, err := advertise(packet, flagSolicited|flagOverride|flagRouter)
+		out, err = advertise(packet, flagSolicited|flagOverride|flagRouter)
 		return out, nested, err
+	case compile.OpICMP, compile.OpICMP4Error, compile.OpICMP6Error:
+		var mtu uint32
+		nested, mtu = takeMTU(nested)
+		reply = func(f *frame) ([]byte, error) { return f.icmpError(op == compile.OpICMP, mtu, false) }
+	case compile.OpTCPReset:
+		reply = func(f *frame) ([]byte, error) { return f.tcpReset(false) }
+	case compile.OpSCTPAbort:
+		reply = func(f *frame) ([]byte, error) { return f.sctpAbort(false) }
+	case compile.OpReject:
+		reply = (*frame).reject
+	case compile.OpLog, compile.OpPutICMP4FragMTU, compile.OpPutICMP6FragMTU:
+	}
+	if reply == nil {
+		return nil, nil, fmt.Errorf("opcode %d is not answered", op)
 	}
 	f, err := parseFrame(packet)
 	if err != nil {
 		return nil, nil, err
 	}
-	var out []byte
-	switch op {
-	case compile.OpICMP, compile.OpICMP4Error, compile.OpICMP6Error:
-		var mtu uint32
-		nested, mtu = takeMTU(nested)
-		out, err = f.icmpError(op == compile.OpICMP, mtu, false)
-	case compile.OpTCPReset:
-		out, err = f.tcpReset(false)
-	case compile.OpSCTPAbort:
-		out, err = f.sctpAbort(false)
-	case compile.OpReject:
-		out, err = f.reject()
-	default:
-		err = fmt.Errorf("opcode %d is not answered", op)
-	}
+	out, err = reply(&f)
 	return out, nested, err
 }
 

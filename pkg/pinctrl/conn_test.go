@@ -195,8 +195,16 @@ func TestLimiter(t *testing.T) {
 		want  bool
 		over  uint64
 	}{
-		{0, true, 0}, {0, true, 0}, {time.Second - 1, true, 0}, {0, false, 1}, {0, false, 2},
-		{1, true, 0}, {0, true, 0}, {0, true, 0}, {0, false, 1}, {time.Hour, true, 0},
+		{0, true, 0},
+		{0, true, 0},
+		{time.Second - 1, true, 0},
+		{0, false, 1},
+		{0, false, 2},
+		{1, true, 0},
+		{0, true, 0},
+		{0, true, 0},
+		{0, false, 1},
+		{time.Hour, true, 0},
 	} {
 		now = now.Add(tt.after)
 		if got := l.allow(now); got != tt.want || l.over != tt.over {

@@ -68,7 +68,8 @@ func TestAnswerErrors(t *testing.T) {
 				"(tos 0x0, ttl 255, id 0, offset 0, flags [none], proto ICMP (1), length 68) 10.0.0.1 > 10.0.0.2: ICMP host 10.0.0.2 unreachable, length 48 (tos 0xb8, ttl 64, id 7, offset 0, flags [+], proto TCP (6), length 40) 10.0.0.1.4360 > 10.0.0.2.80: Flags [S], seq 1, win 65535, length 0",
 		},
 		{
-			"long, IPv4", long4, compile.OpICMP4Error, []ir.Action{mtu(compile.OpPutICMP4FragMTU, 1300)},
+			"long, IPv4", long4, compile.OpICMP4Error,
+			[]ir.Action{mtu(compile.OpPutICMP4FragMTU, 1300)},
 			"50:54:00:00:00:01 > 50:54:00:00:00:02, ethertype IPv4 (0x0800), length 590: " +
 				"(tos 0x0, ttl 255, id 0, offset 0, flags [none], proto ICMP (1), length 576) 10.0.0.1 > 10.0.0.2: ICMP host 10.0.0.2 unreachable, length 556 (tos 0xb8, ttl 64, id 7, offset 0, flags [DF], proto UDP (17), length 1420) 10.0.0.1.4360 > 10.0.0.2.53: 24929 updateM+ [b2&3=0x6161] [24929a] [24929q] [24929n] [24929au] [|domain]",
 		},
@@ -83,7 +84,8 @@ func TestAnswerErrors(t *testing.T) {
 				"(hlim 255, next-header ICMPv6 (58) payload length: 58) fd10::1 > fd10::2: [icmp6 sum ok] ICMP6, destination unreachable, unreachable prohibited fd10::2",
 		},
 		{
-			"long, IPv6", long6, compile.OpICMP6Error, []ir.Action{mtu(compile.OpPutICMP6FragMTU, 1300)},
+			"long, IPv6", long6, compile.OpICMP6Error,
+			[]ir.Action{mtu(compile.OpPutICMP6FragMTU, 1300)},
 			"50:54:00:00:00:01 > 50:54:00:00:00:02, ethertype IPv6 (0x86dd), length 1294: " +
 				"(hlim 255, next-header ICMPv6 (58) payload length: 1240) fd10::1 > fd10::2: [icmp6 sum ok] ICMP6, destination unreachable, unreachable prohibited fd10::2",
 		},
@@ -181,8 +183,13 @@ func TestFragMTU(t *testing.T) {
 		left   string
 	}{
 		{ip4(t, "06", "4000", syn), compile.OpICMP4Error, []ir.Action{mtu(compile.OpPutICMP4FragMTU, 1442), ir.Resubmit{Table: 8}}, 38, []byte{0, 0, 5, 0xa2}, "resubmit(,8)"},
-		{ip4(t, "06", "4000", syn), compile.OpICMP, []ir.Action{logged, mtu(compile.OpPutICMP4FragMTU, 0xffff)}, 38, []byte{0, 0, 0xff, 0xff},
-			openflow.FormatActions([]ir.Action{logged})},
+		{
+			ip4(t, "06", "4000", syn), compile.OpICMP,
+			[]ir.Action{logged, mtu(compile.OpPutICMP4FragMTU, 0xffff)},
+			38,
+			[]byte{0, 0, 0xff, 0xff},
+			openflow.FormatActions([]ir.Action{logged}),
+		},
 		{ip6(t, "06", syn), compile.OpICMP6Error, []ir.Action{ir.Resubmit{Table: 8}, mtu(compile.OpPutICMP6FragMTU, 0x10000)}, 58, []byte{0, 1, 0, 0}, "resubmit(,8)"},
 		{ip6(t, "06", syn), compile.OpICMP6Error, []ir.Action{ir.Resubmit{Table: 8}}, 58, []byte{0, 0, 0, 0}, "resubmit(,8)"},
 	} {
