@@ -113,8 +113,12 @@ func TestOffloadctl(t *testing.T) {
 	c.says(2, []string{`contradictory`}, "explain", "db1", `inport == "db3" && ip4`)
 	c.says(3, []string{`no port or device "db2"`}, "chains", "db2")
 
-	// What filters have counted is found with logical flows, too.
+	// What filters have counted is found with logical flows, too, with flows and with ports.
 	c.says(0, []string{`filters: n_packets=[1-9]`}, "flows", "--datapath", "db")
+	c.says(0, []string{`(?m)^0 +100 +installed +\d+ +\d+ +[1-9]\d* +[1-9]\d* .*in_port`}, "get", "flows", "--table", "0")
+	forwarded := ` +[1-9]\d* +[1-9]\d* +[1-9]\d* +[1-9]\d*` // from and to it
+	c.says(0, []string{`db1 +` + db1.Iface() + forwarded, `db3 +` + db3.Iface() + forwarded}, "get", "counters")
+	c.says(0, []string{`Offload: +[1-9]\d* filters on \d+ devices`, `offload\.filter +serving`}, "status")
 
 	// A filter of somebody else is told, and left alone.
 	foreign := tc.Filter{Chain: 12345, Pref: 7, Handle: 1, Protocol: tc.ProtocolIPv4, Actions: []tc.Action{tc.Pass{}}}

@@ -46,7 +46,9 @@ func agingProgram() *specialize.Program {
 func TestUseOfFilters(t *testing.T) {
 	p := agingProgram()
 	f := filtersOf(t, p, kernelWith(t, []int{11}, filtersOfProgram(p)))
-	neighbour := func(n byte) chassis.AgingRow { return chassis.AgingRow{Table: sbdb.MACBindingTable, UUID: sb.UUID{0: n}, Age: 4000} }
+	neighbour := func(n byte) chassis.AgingRow {
+		return chassis.AgingRow{Table: sbdb.MACBindingTable, UUID: sb.UUID{0: n}, Age: 4000}
+	}
 	at := func(n byte) chassis.UseCounter {
 		return chassis.UseCounter{Row: sb.UUID{0: n}, At: fmt.Sprintf(
 			"filter chain 0 pref 100 handle 0x0 protocol ip flower indev v1 src_mac 00:00:00:00:00:%02x src_ip 10.0.0.%d", n, n)}
