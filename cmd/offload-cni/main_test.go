@@ -126,7 +126,9 @@ func (n *node) Check(_ context.Context, req ports.CheckRequest) ([]ports.Problem
 
 func (n *node) Feed() *ports.Feed { return n.feed }
 
-func (n *node) Status(context.Context, api.StatusRequest) (api.Status, error) { return api.Status{}, nil }
+func (n *node) Status(context.Context, api.StatusRequest) (api.Status, error) {
+	return api.Status{}, nil
+}
 
 func newNode() *node { return &node{feed: ports.NewFeed()} }
 

@@ -120,6 +120,7 @@ func examine(ctx context.Context, database string, delegated bool) diagnosis {
 	d.ovs = sw.version
 	d.findings = append(d.findings, sw.findings(err, delegated)...)
 	if delegated && sw.hw {
+		d.findings = append(d.findings, recirculation(&caps))
 		var f tc.Finding
 		f, d.megaflows = megaflows(ctx, database, sw.userspace)
 		d.findings = append(d.findings, f)
@@ -155,6 +156,11 @@ var (
 	checkPolicy = tc.Capability{
 		Name: "ovs.tc-policy", What: "Open vSwitch offers its filters to hardware", Needs: "ovs.hw-offload",
 		Cost: "They stay in software, where they are no gain.", Fix: "ovs-vsctl remove open . other_config tc-policy, and restart ovs-vswitchd.",
+	}
+	checkRecirculation = tc.Capability{
+		Name: "ovs.recirculation", What: "Open vSwitch offloads packets that are recirculated", Needs: "ovs.hw-offload",
+		Cost: "What asks the connection tracker stays in Open vSwitch, which is nearly all that passes ACLs.",
+		Fix:  "Use a kernel with CONFIG_NET_TC_SKB_EXT, as those of Ubuntu and RHEL are; Debian's are not.",
 	}
 	checkMegaflows = tc.Capability{
 		Name: "ovs.megaflows", What: "megaflows are in hardware", Needs: "ovs.hw-offload", Cost: "Packets go through software.",
@@ -198,6 +204,18 @@ func (s vswitch) findings(err error, delegated bool) []tc.Finding {
 		fs = append(fs, judge(&checkPolicy, s.policy != "skip_hw", "other_config:tc-policy is skip_hw"))
 	}
 	return fs
+}
+
+// recirculation says whether Open vSwitch may offload what is recirculated: it does not if a packet that leaves a chain in the middle would
+// begin anew (netdev_tc_flow_put of lib/netdev-offload-tc.c).
+func recirculation(caps *tc.Caps) tc.Finding {
+	f := tc.Finding{Capability: &checkRecirculation}
+	for _, k := range caps.Findings {
+		if k.Name == tc.CapResume {
+			f.Answer, f.Words = k.Answer, k.Words
+		}
+	}
+	return f
 }
 
 // megaflows asks ovs-vswitchd, whose files are beside the socket of the database, where its megaflows are.

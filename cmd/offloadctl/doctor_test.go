@@ -120,6 +120,23 @@ func TestDoctorTells(t *testing.T) {
 	})
 }
 
+// Without NET_TC_SKB_EXT Open vSwitch offloads nothing that is recirculated.
+func TestDoctorRecirculation(t *testing.T) {
+	for words, want := range map[string]tc.Answer{"": tc.Yes, "EOPNOTSUPP operation not supported": tc.No} {
+		missing := map[string]string{}
+		if words != "" {
+			missing[tc.CapResume] = words
+		}
+		f := recirculation(&tc.Caps{Findings: kernel(tc.Capabilities, missing)})
+		if f.Name != "ovs.recirculation" || f.Answer != want || f.Words != words {
+			t.Errorf("with %q: %v %q", words, f.Answer, f.Words)
+		}
+	}
+	if f := recirculation(&tc.Caps{}); f.Answer != tc.Unknown {
+		t.Errorf("of a kernel that could not be probed: %v", f.Answer)
+	}
+}
+
 // Programs read where the megaflows of each device are.
 func TestDoctorTellsMegaflows(t *testing.T) {
 	var out bytes.Buffer

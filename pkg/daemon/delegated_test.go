@@ -248,6 +248,17 @@ func TestDelegatedFilters(t *testing.T) {
 		t.Errorf("%d filters are foreign", len(none))
 	}
 
+	// A UFID may look like a cookie of ours.
+	alike := tc.Filter{Pref: 1, Handle: 1, Protocol: tc.ProtocolAll, Actions: []tc.Action{tc.Pass{}}, Cookie: tc.Cookie{0x0f, 0x1d, 1, 2}}
+	payload, err := tc.AppendFilter(nil, tc.Target{Ifindex: deviceDB1}, &alike)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Filter(payload)
+	if first := list(api.FilterFilter{Port: "db1"})[0]; first.State != api.FilterDelegated || first.UFID != "02011d0f"+strings.Repeat("0", 24) {
+		t.Errorf("a filter with a cookie like ours is %+v", first)
+	}
+
 	// In a block: ours, which should not be there, and somebody else's.
 	ours := specialize.Closed(0, "v-db1")
 	ours.Handle = 1
@@ -328,7 +339,11 @@ recirc_id(0x5),in_port(v-db1),eth(dst=50:54:00:00:09:09),eth_type(0x0800),ipv4(t
 		inOVS    = `recirc_id(0x5),in_port(v-db1),eth(dst=50:54:00:00:09:09),eth_type(0x0800),ipv4(ttl=63), packets:1, bytes:60, used:never, dp:ovs, actions:v-db3`
 		tagged   = `recirc_id(0),in_port(v-db1),vlan(vid=5,pcp=0), packets:1, bytes:60, used:never, dp:ovs, actions:drop`
 		changing = `recirc_id(0),in_port(v-db1), packets:1, bytes:60, used:never, dp:tc, actions:push_vlan(vid=5,pcp=0),recirc(0x5)`
-		circle   = `recirc_id(0),in_port(v-db1), packets:1, bytes:60, used:never, dp:tc, actions:recirc(0x1)
+		forgets  = `recirc_id(0),in_port(v-db1),ct_state(-trk), packets:1, bytes:60, used:never, dp:tc, actions:ct(zone=1),recirc(0x1)
+recirc_id(0x1),in_port(v-db1),ct_state(+trk+est),ct_zone(0x1), packets:1, bytes:60, used:never, dp:tc, actions:ct_clear,recirc(0x2)
+recirc_id(0x2),in_port(v-db1),ct_state(+trk), packets:1, bytes:60, used:never, dp:tc, actions:wrong
+recirc_id(0x2),in_port(v-db1),ct_state(-trk),ct_zone(0), packets:1, bytes:60, used:never, dp:tc, actions:v-db3`
+		circle = `recirc_id(0),in_port(v-db1), packets:1, bytes:60, used:never, dp:tc, actions:recirc(0x1)
 recirc_id(0x1),in_port(v-db1), packets:1, bytes:60, used:never, dp:tc, actions:recirc(0x1)`
 	)
 	for _, c := range []struct {
@@ -360,6 +375,7 @@ recirc_id(0x1),in_port(v-db1), packets:1, bytes:60, used:never, dp:tc, actions:r
 		{"another TTL", routed, nil, 1, "recirc(0x5)", "no megaflow matches", nil},
 		{"not understood", tagged, nil, 0, "", "1 ask for what is not understood", nil},
 		{"changed", changing, nil, 1, "recirc(0x5)", "not understood: push_vlan", nil},
+		{"forgotten", forgets, nil, 3, "v-db3", "", nil},
 		{"a circle", circle, nil, maxRecirculations, "recirc(0x1)", "more often than is followed", nil},
 	} {
 		flows, err := dpctl.Parse(c.dump)
