@@ -51,6 +51,7 @@ var rooms = map[string]room{
 	"pkg/eval":                  {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
 	"pkg/tc":                    {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go", "caps_probe.go"}},
 	"pkg/tc/tctest":             {},
+	"pkg/devlink":               {pure: true, doors: []string{"conn.go"}},
 	"pkg/specialize":            {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
 	"pkg/logical":               {pure: true, imports: []string{"pkg/ir"}},
 	"pkg/sb":                    {pure: true, imports: []string{"pkg/ovsdb/sbdb", "pkg/ovsdb/vswitchdb"}},
