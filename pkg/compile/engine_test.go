@@ -137,7 +137,9 @@ func (w *world) mutate() []sb.Update {
 				if key == "" {
 					return nil
 				}
-				return &sbdb.DatapathBinding{UUID: id, TunnelKey: int(key[0] - '0'), ExternalIDs: map[string]string{kind: "x"}}
+				return &sbdb.DatapathBinding{UUID: id, TunnelKey: int(key[0] - '0'), ExternalIDs: map[string]string{
+					kind: "x", "mac_binding_age_threshold": w.of("", "0", "300"),
+				}}
 			})
 		case 1, 2:
 			edit("Port_Binding", 9, func(id string) any {
