@@ -70,7 +70,6 @@ func (t *table) matching(pkt *Packet) iter.Seq[*Rule] {
 type Builder struct {
 	rules  [256][]*Rule
 	groups map[uint32]ir.SelectGroup
-	n      int
 }
 
 // Add adds rules and groups. It keeps them; they must not change afterwards.
@@ -78,7 +77,6 @@ func (b *Builder) Add(owner Owner, rules []ir.Rule, groups map[uint32]ir.SelectG
 	for _, r := range rules {
 		b.rules[r.Table] = append(b.rules[r.Table], &Rule{Rule: r, Owner: owner, conj: conjunctions(r.Actions)})
 	}
-	b.n += len(rules)
 	for id, g := range groups {
 		if b.groups == nil {
 			b.groups = map[uint32]ir.SelectGroup{}
@@ -86,9 +84,6 @@ func (b *Builder) Add(owner Owner, rules []ir.Rule, groups map[uint32]ir.SelectG
 		b.groups[id] = g
 	}
 }
-
-// Len returns the number of rules.
-func (b *Builder) Len() int { return b.n }
 
 // Program returns the program of everything that was added. The Builder must not be used any more.
 //

@@ -44,9 +44,6 @@ type Rules struct {
 // NewRules returns a program without rules.
 func NewRules() *Rules { return &Rules{owners: map[Owner][]*Rule{}, changed: map[source]struct{}{}} }
 
-// Len returns the number of owners that have rules.
-func (p *Rules) Len() int { return len(p.owners) }
-
 // Begin says that the program is told from the beginning: until End, who is not named by Replace has no rules.
 func (p *Rules) Begin() { p.complete = map[Owner]struct{}{} }
 

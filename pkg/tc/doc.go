@@ -1,4 +1,4 @@
-// Package tc is TC flower filters: text as tc(8) prints it, bytes, connection.
+// Package tc is TC flower filters: text as tc(8) takes it, bytes, connection.
 //
 // A [Filter] is the twin of an OpenFlow flow: an [ir.Match], actions, an order. It is built by pkg/specialize, checked by
 // [Check] against the rules that keep the kernel from doing something else than what was asked for, encoded into the
