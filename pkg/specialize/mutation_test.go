@@ -13,7 +13,7 @@ import (
 )
 
 // mutationPackets are the packets at each topology that mutants are judged by, always the same.
-const mutationPackets = 400
+const mutationPackets = 1200
 
 // Mistakes of the specialiser are noticed by the packets that integration/specialize judges filters by; the specialiser
 // without a mistake passes on the same packets.
