@@ -9,7 +9,6 @@ import (
 
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/pkg/apply"
-	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
 )
 
@@ -123,9 +122,6 @@ func TestPodDeviceReplaced(t *testing.T) {
 	l.stop(t)
 	l.wantAll(t, l.streams, time.Time{})
 }
-
-// closes reports whether a filter is there while others are changed.
-func closes(f *tc.Installed) bool { return f.Filter.Pref == specialize.PrefGuard }
 
 // chains returns how many filters of ours the chains of a node have, a line for each.
 func chains(t *testing.T, n *lab.Node) []string {
