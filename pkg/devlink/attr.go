@@ -28,7 +28,7 @@ const (
 	cmdReporterGet     = 52
 	cmdReporterSet     = 53
 	cmdReporterRecover = 54
-	cmdRateGet         = 74 // plus RATE_SET, _NEW and _DEL
+	cmdRateGet         = 74
 	cmdRateSet         = 75
 	cmdRateNew         = 76
 	cmdRateDel         = 77

@@ -99,7 +99,7 @@ func (c *Conn) Close() error { return c.close() }
 
 // Devices returns all devices, in the order of their handles.
 func (c *Conn) Devices(ctx context.Context) ([]*Device, error) {
-	return all(ctx, c, list(cmdGet, "dev show", Handle{}), decodeDevice, func(a, b *Device) int { return compareHandles(a.Handle, b.Handle) })
+	return all(ctx, c, cmdGet, "dev show", Handle{}, decodeDevice, nil)
 }
 
 // Device returns a device.
@@ -135,13 +135,7 @@ func (c *Conn) Reload(ctx context.Context, h Handle, o Reload) ([]ReloadAction, 
 // Ports returns the ports of a device, or if h is zero, of all, in the order of their handles. Where there are many that takes
 // long: read them once, and then follow the events.
 func (c *Conn) Ports(ctx context.Context, h Handle) ([]*Port, error) {
-	ports, err := all(ctx, c, list(cmdPortGet, "port show", h), decodePort, func(a, b *Port) int {
-		return cmp.Or(compareHandles(a.Handle, b.Handle), cmp.Compare(a.Index, b.Index))
-	})
-	if h != (Handle{}) {
-		ports = slices.DeleteFunc(ports, func(p *Port) bool { return p.Handle != h })
-	}
-	return ports, err
+	return all(ctx, c, cmdPortGet, "port show", h, decodePort, func(a, b *Port) int { return cmp.Compare(a.Index, b.Index) })
 }
 
 // Port returns a port.
@@ -190,22 +184,98 @@ func (c *Conn) SetPortFunction(ctx context.Context, h PortHandle, f Function) er
 	return c.do(ctx, setFunction(h, f))
 }
 
-func compareHandles(a, b Handle) int {
-	return cmp.Or(cmp.Compare(a.Bus, b.Bus), cmp.Compare(a.Dev, b.Dev))
+// Params returns the parameters of a device, or if h is zero, of all, by device in the driver's order.
+func (c *Conn) Params(ctx context.Context, h Handle) ([]*Param, error) {
+	return all(ctx, c, cmdParamGet, "dev param show", h, decodeParam, nil)
 }
 
-// all returns what a list has, in order.
-func all[T any](ctx context.Context, c *Conn, r request, decode func([]byte) T, compare func(a, b T) int) ([]T, error) {
-	answers, err := c.call(ctx, r)
+// Param returns a parameter.
+func (c *Conn) Param(ctx context.Context, h Handle, name string) (*Param, error) {
+	return one(ctx, c, getParam(h, name), decodeParam)
+}
+
+// SetParam sets a parameter in a mode. The value has to be of the parameter's type.
+func (c *Conn) SetParam(ctx context.Context, h Handle, name string, v ParamValue) error {
+	r, err := setParam(h, name, v)
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, r)
+}
+
+// Rates returns the rates of a device's functions and nodes, or if h is zero, of all devices. Only an eswitch in switchdev mode has some.
+func (c *Conn) Rates(ctx context.Context, h Handle) ([]*Rate, error) {
+	return all(ctx, c, cmdRateGet, "port function rate show", h, decodeRate, func(a, b *Rate) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Port, b.Port))
+	})
+}
+
+// Rate returns the rate of a function or node.
+func (c *Conn) Rate(ctx context.Context, h RateHandle) (*Rate, error) {
+	return one(ctx, c, ofRate(cmdRateGet, "port function rate show", h), decodeRate)
+}
+
+// SetRate changes the rate of a function or node: share, maximum and parent, in this order. One that is refused does not undo those before it.
+func (c *Conn) SetRate(ctx context.Context, h RateHandle, change RateChange) error {
+	return c.do(ctx, changeRate(cmdRateSet, "port function rate set", h, change))
+}
+
+// NewRate makes a node.
+func (c *Conn) NewRate(ctx context.Context, h RateHandle, change RateChange) error {
+	return c.do(ctx, changeRate(cmdRateNew, "port function rate add", h, change))
+}
+
+// DelRate deletes a node that has nothing below it.
+func (c *Conn) DelRate(ctx context.Context, h RateHandle) error {
+	return c.do(ctx, ofRate(cmdRateDel, "port function rate del", h))
+}
+
+// Reporters returns the health reporters of a device and its ports, or if h is zero, of all devices, in the driver's order.
+func (c *Conn) Reporters(ctx context.Context, h Handle) ([]*Reporter, error) {
+	return all(ctx, c, cmdReporterGet, "health show", h, decodeReporter, nil)
+}
+
+// Reporter returns a health reporter.
+func (c *Conn) Reporter(ctx context.Context, h ReporterHandle) (*Reporter, error) {
+	return one(ctx, c, ofReporter(cmdReporterGet, "health show", h), decodeReporter)
+}
+
+// SetReporter changes what a health reporter does by itself.
+func (c *Conn) SetReporter(ctx context.Context, h ReporterHandle, change ReporterChange) error {
+	return c.do(ctx, setReporter(h, change))
+}
+
+// RecoverReporter makes a reporter try to recover what it watches, if that is in error.
+func (c *Conn) RecoverReporter(ctx context.Context, h ReporterHandle) error {
+	return c.do(ctx, ofReporter(cmdReporterRecover, "health recover", h))
+}
+
+// all returns what a device has of something, or if h is zero, what all have: by device, and within one as compare says, or if it is nil, as
+// the driver does.
+func all[T interface{ handle() Handle }](
+	ctx context.Context, c *Conn, command uint8, text string, h Handle, decode func([]byte) T, compare func(a, b T) int,
+) ([]T, error) {
+	answers, err := c.call(ctx, list(command, text, h))
 	if err != nil {
 		return nil, err
 	}
 	got := make([]T, 0, len(answers))
 	for _, a := range answers {
-		got = append(got, decode(a.Data))
+		if t := decode(a.Data); h == (Handle{}) || t.handle() == h {
+			got = append(got, t)
+		}
 	}
-	slices.SortStableFunc(got, compare)
+	slices.SortStableFunc(got, func(a, b T) int {
+		if n := compareHandles(a.handle(), b.handle()); n != 0 || compare == nil {
+			return n
+		}
+		return compare(a, b)
+	})
 	return got, nil
+}
+
+func compareHandles(a, b Handle) int {
+	return cmp.Or(cmp.Compare(a.Bus, b.Bus), cmp.Compare(a.Dev, b.Dev))
 }
 
 // one returns the answer to a request that has one.

@@ -23,6 +23,9 @@ func ParseHandle(s string) (Handle, error) {
 // String returns it as devlink(8) prints and takes it.
 func (h Handle) String() string { return h.Bus + "/" + h.Dev }
 
+// handle is that of the device to which what embeds it belongs.
+func (h Handle) handle() Handle { return h }
+
 // Port is the handle of the port with an index.
 func (h Handle) Port(index uint32) PortHandle { return PortHandle{Handle: h, Index: index} }
 
