@@ -52,6 +52,7 @@ var rooms = map[string]room{
 	"pkg/tc":                    {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go", "caps_probe.go"}},
 	"pkg/tc/tctest":             {},
 	"pkg/devlink":               {pure: true, doors: []string{"conn.go"}},
+	"pkg/device":                {pure: true, imports: []string{"pkg/devlink", "pkg/reason"}, doors: []string{"snapshot.go"}},
 	"pkg/specialize":            {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
 	"pkg/logical":               {pure: true, imports: []string{"pkg/ir"}},
 	"pkg/sb":                    {pure: true, imports: []string{"pkg/ovsdb/sbdb", "pkg/ovsdb/vswitchdb"}},
