@@ -8,7 +8,7 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./integration/offload:.
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./integration/offload:. qemu=./integration/simnic:.
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
@@ -37,8 +37,10 @@ test: prepare ## all tests, including those on real OVS and OVN in network names
 	go test $(TESTFLAGS) -p 1 ./integration/...
 
 .PHONY: test-vm
-test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS (package:name ...) on VMKERNELS (uml qemu)
-	@set -e; for kernel in $(VMKERNELS); do for t in $(VMTESTS); do \
+test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS ([kernel=]package:name ...) on VMKERNELS (uml qemu)
+	@set -e; case "$(VMKERNELS)" in *qemu*) SIMNIC=$$(go run ./integration/simnic/build); export SIMNIC;; esac; \
+	for kernel in $(VMKERNELS); do for t in $(VMTESTS); do \
+		case $$t in *=*) [ "$${t%%=*}" = $$kernel ] || continue; t=$${t#*=};; esac; \
 		echo "== $$kernel: $$t"; \
 		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -timeout 65m $(TESTFLAGS) \
 			-exec "$(CURDIR)/bin/vmrun -v -timeout 60m -kernel $$kernel --" -run "$${t#*:}" "$${t%%:*}"; \

@@ -26,25 +26,10 @@ func newQEMU(ctx context.Context, log io.Writer) (qemu, error) {
 	if _, err := need("qemu-system-x86_64"); err != nil {
 		return qemu{}, err
 	}
-	// The meta package says which kernel users of this release have.
-	depends, err := output(ctx, "/", "apt-cache", "depends", "--important", "linux-image-amd64")
+	pkg, version, err := qemuPackage(ctx)
 	if err != nil {
 		return qemu{}, err
 	}
-	_, pkg, ok := strings.Cut(depends, "Depends: ")
-	if !ok {
-		return qemu{}, errors.New("linux-image-amd64 is not known to apt: run apt-get update")
-	}
-	pkg, _, _ = strings.Cut(pkg, "\n")
-	policy, err := output(ctx, "/", "apt-cache", "policy", pkg)
-	if err != nil {
-		return qemu{}, err
-	}
-	_, version, ok := strings.Cut(policy, "Candidate: ")
-	if !ok {
-		return qemu{}, fmt.Errorf("%s is not known to apt: run apt-get update", pkg)
-	}
-	version, _, _ = strings.Cut(version, "\n")
 	q := qemu{release: strings.TrimPrefix(pkg, "linux-image-")}
 	q.dir, err = cached("qemu-"+version, log, func(dir string) error {
 		fmt.Fprintf(log, "vm qemu: fetching %s %s\n", pkg, version)
@@ -55,6 +40,30 @@ func newQEMU(ctx context.Context, log io.Writer) (qemu, error) {
 	}
 	q.kvm, err = q.tryKVM(ctx, log)
 	return q, err
+}
+
+// qemuPackage returns the name of the package with the kernel that users of this release have, as the meta package says it, and
+// its version.
+func qemuPackage(ctx context.Context) (pkg, version string, err error) {
+	depends, err := output(ctx, "/", "apt-cache", "depends", "--important", "linux-image-amd64")
+	if err != nil {
+		return "", "", err
+	}
+	_, pkg, ok := strings.Cut(depends, "Depends: ")
+	if !ok {
+		return "", "", errors.New("linux-image-amd64 is not known to apt: run apt-get update")
+	}
+	pkg, _, _ = strings.Cut(pkg, "\n")
+	policy, err := output(ctx, "/", "apt-cache", "policy", pkg)
+	if err != nil {
+		return "", "", err
+	}
+	_, version, ok = strings.Cut(policy, "Candidate: ")
+	if !ok {
+		return "", "", fmt.Errorf("%s is not known to apt: run apt-get update", pkg)
+	}
+	version, _, _ = strings.Cut(version, "\n")
+	return pkg, version, nil
 }
 
 // unpack fetches a kernel package, and makes dir the root that it would have been installed into.

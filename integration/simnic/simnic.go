@@ -1,0 +1,158 @@
+package simnic
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	bus       = "/sys/bus/simnic"
+	auxiliary = "/sys/bus/auxiliary/devices"
+	debug     = "/sys/kernel/debug/simnic"
+)
+
+// Load inserts the module that Build built; there are then the devices 0 to n-1.
+func Load(file string, n int) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read-only
+	if err := unix.FinitModule(int(f.Fd()), "devices="+strconv.Itoa(n), 0); err != nil {
+		return fmt.Errorf("simnic: insert %s: %w", file, err)
+	}
+	return nil
+}
+
+// Unload removes all devices and the module.
+func Unload() error {
+	if err := unix.DeleteModule("simnic", unix.O_NONBLOCK); err != nil {
+		return fmt.Errorf("simnic: remove the module: %w", err)
+	}
+	return nil
+}
+
+// A Device is a NIC of that number: one physical function with an embedded switch, its uplink, and a wire.
+type Device int
+
+// NewDevice makes another device.
+func NewDevice(number int) (Device, error) {
+	return Device(number), write(filepath.Join(bus, "new_device"), strconv.Itoa(number))
+}
+
+// Remove removes the device with all that is of it.
+func (d Device) Remove() error {
+	return write(filepath.Join(bus, "del_device"), strconv.Itoa(int(d)))
+}
+
+// String is the device's name on its bus.
+func (d Device) String() string { return fmt.Sprintf("simnic%d", int(d)) }
+
+// Handle is its name for devlink(8).
+func (d Device) Handle() string { return "simnic/" + d.String() }
+
+// Uplink is the netdev of the uplink: of the physical function, and in switchdev mode the uplink's representor.
+func (d Device) Uplink() string { return fmt.Sprintf("sn%dp0", int(d)) }
+
+// Wire is the netdev that receives what the uplink sends, and the other way round. It is what the NIC is cabled to.
+func (d Device) Wire() string { return fmt.Sprintf("sn%dwire", int(d)) }
+
+// VFRepresentor is the netdev of a VF's representor, in switchdev mode.
+func (d Device) VFRepresentor(vf int) string { return fmt.Sprintf("sn%dpf0vf%d", int(d), vf) }
+
+// SFRepresentor is the netdev of an SF's representor.
+func (d Device) SFRepresentor(sfnum int) string { return fmt.Sprintf("sn%dpf0sf%d", int(d), sfnum) }
+
+func (d Device) sysfs(name ...string) string {
+	return filepath.Join(append([]string{bus, "devices", d.String()}, name...)...)
+}
+
+// SetVFs makes n VFs, or with 0 removes those there are.
+func (d Device) SetVFs(n int) error { return write(d.sysfs("sriov_numvfs"), strconv.Itoa(n)) }
+
+// VFNetdev returns the name of a VF's netdev: an error wraps os.ErrNotExist while it has none in this network namespace.
+func (d Device) VFNetdev(vf int) (string, error) {
+	return netdev(d.sysfs("virtfn" + strconv.Itoa(vf)))
+}
+
+// SFNetdev is VFNetdev for an SF.
+func (d Device) SFNetdev(sfnum int) (string, error) {
+	all, err := filepath.Glob(d.sysfs("simnic.sf.*"))
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range all {
+		b, err := os.ReadFile(filepath.Join(dir, "sfnum"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it has just gone
+		}
+		if err != nil {
+			return "", err
+		}
+		if strings.TrimSpace(string(b)) == strconv.Itoa(sfnum) {
+			return netdev(filepath.Join(auxiliary, filepath.Base(dir)))
+		}
+	}
+	return "", fmt.Errorf("simnic: %v has no auxiliary device with sfnum %d: %w", d, sfnum, os.ErrNotExist)
+}
+
+// netdev returns the only netdev of a device.
+func netdev(device string) (string, error) {
+	entries, err := os.ReadDir(filepath.Join(device, "net"))
+	if err != nil {
+		return "", err
+	}
+	if len(entries) != 1 {
+		return "", fmt.Errorf("simnic: %s has %d netdevs: %w", device, len(entries), os.ErrNotExist)
+	}
+	return entries[0].Name(), nil
+}
+
+// A Failure is a kind of call that can be made to fail.
+type Failure string
+
+// The failures: the calls fail with EBUSY, a netdev's registration with ENOMEM.
+const (
+	PortNew    Failure = "fail_port_new"
+	PortDel    Failure = "fail_port_del"
+	HWAddrSet  Failure = "fail_hw_addr_set"
+	StateSet   Failure = "fail_state_set"
+	EswitchSet Failure = "fail_eswitch_set"
+	Netdev     Failure = "fail_netdev" // of representors as of functions
+)
+
+// Fail makes the next n such calls fail.
+func (d Device) Fail(f Failure, n int) error { return d.set(string(f), strconv.Itoa(n)) }
+
+// A Setting is a number that the device goes by.
+type Setting string
+
+// SFDelay is how many milliseconds an SF's device takes to appear after its activation.
+const SFDelay Setting = "sf_delay_ms"
+
+// Set sets it; it counts from the next call.
+func (d Device) Set(s Setting, n int) error { return d.set(string(s), strconv.Itoa(n)) }
+
+// Reset takes all representors away and makes new ones, as a reset of a NIC's firmware does. Active SFs stay active, with a new
+// auxiliary device.
+func (d Device) Reset() error { return d.set("reset", "1") }
+
+func (d Device) set(name, value string) error {
+	return write(filepath.Join(debug, d.String(), name), value)
+}
+
+// write writes a file of the kernel's.
+func write(file, value string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}

@@ -1,0 +1,23 @@
+package simnic
+
+import (
+	"context"
+	"embed"
+	"io"
+	"io/fs"
+
+	"github.com/offloadd/offloadd/integration/vm"
+)
+
+//go:embed module
+var sources embed.FS
+
+// Build builds the module for the kernel that integration/vm boots under QEMU, unless it is in the cache, and returns its
+// path. It is called outside of a guest: packages may have to be fetched.
+func Build(ctx context.Context, log io.Writer) (string, error) {
+	module, err := fs.Sub(sources, "module")
+	if err != nil {
+		return "", err
+	}
+	return vm.BuildModule(ctx, "simnic", module, log)
+}
