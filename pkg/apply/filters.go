@@ -130,9 +130,6 @@ func (f *Filters) Port() uint32 {
 	return f.conn.Port()
 }
 
-// Table is what is installed, as far as it is known.
-func (f *Filters) Table() *FilterTable { return f.table }
-
 // Close ends the connection. Filters stay.
 func (f *Filters) Close() error {
 	if f.conn == nil {
@@ -427,18 +424,4 @@ func (f *Filters) once(message, what string) {
 	}
 	f.said[key] = struct{}{}
 	f.log.Warn(message, "what", what) //nolint:sloglint // callers pass constants
-}
-
-// Counters calls f with the key and the packets and bytes of each filter of ours.
-func (f *Filters) Counters(ctx context.Context, yield func(k tc.Key, packets, bytes uint64)) error {
-	if f.conn == nil || !f.known || len(f.bound) == 0 {
-		return nil
-	}
-	return f.conn.Dump(ctx, tc.Target{Block: Block}, tc.DumpOptions{Terse: true}, func(in *tc.Installed) error {
-		if specialize.IsOurs(in.Filter.Cookie) {
-			packets, bytes := in.Packets()
-			yield(in.Filter.Key(), packets, bytes)
-		}
-		return nil
-	})
 }

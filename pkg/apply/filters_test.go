@@ -134,7 +134,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 	if s := sync(8); s.Changed != 4 {
 		t.Errorf("%d operations after the device was made anew, want those that close, delete, add and open", s.Changed)
 	}
-	for _, g := range f.Table().list() {
+	for _, g := range f.table.list() {
 		if m := g.Actions[0].(tc.Mirred); m.Ifindex == 7 {
 			t.Errorf("a filter still sends to the old device: %s", g.String())
 		}

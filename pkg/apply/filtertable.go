@@ -148,11 +148,6 @@ type FilterPlan struct {
 	Retire []tc.Op
 }
 
-// Empty reports whether there is nothing to do.
-func (p *FilterPlan) Empty() bool {
-	return len(p.Close)+len(p.Change)+len(p.Open)+len(p.Retire) == 0
-}
-
 // list returns the filters, in the order of their keys.
 func (t *FilterTable) list() []tc.Filter {
 	out := make([]tc.Filter, 0, len(t.filters))
