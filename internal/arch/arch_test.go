@@ -53,6 +53,7 @@ var rooms = map[string]room{
 	"pkg/tc/tctest":             {},
 	"pkg/devlink":               {pure: true, doors: []string{"conn.go"}},
 	"pkg/device":                {pure: true, imports: []string{"pkg/devlink", "pkg/reason"}, doors: []string{"snapshot.go"}},
+	"pkg/devlink/devlinktest":   {imports: []string{"pkg/devlink"}},
 	"pkg/specialize":            {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
 	"pkg/logical":               {pure: true, imports: []string{"pkg/ir"}},
 	"pkg/sb":                    {pure: true, imports: []string{"pkg/ovsdb/sbdb", "pkg/ovsdb/vswitchdb"}},
@@ -72,8 +73,8 @@ var rooms = map[string]room{
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
 	"pkg/reason":       {pure: true},
-	"pkg/ports":        {imports: []string{"pkg/reason", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
-	"pkg/api":          {imports: []string{"pkg/ports", "pkg/reason", "proto/offload/v1"}},
+	"pkg/ports":        {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
+	"pkg/api":          {imports: []string{"pkg/ports", "pkg/device", "pkg/reason", "proto/offload/v1"}},
 	"pkg/api/client":   {imports: []string{"pkg/reason"}},
 	"proto/offload/v1": {},
 

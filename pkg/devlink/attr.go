@@ -186,7 +186,7 @@ func number(data []byte) uint64 {
 
 func u16(data []byte) uint16 { return uint16(number(data)) }
 func u32(data []byte) uint32 { return uint32(number(data)) }
-func flag(data []byte) bool  { return number(data) != 0 }
+func isSet(data []byte) bool { return number(data) != 0 }
 
 // bits reads a struct nla_bitfield32.
 func bits(data []byte) (value, selector uint32) {

@@ -19,7 +19,7 @@ func decodeDevice(b []byte) *Device {
 		d.decode(typ, data)
 		switch typ {
 		case attrReloadFailed:
-			d.ReloadFailed = flag(data)
+			d.ReloadFailed = isSet(data)
 		case attrNestedDevlink:
 			if n := decodeNested(data); n != nil {
 				d.Nested = append(d.Nested, *n)

@@ -86,9 +86,9 @@ func (r *Reporter) decodeReporter(b []byte) {
 		case attrReporterGracePeriod:
 			r.GracePeriod = new(number(data))
 		case attrReporterAutoRecover:
-			r.AutoRecover = new(flag(data))
+			r.AutoRecover = new(isSet(data))
 		case attrReporterAutoDump:
-			r.AutoDump = new(flag(data))
+			r.AutoDump = new(isSet(data))
 		}
 	})
 }

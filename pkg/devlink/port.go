@@ -161,13 +161,13 @@ func decodePort(b []byte) *Port {
 		case attrPortPCISFNumber:
 			p.SF = u32(data)
 		case attrPortExternal:
-			p.External = flag(data)
+			p.External = isSet(data)
 		case attrPortNumber:
 			p.Number = u32(data)
 		case attrPortLanes:
 			p.Lanes = u32(data)
 		case attrPortSplittable:
-			p.Splittable = flag(data)
+			p.Splittable = isSet(data)
 		case attrPortSplitGroup:
 			p.SplitGroup = new(u32(data))
 		case attrLinecardIndex:

@@ -13,19 +13,12 @@ type request struct {
 	data    []byte
 }
 
-// get asks for what a device has, or if h is zero, for what all devices have.
-func get(command uint8, text string, h Handle) request {
-	r := request{command: command, text: text}
-	if h != (Handle{}) {
-		r.text += " " + h.String()
-		r.data = appendHandle(nil, h)
-	}
-	return r
-}
-
 // list asks for all that devices have of something, or if h is not zero, for what one has. Kernels before 6.6 overlook h.
 func list(command uint8, text string, h Handle) request {
-	r := get(command, text, h)
+	if h == (Handle{}) {
+		return request{command: command, dump: true, text: text}
+	}
+	r := of(command, text, h)
 	r.dump = true
 	return r
 }
