@@ -52,7 +52,6 @@ var rooms = map[string]room{
 	"pkg/tc":                    {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go", "caps_probe.go"}},
 	"pkg/tc/tctest":             {},
 	"pkg/devlink":               {pure: true, doors: []string{"conn.go"}},
-	"pkg/device":                {pure: true, imports: []string{"pkg/devlink", "pkg/reason"}, doors: []string{"snapshot.go"}},
 	"pkg/devlink/devlinktest":   {imports: []string{"pkg/devlink"}},
 	"pkg/specialize":            {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
 	"pkg/logical":               {pure: true, imports: []string{"pkg/ir"}},
@@ -62,6 +61,10 @@ var rooms = map[string]room{
 	"pkg/openflow":              {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/openflow/openflowtest": {},
 	"pkg/dpctl":                 {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
+	"pkg/device": {
+		pure: true, imports: []string{"pkg/devlink", "pkg/reason"},
+		doors: []string{"inventory.go", "worker.go", "configure.go", "operation.go", "snapshot.go", "kernel.go", "sysfs.go"},
+	},
 	"pkg/apply": {
 		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go", "revoke.go"},
 	},

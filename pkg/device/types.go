@@ -142,13 +142,6 @@ func States() []State {
 	return []State{Unknown, Warming, Free, Used, Resetting, Quarantined, Removing, Gone, Unmanaged}
 }
 
-// A Plan is what an explicit operation does, or would do.
-type Plan struct {
-	Steps    []string // as one would do them by hand: commands of devlink(8), or writes into sysfs
-	Removes  []string // functions that vanish, by their names
-	Affected []string // owners whose functions vanish, or are interrupted: unless there are none it is refused
-}
-
 // A MAC is an Ethernet address, in the order of transmission. The zero MAC is none.
 type MAC [6]byte
 

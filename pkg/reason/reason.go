@@ -38,6 +38,21 @@ const (
 	PortUnplugged         Reason = "PORT_UNPLUGGED"
 	KernelRefused         Reason = "KERNEL_REFUSED"
 	HWOffloadOff          Reason = "HW_OFFLOAD_OFF"
+	PoolNotFound          Reason = "POOL_NOT_FOUND"
+	PoolExhausted         Reason = "POOL_EXHAUSTED"
+	DeviceNotFound        Reason = "DEVICE_NOT_FOUND"
+	DeviceBusy            Reason = "DEVICE_BUSY"
+	DeviceGone            Reason = "DEVICE_GONE"
+	DeviceFailed          Reason = "DEVICE_FAILED"
+	DeviceStaleOwner      Reason = "DEVICE_STALE_OWNER"
+	EswitchNotSwitchdev   Reason = "ESWITCH_NOT_SWITCHDEV"
+	FunctionNotReady      Reason = "FUNCTION_NOT_READY"
+	FunctionElsewhere     Reason = "FUNCTION_ELSEWHERE"
+	FunctionNotRestored   Reason = "FUNCTION_NOT_RESTORED"
+	FunctionQuarantined   Reason = "FUNCTION_QUARANTINED"
+	FunctionsInUse        Reason = "FUNCTIONS_IN_USE"
+	RepresentorInUse      Reason = "REPRESENTOR_IN_USE"
+	AttributeNotKept      Reason = "ATTRIBUTE_NOT_KEPT"
 	JournalFailed         Reason = "JOURNAL_FAILED"
 	JournalCorrupt        Reason = "JOURNAL_CORRUPT"
 	TooManyPorts          Reason = "TOO_MANY_PORTS"
@@ -245,6 +260,82 @@ var Table = []Entry{
 		HWOffloadOff, CodeFailedPrecondition, CNIPrecondition, 0, false,
 		"Offload is delegated to Open vSwitch, which does not offload.",
 		"ovs-vsctl set open . other_config:hw-offload=true, and restart ovs-vswitchd; or set offload: direct, or off, in the configuration.",
+	},
+
+	{
+		PoolNotFound, CodeNotFound, CNIConfig, 0, false,
+		"There is no such pool, or none of the kinds that are asked for.",
+		"Name one that is configured under pools, or configure it.",
+	},
+	{
+		PoolExhausted, CodeResourceExhausted, CNIExhausted, 0, true,
+		"No function of the pool is free, and it may have no more.",
+		"The message says what they are doing. Delete ports, make more VFs, or raise the pool's max.",
+	},
+	{
+		DeviceNotFound, CodeNotFound, CNIPrecondition, 0, true,
+		"There is no such device, or no such function.",
+		"Compare the pool's device with devlink dev show, and the function with the pool's. What a driver makes late is found when it is there.",
+	},
+	{
+		DeviceBusy, CodeAborted, CNITryLater, 0, true,
+		"The function or device is in use, or something else is being done with it.",
+		"The message says what, and whose it is.",
+	},
+	{
+		DeviceGone, CodeFailedPrecondition, CNIPrecondition, 0, true,
+		"A function that somebody has no longer exists: its NIC was reset or removed, or its eswitch changed its mode.",
+		"Delete the port and create it again. A VF whose NIC comes back is found again.",
+	},
+	{
+		DeviceFailed, CodeFailedPrecondition, CNIPrecondition, 0, true,
+		"A NIC's driver or firmware refused a request, or did not answer.",
+		"The message has the request and the driver's answer; look at devlink health show and the kernel's log.",
+	},
+	{
+		DeviceStaleOwner, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"A function is not, or no longer, the one's who gives it back.",
+		"Nothing to do: it was released before, and belongs to another port now.",
+	},
+	{
+		EswitchNotSwitchdev, CodeFailedPrecondition, CNIPrecondition, 0, true,
+		"The embedded switch of the NIC is not in switchdev mode, so that functions have no representors.",
+		"Change its mode: devlink dev eswitch set DEVICE mode switchdev. All connections of its functions are interrupted.",
+	},
+	{
+		FunctionNotReady, CodeFailedPrecondition, CNINotReady, 0, true,
+		"An SF was made, but its network device has not come.",
+		"Look at the kernel's log: the driver of the auxiliary device is missing, or its firmware does not answer.",
+	},
+	{
+		FunctionElsewhere, CodeFailedPrecondition, CNIPrecondition, 0, true,
+		"The network device of a function is not in the host's network namespace, or there is none.",
+		"Find out who has it: a container that has not ended, another CNI plugin, or a driver as vfio-pci. When it comes back it is verified and used again.",
+	},
+	{
+		FunctionNotRestored, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"What was set of a function could not be undone, so that nobody gets it.",
+		"The message says what. Put it right, or remove the function, and let it be verified again.",
+	},
+	{
+		FunctionQuarantined, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"The function is kept from everybody, because it could not be verified after its last use.",
+		"The message says why. Put it right, and let it be verified again.",
+	},
+	{
+		FunctionsInUse, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"The operation would take functions away from ports.",
+		"Delete those ports first; the message names them.",
+	},
+	{
+		RepresentorInUse, CodeFailedPrecondition, CNIPrecondition, 0, true,
+		"The representor of a function that was given back is still in a bridge.",
+		"Take it out: ovs-vsctl del-port, or ip link set REPRESENTOR nomaster. It is verified again then.",
+	},
+	{
+		AttributeNotKept, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"The kernel took an attribute of a function, but reads back another value.",
+		"The message has both values; look for a newer driver or firmware.",
 	},
 
 	{

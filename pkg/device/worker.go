@@ -1,0 +1,370 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/offloadd/offloadd/pkg/devlink"
+	"github.com/offloadd/offloadd/pkg/reason"
+)
+
+// A worker does what is to be done on a device, one thing after the other. So a driver that takes long, or does not come back, holds up
+// nothing but its own device.
+type worker struct {
+	devlink.Handle
+	wake  chan struct{}
+	gone  chan struct{} // closed when the device is no more
+	taken chan struct{} // has an element while something is being done to the device
+
+	// Guarded by the Inventory's mutex.
+	stale bool // mode, and what sysfs says, are to be read
+	ports bool // the ports too
+	doing string
+	tries int // to read the names of VFs that are coming
+}
+
+func newWorker(h devlink.Handle) *worker {
+	return &worker{Handle: h, wake: make(chan struct{}, 1), gone: make(chan struct{}), taken: make(chan struct{}, 1), stale: true, ports: true}
+}
+
+func (w *worker) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	// operationTime bounds what is done with a function in the background.
+	operationTime = 30 * time.Second
+	// resetTime is how long the restoring of a function is tried before it is quarantined.
+	resetTime = 10 * time.Second
+	// modeInterval is how often the mode of an eswitch is read, of whose changes there are no events.
+	modeInterval = 10 * time.Second
+	// fullWait, shortWait: no SF is made in advance for so long after the device had no room, or the sfnum was not free.
+	fullWait  = 10 * time.Second
+	shortWait = 200 * time.Millisecond
+	// resetWait is how often it is looked whether a function has come back.
+	resetWait = 100 * time.Millisecond
+)
+
+// work does what there is to do until the device is gone, or ctx ends.
+func (v *Inventory) work(ctx context.Context, w *worker) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	readAgain := time.Now().Add(modeInterval)
+	for ctx.Err() == nil {
+		unlock := v.lock()
+		stale, ports := w.stale || time.Now().After(readAgain), w.ports
+		w.stale, w.ports = false, false
+		unlock(false)
+		if stale || ports {
+			done, err := v.turn(ctx, w.Handle, "reading it")
+			if err != nil {
+				break
+			}
+			again := v.read(ctx, w, ports)
+			done()
+			readAgain = time.Now().Add(again)
+		}
+
+		unlock = v.lock()
+		unlock(v.book.fill(w.Handle))
+		unlock = v.lock()
+		a, t := v.book.todo(w.Handle)
+		if a != nil {
+			a.inHand = true
+			unlock(false)
+			done, err := v.turn(ctx, w.Handle, t.String()+" "+a.key().name())
+			if err == nil {
+				v.do(ctx, w, a, t)
+				done()
+			}
+			unlock = v.lock()
+			a.inHand = false
+			unlock(true)
+			continue
+		}
+		wait := time.Until(readAgain)
+		if at := v.book.wakes(w.Handle); at != 0 {
+			wait = min(wait, time.Until(time.Unix(0, at)))
+		}
+		unlock(false)
+		timer := time.NewTimer(max(wait, time.Millisecond))
+		select {
+		case <-w.wake:
+		case <-timer.C:
+		case <-w.gone:
+			timer.Stop()
+			return nil
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+func (t task) String() string {
+	switch t {
+	case toReset:
+		return "restoring"
+	case toMake:
+		return "making"
+	case toEnable:
+		return "enabling"
+	case toRemove:
+		return "removing"
+	}
+	return "nothing with"
+}
+
+// read reads the mode of a device's eswitch, what sysfs says, and if they are asked for the ports. It returns when to read again.
+func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Duration {
+	e, err := v.kernel.devlink.Eswitch(ctx, w.Handle)
+	if errors.Is(err, devlink.ErrUnsupported) {
+		unlock := v.lock() // it is no NIC, or none that forwards
+		if v.world.nics[w.Handle] != nil {
+			for _, k := range v.world.functionsOf(w.Handle) {
+				v.book.vanish(k)
+			}
+			v.world.forget(w.Handle)
+		}
+		unlock(true)
+		return 6 * modeInterval
+	}
+	var fs sysfsNIC
+	var ports []*devlink.Port
+	if err == nil {
+		fs, err = v.sysfs.nic(w.Handle)
+	}
+	if err == nil && withPorts {
+		ports, err = v.kernel.devlink.Ports(ctx, w.Handle)
+	}
+	if ctx.Err() != nil {
+		return 0
+	}
+	unlock := v.lock()
+	select {
+	case <-w.gone:
+		unlock(false)
+		return 0
+	default:
+	}
+	n := v.world.nics[w.Handle]
+	if n == nil {
+		n = &nic{Handle: w.Handle, sysfs: sysfsNIC{numa: -1}}
+		v.world.nics[w.Handle] = n
+	}
+	if err != nil {
+		if !isGone(err) && n.failure == nil {
+			v.log.Warn("device cannot be read", "device", w.Handle, "err", err)
+		}
+		n.failure, w.ports = err, w.ports || withPorts
+		unlock(true)
+		return time.Second
+	}
+	changed := n.mode != e.Mode || n.failure != nil || !n.known || n.sysfs.vfs != fs.vfs || len(n.sysfs.virtfns) != len(fs.virtfns) || withPorts
+	if n.mode != e.Mode {
+		v.log.Info("device has another mode", "device", w.Handle, "mode", e.Mode, "before", n.mode)
+	}
+	n.mode, n.sysfs, n.known, n.failure = e.Mode, fs, true, nil
+	if withPorts {
+		v.world.setPorts(w.Handle, ports)
+	}
+	if changed {
+		v.review(w.Handle)
+	}
+	// The port of a VF may come before sysfs tells of it, and there is no event for that.
+	missing := slices.ContainsFunc(v.world.functionsOf(w.Handle), func(k key) bool { return k.Kind == VF && fs.virtfns[k.Number].Dev == "" })
+	again := modeInterval
+	if w.tries++; !missing {
+		w.tries = 0
+	} else if w.tries < 10 {
+		again = 10 * time.Millisecond << w.tries
+	}
+	unlock(changed)
+	return again
+}
+
+// do carries out a task, whose function is in hand.
+func (v *Inventory) do(ctx context.Context, w *worker, a *account, t task) {
+	ctx, cancel := context.WithTimeout(ctx, operationTime)
+	defer cancel()
+	switch t {
+	case toReset:
+		v.reset(ctx, a)
+	case toMake:
+		v.makeSF(ctx, w, a)
+	case toEnable:
+		v.enable(ctx, a)
+	case toRemove:
+		v.removeSF(ctx, w, a)
+	}
+}
+
+// makeSF makes an SF and activates it. Its device and netdev come later, with events.
+func (v *Inventory) makeSF(ctx context.Context, w *worker, a *account) {
+	v.mu.Lock()
+	f := a.Function
+	v.mu.Unlock()
+	var port *devlink.Port
+	err := whileBusy(ctx, func() (err error) {
+		port, err = v.kernel.devlink.NewPort(ctx, w.Handle, devlink.NewPort{Flavour: devlink.FlavourPCISF, PF: f.PF, SF: &f.Number})
+		return err
+	})
+	if err != nil {
+		v.notMade(ctx, w, a, err)
+		return
+	}
+	err = whileBusy(ctx, func() error {
+		return v.kernel.devlink.SetPortFunction(ctx, port.PortHandle, devlink.Function{State: devlink.Active})
+	})
+	if err != nil {
+		if err := v.kernel.devlink.DelPort(ctx, port.PortHandle); err != nil {
+			v.log.Warn("function is left over", "function", port.PortHandle, "err", err)
+		}
+		v.notMade(ctx, w, a, err)
+		return
+	}
+	unlock := v.lock()
+	defer unlock(true)
+	a.begun = true
+	a.later = v.book.now + v.coming.Nanoseconds()
+	if v.world.byKey[f.key()] == (devlink.PortHandle{}) { // otherwise an event was faster, and knows more
+		v.world.setPort(port)
+	}
+	v.reviewOne(f.key())
+	v.log.Debug("function was made", "function", a.Name())
+}
+
+// notMade gives up an SF that could not be made.
+func (v *Inventory) notMade(ctx context.Context, w *worker, a *account, err error) {
+	unlock := v.lock()
+	defer unlock(true)
+	if v.book.accounts[a.key()] != a {
+		return
+	}
+	until := func(d time.Duration) int64 { return v.book.now + d.Nanoseconds() }
+	switch {
+	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded): // the daemon ends
+		v.book.unmade(a, "", "", 0)
+		return
+	case errors.Is(err, devlink.ErrExists):
+		v.book.unmade(a, "", "", until(shortWait))
+		return
+	case errors.Is(err, devlink.ErrFull):
+		v.book.unmade(a, reason.PoolExhausted, err.Error(), until(fullWait))
+	case isBusy(err):
+		v.book.unmade(a, reason.DeviceBusy, err.Error(), until(fullWait))
+	default:
+		w.stale = true // perhaps the eswitch has another mode
+		v.book.unmade(a, reason.DeviceFailed, err.Error(), until(fullWait))
+	}
+	v.log.Warn("function cannot be made", "pool", a.Pool, "err", err)
+}
+
+// enable lets the device of an SF have a netdev, which mlx5 makes only if the parameter enable_eth says so: by default it does not. An SF
+// that does not come by that either, or in time, is quarantined.
+func (v *Inventory) enable(ctx context.Context, a *account) {
+	v.mu.Lock()
+	f := a.Function
+	v.mu.Unlock()
+	err := func() error {
+		if f.Device == "" {
+			return errors.New("no device has been made of it")
+		}
+		h := devlink.Handle{Bus: f.Bus, Dev: f.Device}
+		p, err := v.kernel.devlink.Param(ctx, h, "enable_eth")
+		if err != nil {
+			return err
+		}
+		if on, ok := p.Value(devlink.ModeDriverInit); !ok || on != false {
+			return errors.New("it has no network device, although enable_eth is not off")
+		}
+		if err := v.kernel.devlink.SetParam(ctx, h, "enable_eth", devlink.ParamValue{Mode: devlink.ModeDriverInit, Value: true}); err != nil {
+			return err
+		}
+		_, err = v.kernel.devlink.Reload(ctx, h, devlink.Reload{})
+		return err
+	}()
+	unlock := v.lock()
+	defer unlock(true)
+	switch {
+	case a.state != Warming || v.book.accounts[a.key()] != a:
+	case err != nil || a.enabled:
+		if err == nil {
+			err = errors.New("it has no network device, although enable_eth was switched on")
+		}
+		v.book.quarantine(a, reason.FunctionNotReady, err.Error())
+		v.log.Warn("function is quarantined", "function", a.Name(), "reason", a.reason, "cause", a.message)
+	default:
+		a.enabled, a.later = true, v.book.now+v.coming.Nanoseconds()
+	}
+}
+
+// removeSF deletes an SF.
+func (v *Inventory) removeSF(ctx context.Context, w *worker, a *account) {
+	v.mu.Lock()
+	f := a.Function
+	a.begun = true
+	v.mu.Unlock()
+	err := whileBusy(ctx, func() error {
+		return v.kernel.devlink.SetPortFunction(ctx, f.Handle, devlink.Function{State: devlink.Inactive})
+	})
+	if err == nil || isUnsupported(err) {
+		err = whileBusy(ctx, func() error { return v.kernel.devlink.DelPort(ctx, f.Handle) })
+	}
+	unlock := v.lock()
+	defer unlock(true)
+	if err != nil && !isGone(err) {
+		w.stale = true
+		v.book.quarantine(a, reason.DeviceFailed, err.Error())
+		v.log.Warn("function cannot be removed", "function", f.Name(), "err", err)
+		return
+	}
+	v.world.delPort(f.Handle)
+	v.book.vanish(f.key())
+	v.log.Debug("function was removed", "function", f.Name())
+}
+
+// reset restores a function and verifies it. While something of it is missing it waits.
+func (v *Inventory) reset(ctx context.Context, a *account) {
+	v.mu.Lock()
+	f, missing, uplink := a.Function, a.missing(), v.world.uplink(a.Handle.Handle)
+	whole := f.Netdev.Index != 0 && f.Representor.Index != 0 && f.Device != ""
+	since := time.Unix(0, a.since)
+	v.mu.Unlock()
+
+	code, message := reason.FunctionElsewhere, missing
+	patience := v.back
+	if whole {
+		is, err := v.restore(ctx, f, uplink)
+		if err == nil {
+			unlock := v.lock()
+			defer unlock(true)
+			if v.book.move(a, verified) {
+				a.hwAddr = is.HWAddr
+			}
+			return
+		}
+		code, message = reason.Of(err), err.Error()
+		if code == reason.Internal {
+			code = reason.FunctionNotRestored
+		}
+		if code != reason.RepresentorInUse {
+			patience = min(patience, resetTime)
+		}
+	}
+	unlock := v.lock()
+	defer unlock(true)
+	if time.Since(since) < patience {
+		a.later = v.book.now + resetWait.Nanoseconds()
+		return
+	}
+	if a.state == Resetting {
+		v.book.quarantine(a, code, message)
+		v.log.Warn("function is quarantined", "function", f.Name(), "reason", code, "cause", message)
+	}
+}
