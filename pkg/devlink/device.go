@@ -45,11 +45,12 @@ func showNested(indent string, all []Nested) string {
 	if len(all) == 0 {
 		return ""
 	}
-	s := "\n" + indent + "nested_devlink:"
+	var s strings.Builder
+	s.WriteString("\n" + indent + "nested_devlink:")
 	for _, n := range all {
-		s += "\n" + indent + "  " + n.String()
+		s.WriteString("\n" + indent + "  " + n.String())
 	}
-	return s
+	return s.String()
 }
 
 // An Eswitch is the embedded switch of a device, as it is or, in a request, as it should be.

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/integration/simnic"
 )
 
 var (
@@ -149,7 +151,7 @@ func hexDumps(log string) (all [][]byte) {
 			all = append(all, nil)
 			continue
 		}
-		for _, b := range strings.Fields(dump[len("00000  ") : len("00000  ")+3*16+1]) {
+		for b := range strings.FieldsSeq(dump[len("00000  ") : len("00000  ")+3*16+1]) {
 			var v byte
 			if _, err := fmt.Sscanf(b, "%02x", &v); err == nil {
 				all[len(all)-1] = append(all[len(all)-1], v)
@@ -509,5 +511,84 @@ func TestKernelEvents(t *testing.T) {
 	cancel()
 	if _, err := m.Next(ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("Next() of a context that has ended = %v", err)
+	}
+}
+
+// The life of a subfunction on integration/simnic, which answers as mlx5 does where netdevsim has nothing.
+func TestKernelSubfunction(t *testing.T) {
+	if os.Getenv("OFFLOADD_VM") != "qemu" {
+		t.Skip("not in a guest with Debian's kernel, for which simnic is built")
+	}
+	file := os.Getenv("SIMNIC")
+	if file == "" {
+		t.Fatal("no SIMNIC in the environment: it is what `go run ./integration/simnic/build` prints")
+	}
+	if err := simnic.Load(file, 1); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := simnic.Unload(); err != nil {
+			t.Error(err)
+		}
+	})
+	nic, c, ctx := simnic.Device(0), dial(t), t.Context()
+	h, err := ParseHandle(nic.Handle())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := NewPort{Flavour: FlavourPCISF, SF: new(uint32(88))}
+	if _, err := c.NewPort(ctx, h, wanted); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("NewPort() in legacy mode = %v", err)
+	}
+	if err := c.SetEswitch(ctx, h, Eswitch{Mode: ModeSwitchdev}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := c.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	if err := nic.Fail(simnic.PortNew, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.NewPort(ctx, h, wanted); !errors.Is(err, ErrBusy) {
+		t.Errorf("NewPort() that is made to fail = %v", err)
+	}
+	p, err := c.NewPort(ctx, h, wanted)
+	if err != nil || p.Index < 32768 || p.SF != 88 || p.Flavour != FlavourPCISF || p.Function.State != Inactive || p.Function.OpState != Detached {
+		t.Fatalf("NewPort() = %v, %v", p, err)
+	}
+	told := next(t, m, func(e Event) bool { return e.Kind == PortNew && e.Port.PortHandle == p.PortHandle && e.Port.Ifindex != 0 })
+	if of, err := c.PortOf(ctx, told.Port.Ifindex); err != nil || of.PortHandle != p.PortHandle {
+		t.Errorf("PortOf(%d) = %v, %v", told.Port.Ifindex, of, err)
+	}
+	if _, err := c.NewPort(ctx, h, wanted); !errors.Is(err, ErrExists) {
+		t.Errorf("NewPort() of a sfnum in use = %v", err)
+	}
+	if err := c.SetPortFunction(ctx, p.PortHandle, Function{HWAddr: []byte{2, 0, 0, 0, 0, 1}, State: Active}); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for p.Function.OpState != Attached && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+		if p, err = c.Port(ctx, p.PortHandle); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if p.Function.State != Active || p.Function.OpState != Attached || hexColon(p.Function.HWAddr) != "02:00:00:00:00:01" {
+		t.Errorf("Port() = %v", p)
+	}
+	if got, want := p.String(), devlink(t, "port", "show", p.PortHandle.String()); got != want {
+		t.Errorf("Port() = %s, want %s", got, want)
+	}
+	if err := c.SetPortFunction(ctx, p.PortHandle, Function{State: Inactive}); err != nil {
+		t.Error(err)
+	}
+	if err := c.DelPort(ctx, p.PortHandle); err != nil {
+		t.Error(err)
+	}
+	next(t, m, func(e Event) bool { return e.Kind == PortGone && e.Port.PortHandle == p.PortHandle })
+	if err := c.DelPort(ctx, p.PortHandle); err == nil {
+		t.Error("DelPort() of one that is gone")
 	}
 }

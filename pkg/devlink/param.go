@@ -3,6 +3,7 @@ package devlink
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // A Param is a parameter of a device. Its value depends on when it is to be in force.
@@ -122,14 +123,15 @@ func (p *Param) String() string {
 	if p.Generic {
 		kind = "generic"
 	}
-	s := fmt.Sprintf("%v:\n  name %s type %s\n    values:", p.Handle, p.Name, kind)
+	var s strings.Builder
+	fmt.Fprintf(&s, "%v:\n  name %s type %s\n    values:", p.Handle, p.Name, kind)
 	for _, v := range p.Values {
-		s += fmt.Sprintf("\n      cmode %v", v.Mode)
+		fmt.Fprintf(&s, "\n      cmode %v", v.Mode)
 		if v.Value != nil {
-			s += fmt.Sprintf(" value %v", v.Value)
+			fmt.Fprintf(&s, " value %v", v.Value)
 		}
 	}
-	return s
+	return s.String()
 }
 
 func getParam(h Handle, name string) request {

@@ -231,6 +231,7 @@ func (p *Port) String() string {
 			say("sfnum", p.SF)
 		}
 		say("external", p.External)
+	default:
 	}
 	if p.Linecard != nil {
 		say("lc", *p.Linecard)
@@ -238,6 +239,7 @@ func (p *Port) String() string {
 	switch p.Flavour {
 	case FlavourPhysical, FlavourCPU, FlavourDSA:
 		say("port", p.Number)
+	default:
 	}
 	if p.SplitGroup != nil {
 		say("split_group", *p.SplitGroup)

@@ -185,7 +185,7 @@ func (k *Kernel) port(p *devlink.Port) []byte {
 		}
 		a.Uint8(splittable, 0)
 		a.Uint16(portFlavour, uint16(p.Flavour-1))
-		switch p.Flavour {
+		switch p.Flavour { //nolint:exhaustive // the others are numbered
 		case devlink.FlavourPCIPF, devlink.FlavourPCIVF, devlink.FlavourPCISF:
 			a.Uint32(controller, p.Controller)
 			a.Uint16(pciPF, p.PF)
@@ -650,7 +650,7 @@ func (s *socket) SendMessages(all []netlink.Message) error {
 func (s *socket) Receive() ([]netlink.Message, error) {
 	for {
 		s.kernel.mu.Lock()
-		m, err, ok := s.take()
+		m, ok, err := s.take()
 		s.kernel.mu.Unlock()
 		if ok {
 			return m, err
@@ -659,18 +659,18 @@ func (s *socket) Receive() ([]netlink.Message, error) {
 	}
 }
 
-func (s *socket) take() (m []netlink.Message, err error, ok bool) { //nolint:revive,staticcheck // whether there is something comes last
+func (s *socket) take() (m []netlink.Message, ok bool, err error) {
 	switch {
 	case s.lost:
 		s.lost = false
-		return nil, os.NewSyscallError("recvmsg", unix.ENOBUFS), true
+		return nil, true, os.NewSyscallError("recvmsg", unix.ENOBUFS)
 	case len(s.answers) > 0:
 		m, s.answers = s.answers[:1], s.answers[1:]
-		return m, nil, true
+		return m, true, nil
 	case s.ended:
-		return nil, os.ErrDeadlineExceeded, true
+		return nil, true, os.ErrDeadlineExceeded
 	}
-	return nil, nil, false
+	return nil, false, nil
 }
 
 func (s *socket) ReceiveIter() iter.Seq2[netlink.Message, error] {
