@@ -266,6 +266,9 @@ func TestPortsSurviveKills(t *testing.T) {
 	for _, point := range ports.FaultPoints() {
 		for _, call := range []string{"create", "create that fails", "delete"} {
 			_, step, _ := strings.Cut(point, "-")
+			if slices.Contains([]string{"allocate", "assign", "function", "release"}, step) {
+				continue // for functions of NICs: integration/devports
+			}
 			undoes := slices.Contains([]string{"unplug", "unlink", "forget"}, step)
 			if undoes == (call == "create") || (step == "condemn") != (call == "delete") && !undoes {
 				continue // it does not come by there

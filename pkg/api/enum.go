@@ -9,6 +9,18 @@ import (
 var (
 	kinds = map[offloadv1.PortKind]ports.Kind{
 		offloadv1.PortKind_PORT_KIND_VETH: ports.Veth,
+		offloadv1.PortKind_PORT_KIND_VF:   ports.VF,
+		offloadv1.PortKind_PORT_KIND_SF:   ports.SF,
+		offloadv1.PortKind_PORT_KIND_AUTO: ports.Auto,
+	}
+	vlanProtocols = map[offloadv1.VlanProtocol]ports.VLANProto{
+		offloadv1.VlanProtocol_VLAN_PROTOCOL_8021Q:  ports.VLAN8021Q,
+		offloadv1.VlanProtocol_VLAN_PROTOCOL_8021AD: ports.VLAN8021AD,
+	}
+	linkStates = map[offloadv1.LinkState]ports.LinkState{
+		offloadv1.LinkState_LINK_STATE_AUTO:    ports.LinkAuto,
+		offloadv1.LinkState_LINK_STATE_ENABLE:  ports.LinkEnable,
+		offloadv1.LinkState_LINK_STATE_DISABLE: ports.LinkDisable,
 	}
 	addressings = map[offloadv1.Addressing]ports.Addressing{
 		offloadv1.Addressing_ADDRESSING_STATIC:       ports.Static,

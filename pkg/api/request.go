@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 
@@ -132,12 +133,18 @@ func parseSpec(m *offloadv1.PortSpec) (ports.Spec, ports.Wait, error) {
 		Key:         portKey(m.GetKey()),
 		Netns:       m.GetNetns(),
 		Kind:        enum(&p, "spec.kind", kinds, m.GetKind()),
+		Pool:        m.GetPool(),
+		Device:      m.GetDevice(),
+		Attributes:  p.attributes("spec.attributes.", m.GetAttributes()),
 		LogicalPort: m.GetLogicalPort(),
 		IfaceIDVer:  m.GetIfaceIdVer(),
 		Addressing:  enum(&p, "spec.addressing", addressings, m.GetAddressing()),
 		MAC:         p.mac("spec.mac", m.GetMac()),
 		MTU:         p.small("spec.mtu", m.GetMtu()),
 		Labels:      m.GetLabels(),
+	}
+	for i, k := range m.GetFallback() {
+		s.Fallback = append(s.Fallback, enum(&p, at("spec.fallback", i), kinds, k))
 	}
 	for i, a := range m.GetAddresses() {
 		s.Addresses = append(s.Addresses, p.prefix(at("spec.addresses", i), a))
@@ -165,6 +172,30 @@ func parseSpec(m *offloadv1.PortSpec) (ports.Spec, ports.Wait, error) {
 	valid, err := s.Validate()
 	p.below("spec", err)
 	return valid, wait, p.err()
+}
+
+func (p *parser) attributes(prefix string, m *offloadv1.FunctionAttributes) ports.Attributes {
+	a := ports.Attributes{
+		VLAN:      uint16(p.upTo(prefix+"vlan", m.GetVlan(), math.MaxUint16)),
+		QoS:       uint8(p.upTo(prefix+"qos", m.GetQos(), math.MaxUint8)),
+		VLANProto: enum(p, prefix+"vlan_protocol", vlanProtocols, m.GetVlanProtocol()),
+		LinkState: enum(p, prefix+"link_state", linkStates, m.GetLinkState()),
+		MinRate:   m.GetMinRate(),
+		MaxRate:   m.GetMaxRate(),
+	}
+	if m != nil {
+		a.Trust, a.SpoofCheck = m.Trust, m.SpoofCheck //nolint:protogetter // absent is not false
+	}
+	return a
+}
+
+// upTo returns n, or refuses it if it is larger than most.
+func (p *parser) upTo(path string, n, most uint32) uint32 {
+	if n > most {
+		p.refuse(path, "%d: too large", n)
+		return 0
+	}
+	return n
 }
 
 // A portFilter selects ports.

@@ -27,6 +27,8 @@ func TestEnums(t *testing.T) {
 		names  any
 	}{
 		{offloadv1.PortKind(0).Descriptor().Values(), kinds},
+		{offloadv1.VlanProtocol(0).Descriptor().Values(), vlanProtocols},
+		{offloadv1.LinkState(0).Descriptor().Values(), linkStates},
 		{offloadv1.Addressing(0).Descriptor().Values(), addressings},
 		{offloadv1.WaitFor(0).Descriptor().Values(), waits},
 		{offloadv1.PortState(0).Descriptor().Values(), states},
@@ -71,6 +73,9 @@ func randomSpec(rnd *rand.Rand) ports.Spec {
 		Addressing:  pick(rnd, ports.Static, ports.FromLogicalPort),
 		MTU:         1280 + rnd.IntN(1000),
 	}
+	if s.Kind = pick(rnd, ports.Veth, ports.VF, ports.SF, ports.Auto); s.Kind != ports.Veth {
+		randomFunction(rnd, &s)
+	}
 	if s.Addressing == ports.Static {
 		s.MAC = pick(rnd, ports.MAC{}, ports.MAC{2, byte(rnd.IntN(256)), 3, 4, 5, byte(rnd.IntN(256))})
 		for i := range rnd.IntN(4) {
@@ -90,6 +95,33 @@ func randomSpec(rnd *rand.Rand) ports.Spec {
 		s.Labels = map[string]string{"pod": fmt.Sprint(rnd.IntN(9)), "ns": "x"}
 	}
 	return s
+}
+
+// randomFunction sets what is about functions.
+func randomFunction(rnd *rand.Rand, s *ports.Spec) {
+	switch s.Kind {
+	case ports.VF:
+		s.Fallback = pick(rnd, nil, []ports.Kind{ports.SF}, []ports.Kind{ports.SF, ports.Veth})
+	case ports.SF:
+		s.Fallback = pick(rnd, nil, []ports.Kind{ports.VF})
+	default:
+		s.Fallback = pick(rnd, []ports.Kind{ports.VF, ports.SF}, []ports.Kind{ports.SF, ports.Veth})
+	}
+	s.Pool = pick(rnd, "", "fast")
+	if slices.Contains(s.Fallback, ports.Veth) {
+		return
+	}
+	s.Device = pick(rnd, "", "0000:03:00.2")
+	yes, no := true, false
+	s.Attributes = ports.Attributes{
+		Trust: pick(rnd, nil, &yes, &no), SpoofCheck: pick(rnd, nil, &yes, &no),
+		LinkState: pick(rnd, "", ports.LinkAuto, ports.LinkEnable, ports.LinkDisable),
+		MinRate:   pick(rnd, 0, uint64(1e6)), MaxRate: pick(rnd, 0, uint64(100e9)),
+	}
+	if rnd.IntN(2) == 0 {
+		s.Attributes.VLAN, s.Attributes.QoS = uint16(1+rnd.IntN(4094)), uint8(rnd.IntN(8))
+		s.Attributes.VLANProto = pick(rnd, "", ports.VLAN8021Q, ports.VLAN8021AD)
+	}
 }
 
 // A valid specification is the same after its way over the wire.
@@ -145,6 +177,11 @@ func TestInvalidRequests(t *testing.T) {
 		}))), "spec.routes[0].destination spec.routes[0].gateway spec.routes[1].mtu"},
 		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Routes = []*offloadv1.Route{nil} }))), "spec.routes[0].destination"},
 		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Kind = 77 }))), "spec.kind"},
+		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Fallback = []offloadv1.PortKind{77} }))), "spec.fallback[0]"},
+		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Kind, s.Fallback = 2, []offloadv1.PortKind{3, 3} }))), "spec.fallback[1]"},
+		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) {
+			s.Kind, s.Attributes = 2, &offloadv1.FunctionAttributes{Vlan: 1 << 16, Qos: 1 << 8, VlanProtocol: 9, LinkState: 9, MinRate: 2, MaxRate: 1}
+		}))), "spec.attributes.vlan spec.attributes.qos spec.attributes.vlan_protocol spec.attributes.link_state spec.attributes.min_rate"},
 		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Wait = 77 }))), "spec.wait"},
 		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Addressing = -1 }))), "spec.addressing"},
 		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Mtu = 1 << 31 }))), "spec.mtu"},

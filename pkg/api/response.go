@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/ports"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
@@ -62,6 +63,9 @@ func portMessage(p ports.Port) *offloadv1.Port {
 		Ofport:        p.OFPort,
 		Zone:          uint32(p.Zone),
 		Created:       timestamp(p.Created),
+		Kind:          number(kinds, p.Kind),
+		FellBack:      p.FellBack,
+		Function:      functionMessage(p.Function),
 	}
 	for _, s := range p.Timeline {
 		step := &offloadv1.Step{Name: s.Name, Started: timestamp(s.Started)}
@@ -87,6 +91,52 @@ func specMessage(s ports.Spec) *offloadv1.PortSpec {
 		Routes:      routeMessages(s.Routes),
 		Mtu:         uint32(s.MTU),
 		Labels:      s.Labels,
+		Fallback:    kindMessages(s.Fallback),
+		Pool:        s.Pool,
+		Device:      s.Device,
+		Attributes:  attributesMessage(s.Attributes),
+	}
+}
+
+func kindMessages(all []ports.Kind) []offloadv1.PortKind {
+	var out []offloadv1.PortKind
+	for _, k := range all {
+		out = append(out, number(kinds, k))
+	}
+	return out
+}
+
+// attributesMessage returns nil if there are none.
+func attributesMessage(a ports.Attributes) *offloadv1.FunctionAttributes {
+	if a == (ports.Attributes{}) {
+		return nil
+	}
+	return &offloadv1.FunctionAttributes{
+		Vlan:         uint32(a.VLAN),
+		Qos:          uint32(a.QoS),
+		VlanProtocol: number(vlanProtocols, a.VLANProto),
+		Trust:        a.Trust,
+		SpoofCheck:   a.SpoofCheck,
+		LinkState:    number(linkStates, a.LinkState),
+		MinRate:      a.MinRate,
+		MaxRate:      a.MaxRate,
+	}
+}
+
+// functionMessage returns nil for nil.
+func functionMessage(f *device.Function) *offloadv1.PortFunction {
+	if f == nil {
+		return nil
+	}
+	return &offloadv1.PortFunction{
+		Device:      f.Device,
+		Bus:         f.Bus,
+		Pool:        f.Pool,
+		DevlinkPort: f.Handle.String(),
+		Pf:          uint32(f.PF),
+		Number:      f.Number,
+		Numa:        int32(f.NUMA),
+		Generation:  f.Generation,
 	}
 }
 

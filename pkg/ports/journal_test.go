@@ -3,6 +3,7 @@ package ports
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/offloadd/offloadd/pkg/device"
+	"github.com/offloadd/offloadd/pkg/devlink"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -31,10 +34,26 @@ func testRecord(i int, p phase) record {
 	if err != nil {
 		panic(err)
 	}
-	return record{p, netnsID{4, uint64(i)}, Port{
-		Spec: spec, State: Ready, MAC: spec.MAC, Addresses: spec.Addresses, HostInterface: spec.Key.hostName(),
+	return record{p, "8c2b0b0e-2b5f-4d0c-9d83-6f1f0c8c3b11", netnsID{4, uint64(i)}, Port{
+		Spec: spec, Kind: Veth, State: Ready, MAC: spec.MAC, Addresses: spec.Addresses, HostInterface: spec.Key.hostName(),
 		Created: time.Unix(1700000000, 5).UTC(), Timeline: []Step{{"journal", time.Unix(1700000000, 5).UTC(), 7}},
 	}}
+}
+
+// functionRecord is that of a port made of a VF, with everything that such a record can have.
+func functionRecord(i int, p phase) record {
+	r := testRecord(i, p)
+	no := false
+	r.Port.Spec.Kind, r.Port.Spec.Fallback, r.Port.Spec.Pool, r.Port.Spec.Device = VF, []Kind{SF}, "fast", "0000:03:00.2"
+	r.Port.Spec.Attributes = Attributes{VLAN: 7, QoS: 3, VLANProto: VLAN8021AD, Trust: &no, LinkState: LinkEnable, MinRate: 1e6, MaxRate: 1e9}
+	r.Port.Kind, r.Port.FellBack, r.Port.HostInterface = SF, "there is no vf to be had", "pf0sf7"
+	r.Port.Function = &device.Function{
+		Handle: devlink.Handle{Bus: "pci", Dev: "0000:03:00.0"}.Port(32768), Kind: device.SF, Number: 7, Pool: "fast",
+		Bus: "auxiliary", Device: "mlx5_core.sf.4", Representor: device.Link{Name: "pf0sf7", Index: 12}, Netdev: device.Link{Name: "enp3s0f0s7", Index: 13},
+		NUMA: -1, Generation: 41,
+		Before: device.Before{HWAddr: &device.MAC{}, MAC: device.MAC{2, 0, 0, 0, 0, 9}, MTU: 1500, RepresentorMTU: 1500, Rate: &device.Rate{}},
+	}
+	return r
 }
 
 // open reads and writes the journal anew, as a daemon that starts.
@@ -56,7 +75,7 @@ func TestJournalKeepsTheLast(t *testing.T) {
 		want := map[Key]record{}
 		j, _, _ := open(t, dir)
 		for range 60 {
-			r := testRecord(rnd.IntN(5), []phase{intended, made, removing, gone}[rnd.IntN(4)])
+			r := []func(int, phase) record{testRecord, functionRecord}[rnd.IntN(2)](rnd.IntN(5), []phase{intended, made, removing, gone}[rnd.IntN(4)])
 			if err := j.write(r, rnd.IntN(4) == 0); err != nil {
 				t.Fatal(err)
 			}
@@ -248,9 +267,28 @@ func TestJournalHasOneOwner(t *testing.T) {
 	}
 }
 
+// A record from before there were other kinds is that of a veth.
+func TestJournalOfOldRelease(t *testing.T) {
+	const text = `{"phase":"made","netns":{"device":4,"inode":1},"port":{"Spec":{"Key":{"Network":"net","ContainerID":"c1","Ifname":"eth0"},` +
+		`"Netns":"/run/netns/x","Kind":"veth","LogicalPort":"lp1","IfaceIDVer":"","Addressing":"static","MAC":"02:00:00:00:00:01",` +
+		`"Addresses":null,"Gateways":null,"Routes":null,"MTU":1442,"Labels":null},"State":"READY","Reason":"","Message":"",` +
+		`"HostInterface":"off0123456789ab","MAC":"02:00:00:00:00:01","Addresses":null,"Gateways":null,"Routes":null,"MTU":1442,` +
+		`"OFPort":7,"Zone":9,"Created":"2023-11-14T22:13:20Z","Timeline":null,"Revision":0}}`
+	line := fmt.Sprintf("%08x %s\n", crc32.Checksum([]byte(text), castagnoli), text)
+	records, flaws := parseJournal([]byte(journalFormat + line))
+	r := records[Key{"net", "c1", "eth0"}]
+	if len(flaws) > 0 || r.Phase != made || r.Boot != "" || r.Port.Kind != Veth || r.Port.Function != nil || r.Port.OFPort != 7 {
+		t.Errorf("flaws %v, record %+v", flaws, r)
+	}
+}
+
 func FuzzJournal(f *testing.F) {
 	line, err := testRecord(1, made).line()
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append([]byte(journalFormat), line...))
+	if line, err = functionRecord(2, made).line(); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(append([]byte(journalFormat), line...))

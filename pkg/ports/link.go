@@ -42,8 +42,11 @@ func refused(err error, request string, args ...any) error {
 	return reason.Errorf(reason.KernelRefused, "ports link: %s: %w", fmt.Sprintf(request, args...), err)
 }
 
+// quick leaves out what a NIC has to say of each of its VFs, for which its driver takes a millisecond.
+var quick = netlink.HandleOptions{DisableVFInfoCollection: true, RetryInterrupted: true}
+
 func host() (*netlink.Handle, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	h, err := netlink.NewHandleWithOptions(quick, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, refused(err, "open")
 	}
@@ -51,7 +54,9 @@ func host() (*netlink.Handle, error) {
 }
 
 func inside(ns *netns) (*netlink.Handle, error) {
-	h, err := netlink.NewHandleAt(vnetns.NsHandle(ns.file.Fd()), unix.NETLINK_ROUTE)
+	opts, fd := quick, vnetns.NsHandle(ns.file.Fd())
+	opts.NetNS = &fd
+	h, err := netlink.NewHandleWithOptions(opts, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, refused(err, "open in the network namespace")
 	}
@@ -127,16 +132,21 @@ func (k kernel) create(ns *netns, s Spec) (MAC, error) {
 	return MAC(peer.Attrs().HardwareAddr), nil
 }
 
-// readyHost brings the host's end up, without any address: what the host sent by itself would be the pod's.
+// readyHost brings the host's end up, with an alias for people.
 func readyHost(h *netlink.Handle, link netlink.Link, s Spec) error {
-	const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE
-	if err := h.LinkSetIP6AddrGenMode(link, addrGenModeNone); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
-		return refused(err, "link set %s addrgenmode none", link.Attrs().Name)
-	}
 	const maxAlias = 255 // IFALIASZ less the NUL
 	alias := "offloadd " + s.Key.String()
 	if err := h.LinkSetAlias(link, alias[:min(len(alias), maxAlias)]); err != nil {
 		return refused(err, "link set %s alias", link.Attrs().Name)
+	}
+	return up(h, link)
+}
+
+// up brings a link of the host up, without any address: what the host sent by itself would be the pod's.
+func up(h *netlink.Handle, link netlink.Link) error {
+	const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE
+	if err := h.LinkSetIP6AddrGenMode(link, addrGenModeNone); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		return refused(err, "link set %s addrgenmode none", link.Attrs().Name)
 	}
 	if err := h.LinkSetUp(link); err != nil {
 		return refused(err, "link set %s up", link.Attrs().Name)
@@ -204,11 +214,15 @@ func (kernel) ours() ([]string, error) {
 	return names, nil
 }
 
-// watch sends the names of our ends of pairs that have gone, until ctx ends, and "" when some may have been missed.
-func (kernel) watch(ctx context.Context, log *slog.Logger, names chan<- string) {
-	send := func(name string) {
+// A linkEvent is a link of the host's that has gone, by its name, or that is there or has changed, by the device that it is registered
+// for. The zero linkEvent says that some may have been missed.
+type linkEvent struct{ gone, device string }
+
+// watch sends what happens to links on the host, until ctx ends.
+func (kernel) watch(ctx context.Context, log *slog.Logger, events chan<- linkEvent) {
+	send := func(e linkEvent) {
 		select {
-		case names <- name:
+		case events <- e:
 		case <-ctx.Done():
 		}
 	}
@@ -220,10 +234,13 @@ func (kernel) watch(ctx context.Context, log *slog.Logger, names chan<- string) 
 			ErrorCallback: func(err error) { log.Debug("link events lost", "err", err) },
 		})
 		if err == nil {
-			send("")
+			send(linkEvent{})
 			for u := range updates {
-				if name := u.Attrs().Name; u.Header.Type == unix.RTM_DELLINK && hostNames.MatchString(name) {
-					send(name)
+				switch attrs := u.Attrs(); {
+				case u.Header.Type == unix.RTM_DELLINK:
+					send(linkEvent{gone: attrs.Name})
+				case attrs.ParentDev != "":
+					send(linkEvent{device: attrs.ParentDev})
 				}
 			}
 		} else {

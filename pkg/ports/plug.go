@@ -200,6 +200,19 @@ func (s *sockets) ours() map[string]string {
 	return found
 }
 
+// plugged reports whether anything is plugged in for the port with a key.
+func (s *sockets) plugged(k Key) bool {
+	if s.look(k.hostName()).socket.Exists {
+		return true
+	}
+	for _, key := range s.ours() {
+		if key == k.String() {
+			return true
+		}
+	}
+	return false
+}
+
 // usable waits until the database has been read once.
 func (s *sockets) usable(ctx context.Context) error {
 	for {
@@ -217,11 +230,19 @@ func (s *sockets) usable(ctx context.Context) error {
 	}
 }
 
-// plug inserts Port and Interface of p.
+// plug inserts Port and Interface of p. What an earlier port has left of ours under this name, a representor's, gives way.
 func (s *sockets) plug(ctx context.Context, p Port) error {
-	name := p.Spec.Key.hostName()
+	name := p.HostInterface
 	s.mu.Lock()
 	bridge, _ := s.bridge()
+	var free []ovsdb.Operation
+	if i := s.interfaces[s.ifByName[name]]; i != nil {
+		if _, ours := i.ExternalIDs[ownerID]; !ours {
+			s.mu.Unlock()
+			return reason.Errorf(reason.RepresentorInUse, "ports plug: somebody else has %s in a bridge", name).With("interface", name)
+		}
+		free = s.removal(s.byName[name])
+	}
 	s.mu.Unlock()
 	if bridge == "" {
 		return bridgeMissing()
@@ -233,58 +254,70 @@ func (s *sockets) plug(ctx context.Context, p Port) error {
 	if p.Spec.Addressing == Static {
 		ids[attachedMAC] = p.MAC.String()
 	}
-	return s.transact(ctx, "plug "+name,
+	return s.transact(ctx, "plug "+name, append(free,
 		ovsdb.InsertRow(vswitchdb.InterfaceTable, "interface", map[string]any{"name": name, "external_ids": ids}),
 		ovsdb.InsertRow(vswitchdb.PortTable, "port", map[string]any{"name": name, "interfaces": []ovsdb.Ref{"interface"}}),
 		ovsdb.InsertElements(vswitchdb.BridgeTable, bridge, "ports", []ovsdb.Ref{"port"}),
 		ovsdb.Comment("offloadd: create port "+p.Spec.Key.String()),
-	)
+	)...)
 }
 
 func bridgeMissing() error {
 	return reason.Errorf(reason.BridgeMissing, "ports plug: there is no integration bridge")
 }
 
-// unplug takes the interface called name out of its bridge, if it is in one. The rows of Port and Interface go with it.
-func (s *sockets) unplug(ctx context.Context, name string) error {
+// unplug takes what is plugged in for the port with a key out of its bridge. The rows of Port and Interface go with it.
+func (s *sockets) unplug(ctx context.Context, k Key) error {
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
-	port, bridge, err := s.find(ctx, name)
-	if err != nil || port == "" {
+	ops, err := s.find(ctx, k)
+	if err != nil || len(ops) == 0 {
 		return err
 	}
-	return s.transact(ctx, "unplug "+name,
-		ovsdb.DeleteElements(vswitchdb.BridgeTable, bridge, "ports", []ovsdb.Ref{ovsdb.Ref(port)}),
-		ovsdb.Comment("offloadd: delete port "+name),
-	)
+	return s.transact(ctx, "unplug "+k.String(), append(ops, ovsdb.Comment("offloadd: delete port "+k.String()))...)
 }
 
-// find returns the UUIDs of the Port called name and of its bridge, once the contents have every transaction of ours.
-func (s *sockets) find(ctx context.Context, name string) (port, bridge string, err error) {
+// find returns what removes the Ports of the port with a key, once the contents have every transaction of ours. A veth is ours by its
+// name alone; a representor is not.
+func (s *sockets) find(ctx context.Context, k Key) (ops []ovsdb.Operation, err error) {
 	for {
 		s.mu.Lock()
 		connected, current, changed := s.connected && s.synced, s.shown >= s.answered, s.changed
 		if connected && current {
 			defer s.mu.Unlock()
-			port = s.byName[name]
-			for uuid, b := range s.bridges {
-				if port != "" && slices.Contains(b.Ports, port) {
-					return port, uuid, nil
+			var names []string
+			for name, uuid := range s.ifByName {
+				if name == k.hostName() || s.interfaces[uuid].ExternalIDs[ownerID] == k.String() {
+					names = append(names, name)
 				}
 			}
-			return "", "", nil // in no bridge a Port does not exist much longer
+			slices.Sort(names)
+			for _, name := range names {
+				ops = append(ops, s.removal(s.byName[name])...)
+			}
+			return ops, nil
 		}
 		s.mu.Unlock()
 		if !connected {
-			return "", "", disconnected(errors.New("no connection"), "unplug "+name)
+			return nil, disconnected(errors.New("no connection"), "unplug "+k.String())
 		}
 		select {
 		case <-ctx.Done():
-			return "", "", fmt.Errorf("ports unplug %s: %w", name, ctx.Err())
+			return nil, fmt.Errorf("ports unplug %s: %w", k, ctx.Err())
 		case <-changed:
 		}
 	}
+}
+
+// removal returns what takes a Port out of its bridge: in no bridge a Port does not exist much longer. The caller holds mu.
+func (s *sockets) removal(port string) (ops []ovsdb.Operation) {
+	for uuid, b := range s.bridges {
+		if port != "" && slices.Contains(b.Ports, port) {
+			ops = append(ops, ovsdb.DeleteElements(vswitchdb.BridgeTable, uuid, "ports", []ovsdb.Ref{ovsdb.Ref(port)}))
+		}
+	}
+	return ops
 }
 
 func disconnected(err error, what string) error {

@@ -1,6 +1,7 @@
 package ports
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -21,20 +23,23 @@ func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.tidy(ctx) })
-	gone := make(chan string)
-	wg.Go(func() { s.doors.kernel.watch(ctx, s.log, gone) })
+	events := make(chan linkEvent)
+	wg.Go(func() { s.doors.kernel.watch(ctx, s.log, events) })
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case u := <-s.doors.sockets.client.Updates():
-			s.follow(s.doors.sockets.apply(u)...)
-		case name := <-gone:
-			if name == "" {
-				s.follow(s.hostNames()...)
-				continue
+			s.follow(named(s.doors.sockets.apply(u)...))
+		case e := <-events:
+			switch {
+			case e.gone != "":
+				s.follow(named(e.gone))
+			case e.device != "":
+				s.look(madeOf(e.device))
+			default:
+				s.look(all)
 			}
-			s.follow(name)
 		}
 	}
 }
@@ -44,7 +49,7 @@ const retryTime = 5 * time.Second
 
 // tidy reconciles, and then removes again what could not be removed.
 func (s *Service) tidy(ctx context.Context) {
-	if s.doors.sockets.usable(ctx) != nil {
+	if s.doors.sockets.usable(ctx) != nil || !s.claim(ctx) {
 		return
 	}
 	s.reconcile(ctx)
@@ -97,17 +102,69 @@ func (s *Service) next(like func(*entry) bool) *entry {
 	return nil
 }
 
-// reconcile compares the journal with Open vSwitch and the kernel. What was being made or removed is removed, as are ports that
-// went away with their containers; of others that are not whole, people have to know.
+// claim tells whose functions are which, and waits until they have been found, so that what is released is restored. It reports false
+// if ctx ends before.
+func (s *Service) claim(ctx context.Context) bool {
+	if s.doors.devices == nil {
+		return true
+	}
+	s.mu.Lock()
+	users := slices.Collect(maps.Values(s.entries))
+	users = slices.DeleteFunc(users, func(e *entry) bool { return e.port.Function == nil })
+	// Of two ports with one function the later use is the true one: the earlier is over, but its record could not be removed.
+	slices.SortFunc(users, func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(b.port.Function.Generation, a.port.Function.Generation), a.port.Spec.Key.Compare(b.port.Spec.Key))
+	})
+	awaited := map[string]device.Function{}
+	for _, e := range users {
+		key := e.port.Spec.Key.String()
+		if err := s.doors.devices.Claim(*e.port.Function, key); err != nil {
+			s.log.Warn("function not claimed", "port", key, "function", e.port.Function.Name(), "reason", reason.Of(err), "err", err)
+			continue
+		}
+		awaited[key] = *e.port.Function
+	}
+	s.mu.Unlock()
+	s.doors.devices.Reconciled()
+	late := time.After(findTime)
+	for {
+		changed := s.doors.devices.Snapshot().Changed
+		maps.DeleteFunc(awaited, func(key string, f device.Function) bool {
+			is, ok := s.doors.devices.Lookup(key)
+			return !ok || is.State != device.Gone || !present(f)
+		})
+		if len(awaited) == 0 {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-late:
+			s.log.Warn("functions not found", "ports", slices.Sorted(maps.Keys(awaited)))
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// findTime is how long it may take at the start to find the functions that ports have, and whose devices exist.
+const findTime = 10 * time.Second
+
+// reconcile compares the journal with Open vSwitch, the kernel and the functions. What was being made or removed is removed, as are
+// ports that went away with their containers; of others that are not whole, people have to know.
 func (s *Service) reconcile(ctx context.Context) {
 	s.finish(ctx)
+	home, err := s.doors.kernel.home()
+	if err != nil {
+		s.log.Warn("links not listed", "err", err)
+	}
 	s.mu.Lock()
 	for _, k := range slices.SortedFunc(maps.Keys(s.entries), Key.Compare) {
 		e := s.entries[k]
 		if e.unfinished {
 			continue
 		}
-		if why := s.vanished(e); why != "" {
+		if why := s.vanished(e, home); why != "" {
 			s.log.Info("port removed", "port", k.String(), "why", why)
 			e.unfinished = true
 			continue
@@ -117,35 +174,39 @@ func (s *Service) reconcile(ctx context.Context) {
 	// Nothing else knows of these any more, and they lead nowhere.
 	for name, key := range s.doors.sockets.ours() {
 		k, err := parseKey(key)
-		if err != nil || k.hostName() != name || s.entries[k] != nil {
-			continue
-		}
-		if exists, err := s.doors.kernel.exists(name); err != nil || exists {
+		if err != nil || s.entries[k] != nil || s.leads(name, k, home) {
 			continue
 		}
 		s.log.Info("port removed", "port", key, "why", "it has neither record nor link")
-		s.entries[k] = &entry{port: Port{Spec: Spec{Key: k}, HostInterface: name}, unfinished: true}
+		s.entries[k] = &entry{port: remains(k), unfinished: true}
 	}
 	s.mu.Unlock()
 	s.finish(ctx)
-	s.follow(s.hostNames()...)
+	s.look(all)
 }
 
-// hostNames are the names of the ports' interfaces on the host.
-func (s *Service) hostNames() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	names := make([]string, 0, len(s.entries))
-	for _, e := range s.entries {
-		names = append(names, e.port.HostInterface)
+// leads reports whether something may still be reached by an Interface with our mark: a pair of veths is there, or a function whose
+// netdev is not at home.
+func (s *Service) leads(name string, k Key, home map[string]bool) bool {
+	if k.hostName() != name && s.doors.devices != nil {
+		for _, f := range s.doors.devices.Snapshot().Functions {
+			if f.Representor.Name == name {
+				return !home[f.Device]
+			}
+		}
 	}
-	return names
+	exists, err := s.doors.kernel.exists(name)
+	return err != nil || exists
 }
 
-// vanished says why a port went away, "" if it did not. A pair of veth devices goes away with the namespace of either.
-func (s *Service) vanished(e *entry) string {
-	exists, err := s.doors.kernel.exists(e.port.HostInterface)
-	if err != nil || exists {
+// vanished says why a port went away, "" if it did not. A pair of veth devices goes away with the namespace of either; the netdev of a
+// function comes back from it.
+func (s *Service) vanished(e *entry, home map[string]bool) string {
+	if f := e.port.Function; f != nil {
+		if present(*f) && !home[f.Device] {
+			return ""
+		}
+	} else if exists, err := s.doors.kernel.exists(e.port.HostInterface); err != nil || exists {
 		return ""
 	}
 	ns, err := openNetns(e.port.Spec.Netns)
@@ -159,25 +220,61 @@ func (s *Service) vanished(e *entry) string {
 	return ""
 }
 
-// follow tells the readers of the feed what has become of the ports with these interfaces on the host.
-func (s *Service) follow(names ...string) {
-	if len(names) == 0 {
-		return
+// all, named and madeOf say which ports are meant.
+func all(Port) bool { return true }
+
+func named(interfaces ...string) func(Port) bool {
+	return func(p Port) bool { return slices.Contains(interfaces, p.HostInterface) }
+}
+
+func madeOf(dev string) func(Port) bool {
+	return func(p Port) bool { return p.Function != nil && p.Function.Device == dev }
+}
+
+// meant lists the entries that are at rest and meant, in the order of their keys. The caller holds mu.
+func (s *Service) meant(which func(Port) bool) []*entry {
+	var found []*entry
+	for _, e := range s.entries {
+		if e.busy == nil && !e.unfinished && which(e.port) {
+			found = append(found, e)
+		}
 	}
+	slices.SortFunc(found, func(a, b *entry) int { return a.port.Spec.Key.Compare(b.port.Spec.Key) })
+	return found
+}
+
+// look finds out whether netdevs of functions are in the host's network namespace, and follows.
+func (s *Service) look(which func(Port) bool) {
+	s.mu.Lock()
+	functions := slices.ContainsFunc(s.meant(which), func(e *entry) bool { return e.port.Function != nil })
+	s.mu.Unlock()
+	if functions {
+		home, err := s.doors.kernel.home()
+		if err != nil {
+			s.log.Warn("links not listed", "err", err)
+		}
+		s.mu.Lock()
+		for _, e := range s.meant(which) {
+			if f := e.port.Function; f != nil && err == nil {
+				e.strayed = home[f.Device]
+			}
+		}
+		s.mu.Unlock()
+	}
+	s.follow(which)
+}
+
+// follow tells the readers of the feed what has become of ports.
+func (s *Service) follow(which func(Port) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, k := range slices.SortedFunc(maps.Keys(s.entries), Key.Compare) {
-		e := s.entries[k]
-		if e.busy != nil || e.unfinished || !slices.Contains(names, e.port.HostInterface) {
-			continue
-		}
+	for _, e := range s.meant(which) {
 		o := s.doors.sockets.look(e.port.HostInterface)
 		if !o.connected {
 			continue
 		}
 		p := e.port
-		exists, err := s.doors.kernel.exists(p.HostInterface)
-		p.State, p.Reason, p.Message = standing(exists || err != nil, o.socket, p.Spec)
+		p.State, p.Reason, p.Message = standing(s.missing(e), o.socket, p.Spec)
 		if p.OFPort = uint32(max(o.socket.OFPort, 0)); p.State == Failed {
 			p.OFPort = 0
 		}
@@ -187,11 +284,33 @@ func (s *Service) follow(names ...string) {
 	}
 }
 
-// standing is the state of a port that was made, judged by whether its link exists and how it is plugged in.
-func standing(link bool, k socket, spec Spec) (State, reason.Reason, string) {
+// missing says what is missing of a port's links; the zero Problem if they are there. The caller holds mu.
+func (s *Service) missing(e *entry) Problem {
+	f := e.port.Function
+	if f == nil {
+		if exists, err := s.doors.kernel.exists(e.port.HostInterface); err == nil && !exists {
+			return Problem{reason.LinkMissing, "its link " + e.port.HostInterface + " no longer exists"}
+		}
+		return Problem{}
+	}
+	stands, err := s.doors.kernel.stands(f.Representor)
 	switch {
-	case !link:
-		return Failed, reason.LinkMissing, "its link no longer exists"
+	case !present(*f):
+		return Problem{reason.DeviceGone, fmt.Sprintf("its function %s, device %s, no longer exists", f.Name(), f.Device)}
+	case err == nil && !stands:
+		return Problem{reason.DeviceGone, fmt.Sprintf("the representor %s of its function %s no longer exists", f.Representor.Name, f.Name())}
+	case e.strayed:
+		return Problem{reason.LinkMissing, fmt.Sprintf("the netdev of its function %s is in the host's network namespace, not in the container", f.Name())}
+	default:
+		return Problem{}
+	}
+}
+
+// standing is the state of a port that was made, judged by what is missing of its links and how it is plugged in.
+func standing(missing Problem, k socket, spec Spec) (State, reason.Reason, string) {
+	switch {
+	case missing != Problem{}:
+		return Failed, missing.Reason, missing.Message
 	case !k.Exists:
 		return Failed, reason.PortUnplugged, "it is no longer in the integration bridge"
 	case k.LPort != spec.LogicalPort:
@@ -207,8 +326,8 @@ func standing(link bool, k socket, spec Spec) (State, reason.Reason, string) {
 
 // A Leftover is something of ours that does not belong to a port, or a port that is not whole.
 type Leftover struct {
-	Where string // "link", "interface" or "journal"
-	Name  string // of the link, the Interface or the port
+	Where string // "link", "interface", "journal" or "function"
+	Name  string // of the link, the Interface, the port or the function
 	Cause string
 }
 
@@ -229,19 +348,19 @@ func (s *Service) Audit(ctx context.Context) ([]Leftover, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found []Leftover
-	known, busy := map[string]bool{}, map[string]bool{}
+	known, owners := map[string]bool{}, map[string]bool{}
 	for _, k := range slices.SortedFunc(maps.Keys(s.entries), Key.Compare) {
 		e := s.entries[k]
 		name := e.port.HostInterface
-		known[name], busy[name] = true, e.busy != nil
+		known[name], owners[k.String()] = true, true
 		if e.busy != nil {
 			continue
 		}
 		if e.unfinished {
 			found = append(found, Leftover{"journal", k.String(), "it is to be removed: " + e.port.Message})
 		}
-		if !slices.Contains(links, name) {
-			found = append(found, Leftover{"journal", k.String(), "its link " + name + " does not exist"})
+		if missing := s.missing(e); missing != (Problem{}) {
+			found = append(found, Leftover{"journal", k.String(), missing.Message})
 		}
 		if _, ok := plugged[name]; !ok {
 			found = append(found, Leftover{"journal", k.String(), "its Interface " + name + " does not exist"})
@@ -257,5 +376,21 @@ func (s *Service) Audit(ctx context.Context) ([]Leftover, error) {
 			found = append(found, Leftover{"link", name, "of no port"})
 		}
 	}
-	return found, nil
+	return append(found, s.strays(owners)...), nil
+}
+
+// strays are functions that have an owner that is no port, and those that nobody can have.
+func (s *Service) strays(owners map[string]bool) (found []Leftover) {
+	if s.doors.devices == nil {
+		return nil
+	}
+	for _, f := range s.doors.devices.Snapshot().Functions {
+		switch {
+		case f.Owner != "" && !owners[f.Owner]:
+			found = append(found, Leftover{"function", f.Name(), "its owner " + f.Owner + " is no port"})
+		case f.State == device.Quarantined:
+			found = append(found, Leftover{"function", f.Name(), fmt.Sprintf("quarantined: %s: %s", f.Reason, f.Message)})
+		}
+	}
+	return found
 }

@@ -11,6 +11,7 @@ import (
 // A record is what the journal knows of a port.
 type record struct {
 	Phase phase   `json:"phase"`
+	Boot  string  `json:"boot,omitzero"` // during which it was written; "": not known
 	Netns netnsID `json:"netns"`
 	Port  Port    `json:"port"`
 }
@@ -71,6 +72,9 @@ func parseLine(line []byte) (record, error) {
 	case gone:
 		return r, r.Port.Spec.Key.Validate()
 	case intended, made, removing:
+		if r.Port.Kind == "" && r.Port.Spec.Kind == Veth { // from when there was nothing else
+			r.Port.Kind = Veth
+		}
 		_, err := r.Port.Spec.Validate()
 		return r, err
 	default:

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -22,6 +24,7 @@ type Options struct {
 	StateDir    string // for the journal; exists
 	OVSDatabase string // remote of the local Open_vSwitch database
 	Chassis     Chassis
+	Devices     *device.Inventory // of functions; nil: there are none
 	Log         *slog.Logger
 
 	// Fault is called at each of FaultPoints, for tests of what happens if the daemon ends there. Nil: not at all.
@@ -48,6 +51,7 @@ type Service struct {
 type entry struct {
 	port       Port
 	netns      netnsID
+	strayed    bool                    // the function's netdev is not in the container, but in the host's network namespace
 	busy       chan struct{}           // closed when the operation that is under way ends; nil: none is
 	cancel     context.CancelCauseFunc // ends it; nil: it cannot be ended
 	unfinished bool                    // it is to be removed, and that failed
@@ -67,7 +71,7 @@ func New(opts Options) (*Service, error) {
 	s := &Service{
 		log:     opts.Log,
 		feed:    NewFeed(),
-		doors:   doors{sockets: sockets, journal: j, chassis: opts.Chassis},
+		doors:   doors{devices: opts.Devices, sockets: sockets, journal: j, chassis: opts.Chassis, boot: bootID(), log: opts.Log},
 		fault:   opts.Fault,
 		flaws:   flaws,
 		ready:   make(chan struct{}),
@@ -82,9 +86,24 @@ func New(opts Options) (*Service, error) {
 			"reason", reason.JournalCorrupt, "err", f.Err)
 	}
 	for k, r := range records {
-		s.entries[k] = &entry{port: r.Port, netns: r.Netns, unfinished: r.Phase != made}
+		e := &entry{port: r.Port, netns: r.Netns, unfinished: r.Phase != made}
+		if old := r.Boot != "" && r.Boot != s.doors.boot; old {
+			// Of such a port nothing exists but rows of Open vSwitch: what it was made of is as if new, and perhaps another port's.
+			e.unfinished, e.port.Function, e.netns = true, nil, netnsID{}
+			s.log.Info("port removed", "port", k.String(), "why", "it is from before the node booted")
+		}
+		s.entries[k] = e
 	}
 	return s, nil
+}
+
+// bootID identifies this boot; "" if the kernel does not say.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }
 
 // Feed shows the ports.
@@ -184,10 +203,13 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (p Port, again 
 	m := &making{
 		doors: &s.doors,
 		port: Port{
-			Spec: spec, State: Creating, HostInterface: spec.Key.hostName(), MAC: spec.MAC, Addresses: spec.Addresses,
+			Spec: spec, State: Creating, MAC: spec.MAC, Addresses: spec.Addresses,
 			Gateways: spec.Gateways, Routes: spec.Routes, MTU: spec.MTU, Created: time.Now(),
 		},
 		wait: req.Wait, ns: ns, netns: ns.id, fault: s.fault,
+	}
+	if spec.Kind == Veth {
+		m.port.Kind, m.port.HostInterface = Veth, spec.Key.hostName()
 	}
 	e := &entry{port: m.port, netns: ns.id, busy: make(chan struct{}), cancel: cancel}
 	m.publish = func(p Port) { s.publish(e, p) }
@@ -217,7 +239,7 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (p Port, again 
 	default:
 		s.publish(e, m.port)
 		s.end(e, false)
-		s.follow(m.port.HostInterface) // what happened while it was still being made
+		s.follow(named(m.port.HostInterface)) // what happened while it was still being made
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -287,7 +309,7 @@ func (s *Service) Delete(ctx context.Context, req DeleteRequest) (bool, error) {
 			s.mu.Unlock()
 			return false, nil
 		case e == nil:
-			e = &entry{port: Port{Spec: Spec{Key: req.Key}, HostInterface: req.Key.hostName()}, unfinished: true}
+			e = &entry{port: remains(req.Key), unfinished: true}
 			s.entries[req.Key] = e
 			return false, s.remove(ctx, e)
 		case e.busy != nil:
@@ -306,7 +328,12 @@ func (s *Service) Delete(ctx context.Context, req DeleteRequest) (bool, error) {
 // leftover reports whether there is anything of a port of which there is no record.
 func (s *Service) leftover(k Key) bool {
 	exists, _ := s.doors.kernel.exists(k.hostName())
-	return exists || s.doors.sockets.look(k.hostName()).socket.Exists
+	return exists || s.doors.sockets.plugged(k)
+}
+
+// remains is a port of which there is no record: whatever it was made of, it had no function that anybody knows of.
+func remains(k Key) Port {
+	return Port{Spec: Spec{Key: k}, Kind: Veth, HostInterface: k.hostName()}
 }
 
 // remove unmakes a port. It is called with mu held and no operation under way, and gives mu up. It goes on when ctx ends.
@@ -318,7 +345,7 @@ func (s *Service) remove(ctx context.Context, e *entry) error {
 	m.port.State, m.port.Timeline, m.port.Reason, m.port.Message = Deleting, nil, "", ""
 	s.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmakeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.unmakeTime())
 	defer cancel()
 	if known {
 		if err := m.timed(condemn, m.condemn); err != nil { // a full disk is no reason to keep a port
@@ -388,8 +415,9 @@ func (s *Service) Check(ctx context.Context, req CheckRequest) ([]Problem, error
 	}
 	s.mu.Lock()
 	var id netnsID
+	var missing Problem
 	if e := s.entries[req.Key]; e != nil {
-		id = e.netns
+		id, missing = e.netns, s.missing(e)
 	}
 	s.mu.Unlock()
 	path, addresses := p.Spec.Netns, p.Addresses
@@ -411,8 +439,17 @@ func (s *Service) Check(ctx context.Context, req CheckRequest) ([]Problem, error
 	if err != nil {
 		return nil, err
 	}
+	if p.Function != nil && missing == (Problem{}) {
+		missing, err = s.doors.kernel.checkRepresentor(p.Function.Representor)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if missing != (Problem{}) {
+		found = append(found, missing)
+	}
 	if o := s.doors.sockets.look(p.HostInterface); o.connected {
-		if state, why, message := standing(true, o.socket, p.Spec); state == Failed {
+		if state, why, message := standing(Problem{}, o.socket, p.Spec); state == Failed {
 			found = append(found, Problem{why, message})
 		}
 	}

@@ -26,6 +26,8 @@ const (
 	minMTU       = 68
 	minMTU6      = 1280 // RFC 8200, section 5
 	maxMTU       = 65535
+	maxVLAN      = 4094 // IEEE 802.1Q reserves 4095
+	maxQoS       = 7
 )
 
 // Validate returns s with defaults set, or an error with reason InvalidField that names every field that cannot be as
@@ -34,12 +36,7 @@ func (s Spec) Validate() (Spec, error) {
 	var c check
 	c.key("key.", s.Key)
 	c.netns("netns", s.Netns)
-	if s.Kind == "" {
-		s.Kind = Veth
-	}
-	if s.Kind != Veth {
-		c.add("kind", "%q: unknown", s.Kind)
-	}
+	s = c.kinds(s)
 	c.word("logical_port", s.LogicalPort, true)
 	c.word("iface_id_ver", s.IfaceIDVer, false)
 	s = c.addressing(s)
@@ -48,6 +45,7 @@ func (s Spec) Validate() (Spec, error) {
 		s.MTU = DefaultMTU
 	}
 	c.mtu("mtu", s.MTU, s.has6())
+	c.attributes("attributes.", s.Attributes)
 	c.labels(s.Labels)
 	return s, c.err("ports spec")
 }
@@ -136,6 +134,83 @@ func (c *check) word(field, s string, required bool) {
 		c.add(field, "is longer than %d bytes", maxName)
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, bad):
 		c.add(field, "%q: white space or unprintable characters", s)
+	}
+}
+
+// kinds checks what a port may be made of, and where that comes from.
+func (c *check) kinds(s Spec) Spec {
+	switch s.Kind {
+	case "":
+		s.Kind = Veth
+	case Veth, VF, SF:
+	case Auto:
+		if len(s.Fallback) == 0 {
+			s.Fallback = []Kind{VF, SF} // no veth: what has no hardware has to be asked for
+		}
+	default:
+		c.add("kind", "%q: unknown", s.Kind)
+		return s
+	}
+	for i, k := range s.Fallback {
+		field := fmt.Sprintf("fallback[%d]", i)
+		switch {
+		case k != Veth && k != VF && k != SF:
+			c.add(field, "%q: none of veth, vf, sf", k)
+		case k == s.Kind || slices.Contains(s.Fallback[:i], k):
+			c.add(field, "%s: there already", k)
+		case s.Kind == Veth || slices.Contains(s.Fallback[:i], Veth):
+			c.add(field, "%s: comes after veth, which is always to be had", k)
+		}
+	}
+	c.word("pool", s.Pool, false)
+	c.word("device", s.Device, false)
+	kinds := s.Kinds()
+	if kinds[0] == Veth {
+		for _, f := range []struct {
+			path string
+			set  bool
+		}{{"pool", s.Pool != ""}, {"device", s.Device != ""}, {"attributes", !s.Attributes.equal(Attributes{})}} {
+			if f.set {
+				c.add(f.path, "is for functions of a NIC, which a veth is not")
+			}
+		}
+		return s
+	}
+	switch i := slices.Index(s.Fallback, Veth); {
+	case i < 0:
+	case !s.Attributes.equal(Attributes{}):
+		c.add(fmt.Sprintf("fallback[%d]", i), "veth: cannot have the attributes")
+	case s.Device != "":
+		c.add(fmt.Sprintf("fallback[%d]", i), "veth: is not device %s", s.Device)
+	}
+	return s
+}
+
+func (c *check) attributes(prefix string, a Attributes) {
+	if a.VLAN > maxVLAN {
+		c.add(prefix+"vlan", "%d: not between 0 and %d", a.VLAN, maxVLAN)
+	}
+	if a.QoS > maxQoS {
+		c.add(prefix+"qos", "%d: not between 0 and %d", a.QoS, maxQoS)
+	}
+	if a.VLAN == 0 && a.QoS != 0 {
+		c.add(prefix+"qos", "is a part of a VLAN tag: vlan is required")
+	}
+	switch a.VLANProto {
+	case "", VLAN8021Q, VLAN8021AD:
+	default:
+		c.add(prefix+"vlan_protocol", "%q: neither 802.1q nor 802.1ad", a.VLANProto)
+	}
+	if a.VLAN == 0 && a.VLANProto != "" {
+		c.add(prefix+"vlan_protocol", "is a part of a VLAN tag: vlan is required")
+	}
+	switch a.LinkState {
+	case "", LinkAuto, LinkEnable, LinkDisable:
+	default:
+		c.add(prefix+"link_state", "%q: none of auto, enable, disable", a.LinkState)
+	}
+	if a.MaxRate != 0 && a.MinRate > a.MaxRate {
+		c.add(prefix+"min_rate", "%d: more than max_rate, %d", a.MinRate, a.MaxRate)
 	}
 }
 

@@ -46,6 +46,7 @@ func addresses(texts ...string) []netip.Addr {
 }
 
 func TestValidate(t *testing.T) {
+	attributes := func(a Attributes) func(*Spec) { return func(s *Spec) { s.Kind, s.Attributes = VF, a } }
 	route := func(r Route) func(*Spec) { return func(s *Spec) { s.Routes = []Route{r} } }
 	for _, c := range []struct {
 		name   string
@@ -65,7 +66,31 @@ func TestValidate(t *testing.T) {
 		{"relative netns", func(s *Spec) { s.Netns = "run/netns" }, "netns"},
 		{"netns with dots", func(s *Spec) { s.Netns = "/run/../x" }, "netns"},
 		{"netns with NUL", func(s *Spec) { s.Netns = "/run\x00" }, "netns"},
-		{"kind", func(s *Spec) { s.Kind = "vf" }, "kind"},
+		{"kind", func(s *Spec) { s.Kind = "tap" }, "kind"},
+		{"VF", func(s *Spec) { s.Kind = VF }, ""},
+		{"anything", func(s *Spec) { s.Kind = Auto }, ""},
+		{"anything, a veth too", func(s *Spec) { s.Kind, s.Fallback, s.Pool = Auto, []Kind{SF, VF, Veth}, "fast" }, ""},
+		{"VF or SF", func(s *Spec) { s.Kind, s.Fallback = VF, []Kind{SF} }, ""},
+		{"veth or VF", func(s *Spec) { s.Fallback = []Kind{VF} }, "fallback[0]"},
+		{"VF or VF", func(s *Spec) { s.Kind, s.Fallback = VF, []Kind{VF} }, "fallback[0]"},
+		{"SF twice", func(s *Spec) { s.Kind, s.Fallback = VF, []Kind{SF, SF} }, "fallback[1]"},
+		{"something after a veth", func(s *Spec) { s.Kind, s.Fallback = Auto, []Kind{Veth, VF} }, "fallback[1]"},
+		{"anything or anything", func(s *Spec) { s.Kind, s.Fallback = Auto, []Kind{Auto} }, "fallback[0]"},
+		{"unknown fallback", func(s *Spec) { s.Kind, s.Fallback = VF, []Kind{"tap"} }, "fallback[0]"},
+		{"pool", func(s *Spec) { s.Kind, s.Pool = VF, "a b" }, "pool"},
+		{"device", func(s *Spec) { s.Kind, s.Device = VF, "a b" }, "device"},
+		{"veth of a pool", func(s *Spec) { s.Pool, s.Device, s.Attributes = "fast", "0000:03:00.2", Attributes{VLAN: 1} }, "pool device attributes"},
+		{"veth in another way", func(s *Spec) { s.Kind, s.Fallback, s.Pool = Auto, []Kind{Veth}, "fast" }, "pool"},
+		{"a device or a veth", func(s *Spec) { s.Kind, s.Fallback, s.Device = VF, []Kind{Veth}, "0000:03:00.2" }, "fallback[0]"},
+		{"attributes or a veth", func(s *Spec) { s.Kind, s.Fallback, s.Attributes = VF, []Kind{SF, Veth}, Attributes{MaxRate: 1} }, "fallback[1]"},
+		{"attributes", attributes(Attributes{VLAN: 4094, QoS: 7, VLANProto: VLAN8021AD, LinkState: LinkDisable, MinRate: 5, MaxRate: 5}), ""},
+		{"no limit", attributes(Attributes{MinRate: 5}), ""},
+		{"VLAN", attributes(Attributes{VLAN: 4095}), "attributes.vlan"},
+		{"QoS", attributes(Attributes{VLAN: 1, QoS: 8}), "attributes.qos"},
+		{"QoS and protocol of no VLAN", attributes(Attributes{QoS: 1, VLANProto: VLAN8021Q}), "attributes.qos attributes.vlan_protocol"},
+		{"protocol", attributes(Attributes{VLAN: 1, VLANProto: "802.3"}), "attributes.vlan_protocol"},
+		{"link state", attributes(Attributes{LinkState: "up"}), "attributes.link_state"},
+		{"rates", attributes(Attributes{MinRate: 6, MaxRate: 5}), "attributes.min_rate"},
 		{"logical port", func(s *Spec) { s.LogicalPort = "a b" }, "logical_port"},
 		{"logical port with a newline", func(s *Spec) { s.LogicalPort = "a\n" }, "logical_port"},
 		{"version", func(s *Spec) { s.IfaceIDVer = "\x01" }, "iface_id_ver"},
@@ -137,7 +162,11 @@ func TestDiffer(t *testing.T) {
 	changes := []func(*Spec){
 		func(s *Spec) { s.Key.Ifname = "eth1" },
 		func(s *Spec) { s.Netns += "x" },
-		func(s *Spec) { s.Kind = "vf" },
+		func(s *Spec) { s.Kind = SF },
+		func(s *Spec) { s.Fallback = []Kind{SF} },
+		func(s *Spec) { s.Pool += "x" },
+		func(s *Spec) { s.Device += "x" },
+		func(s *Spec) { s.Attributes.MaxRate++ },
 		func(s *Spec) { s.LogicalPort += "x" },
 		func(s *Spec) { s.IfaceIDVer += "x" },
 		func(s *Spec) { s.Addressing = FromLogicalPort },
@@ -163,6 +192,47 @@ func TestDiffer(t *testing.T) {
 			t.Errorf("change %d of %s: differ in %v", i, reflect.TypeFor[Spec]().Field(i).Name, d)
 		}
 		names = append(names, d...)
+	}
+}
+
+// Attributes are equal if their values are.
+func TestAttributesEqual(t *testing.T) {
+	yes, yes2, no := true, true, false
+	all := []Attributes{
+		{}, {VLAN: 1}, {VLAN: 1, QoS: 1}, {VLAN: 1, VLANProto: VLAN8021AD}, {Trust: &yes}, {Trust: &no}, {SpoofCheck: &yes}, {SpoofCheck: &no},
+		{LinkState: LinkAuto}, {MinRate: 1}, {MaxRate: 1},
+	}
+	for i, a := range all {
+		for j, b := range all {
+			if a.equal(b) != (i == j) {
+				t.Errorf("%+v and %+v: equal %v", a, b, a.equal(b))
+			}
+		}
+	}
+	if !(Attributes{Trust: &yes}).equal(Attributes{Trust: &yes2}) {
+		t.Error("two pointers to true differ")
+	}
+}
+
+// What may be made is in order of preference, and nothing that was not asked for.
+func TestKinds(t *testing.T) {
+	for _, tt := range []struct {
+		kind     Kind
+		fallback []Kind
+		want     []Kind
+	}{
+		{"", nil, []Kind{Veth}},
+		{VF, nil, []Kind{VF}},
+		{SF, []Kind{VF, Veth}, []Kind{SF, VF, Veth}},
+		{Auto, nil, []Kind{VF, SF}},
+		{Auto, []Kind{SF, Veth}, []Kind{SF, Veth}},
+	} {
+		s := good()
+		s.Kind, s.Fallback = tt.kind, tt.fallback
+		s, err := s.Validate()
+		if got := s.Kinds(); err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("%s %v: %v, %v; want %v", tt.kind, tt.fallback, got, err, tt.want)
+		}
 	}
 }
 

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -18,20 +22,26 @@ type step struct {
 
 	undoName string // "" if there is nothing to undo
 	undo     func(*making, context.Context) error
+
+	function bool // it is only for ports that are made of a function
+	last     bool // it is undone only if all that came after it has been
 }
 
 // steps is how a port is made. Unmade it is in the opposite order.
 func steps() []step {
 	return []step{
-		{"journal", (*making).intend, "forget", (*making).forget}, // nothing exists without a record
-		{"link", (*making).link, "unlink", (*making).unlink},      // the pair, each end where it belongs
-		{"plug", (*making).plug, "unplug", (*making).unplug},      // early, since others have most to do with it
-		{"addresses", (*making).learn, "", nil},                   // if they come from the logical port
-		{"configure", (*making).configure, "", nil},               // what this does goes away with the link
-		{"ofport", wait(numbered), "", nil},
-		{"claim", wait(claimed), "", nil},
-		{"install", wait(installed), "", nil},
-		{"record", (*making).record, "", nil}, // from here on the port outlives the daemon
+		{name: "journal", do: (*making).intend, undoName: "forget", undo: (*making).forget, last: true}, // nothing exists without a record
+		{name: "allocate", do: (*making).allocate, undoName: "release", undo: (*making).release, function: true, last: true},
+		{name: "assign", do: (*making).assign, function: true},                         // nothing of a function is changed without a record of what it was
+		{name: "function", do: (*making).prepare, function: true},                      // what releasing it restores
+		{name: "link", do: (*making).link, undoName: "unlink", undo: (*making).unlink}, // each end where it belongs
+		{name: "plug", do: (*making).plug, undoName: "unplug", undo: (*making).unplug}, // early, since others have most to do with it
+		{name: "addresses", do: (*making).learn},                                       // if they come from the logical port
+		{name: "configure", do: (*making).configure},                                   // what this does goes away with the link, or is restored
+		{name: "ofport", do: wait(numbered)},
+		{name: "claim", do: wait(claimed)},
+		{name: "install", do: wait(installed)},
+		{name: "record", do: (*making).record}, // from here on the port outlives the daemon
 	}
 }
 
@@ -72,15 +82,21 @@ type making struct {
 // doors are what the steps act on.
 type doors struct {
 	kernel  kernel
+	devices *device.Inventory // nil: none
 	sockets *sockets
 	journal *journal
 	chassis Chassis
+	boot    string // the identifier of this boot
+	log     *slog.Logger
 }
 
 // make does all steps. If one fails it undoes them all, and the error is that of the step; unfinished says that undoing did
 // not succeed, and why.
 func (m *making) make(ctx context.Context, all []step) (err, unfinished error) {
 	for i, s := range all {
+		if m.skips(s) {
+			continue
+		}
 		if err = m.timed(s.name, func() error { return s.do(m, ctx) }); err == nil {
 			continue
 		}
@@ -90,30 +106,38 @@ func (m *making) make(ctx context.Context, all []step) (err, unfinished error) {
 		if i == 0 {
 			return err, nil // without a record nothing was done
 		}
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmakeTime)
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.unmakeTime())
 		defer cancel()
 		return err, m.unmake(undo, all[:i+1])
 	}
 	return nil, nil
 }
 
-// unmakeTime is how long undoing may take, beyond the caller's deadline.
-const unmakeTime = 10 * time.Second
+// unmakeTime is how long undoing may take, beyond the caller's deadline. A function may have to come back, and is verified.
+func (m *making) unmakeTime() time.Duration {
+	if m.port.Function == nil {
+		return 10 * time.Second
+	}
+	return 25 * time.Second
+}
 
 // unmake undoes steps from the last to the first. It goes on when one cannot be undone, so that as little as possible is
-// left, except that then the record stays.
+// left, except that then the record stays, and nobody else gets the function.
 func (m *making) unmake(ctx context.Context, done []step) error {
 	m.port.State, m.port.Timeline = Deleting, slices.Clip(m.port.Timeline)
 	var failed error
 	for i := range done {
 		s := done[len(done)-1-i]
-		if s.undo == nil || failed != nil && len(done)-1-i == 0 {
+		if s.undo == nil || m.skips(s) || failed != nil && s.last {
 			continue
 		}
 		failed = errors.Join(failed, m.timed(s.undoName, func() error { return s.undo(m, ctx) }))
 	}
 	return failed
 }
+
+// skips reports whether a step is not for this port. Which kind it is of is known after the step allocate.
+func (m *making) skips(s step) bool { return s.function && m.port.Kind == Veth }
 
 // timed does one step, and has it in the timeline.
 func (m *making) timed(name string, do func() error) error {
@@ -146,45 +170,163 @@ func ended(ctx context.Context, err error) error {
 	}
 }
 
-func (m *making) intend(context.Context) error {
-	return m.doors.journal.write(record{intended, m.netns, m.port}, true)
+func (m *making) write(p phase, durable bool) error {
+	return m.doors.journal.write(record{Phase: p, Boot: m.doors.boot, Netns: m.netns, Port: m.port}, durable)
 }
+
+func (m *making) intend(context.Context) error { return m.write(intended, true) }
+
+func (m *making) assign(context.Context) error { return m.write(intended, false) }
 
 func (m *making) record(context.Context) error {
 	m.port.State = Plugged
 	if m.wait == UntilInstalled {
 		m.port.State = Ready
 	}
-	return m.doors.journal.write(record{made, m.netns, m.port}, false)
+	return m.write(made, false)
 }
 
-func (m *making) condemn() error {
-	return m.doors.journal.write(record{removing, m.netns, m.port}, false)
-}
+func (m *making) condemn() error { return m.write(removing, false) }
 
 func (m *making) forget(context.Context) error {
 	return m.doors.journal.write(record{Phase: gone, Port: Port{Spec: Spec{Key: m.port.Spec.Key}}}, false)
 }
 
-func (m *making) link(context.Context) error {
-	mac, err := m.doors.kernel.create(m.ns, m.port.Spec)
-	if m.port.Spec.Addressing == Static {
+// allocate decides what the port is made of.
+func (m *making) allocate(ctx context.Context) error {
+	kinds := m.port.Spec.Kinds()
+	veth := kinds[len(kinds)-1] == Veth
+	if veth {
+		kinds = kinds[:len(kinds)-1]
+	}
+	f, err := m.acquire(ctx, kinds)
+	switch {
+	case err == nil:
+		m.port.Kind, m.port.Function, m.port.HostInterface = Kind(f.Kind), &f, f.Representor.Name
+		if first := m.port.Spec.Kinds()[0]; m.port.Kind != first {
+			m.port.FellBack = fmt.Sprintf("there is no %s to be had", first)
+		}
+		return nil
+	case veth && lacking(reason.Of(err)):
+		m.port.Kind, m.port.FellBack, m.port.HostInterface = Veth, err.Error(), m.port.Spec.Key.hostName()
+		return nil
+	default:
+		return err
+	}
+}
+
+func (m *making) acquire(ctx context.Context, kinds []Kind) (device.Function, error) {
+	switch {
+	case m.doors.devices == nil:
+		return device.Function{}, reason.Errorf(reason.FeatureUnsupported, "ports allocate: no pool of functions is configured")
+	case m.doors.sockets.userspace():
+		return device.Function{}, reason.Errorf(reason.FeatureUnsupported,
+			"ports allocate: the integration bridge is of the userspace datapath, and representors belong to the kernel's")
+	}
+	r := device.Request{
+		Pool: m.port.Spec.Pool, Device: m.port.Spec.Device, Owner: m.port.Spec.Key.String(), Attributes: m.port.Spec.function(),
+	}
+	for _, k := range kinds {
+		r.Kinds = append(r.Kinds, device.Kind(k))
+	}
+	return m.doors.devices.Acquire(ctx, r)
+}
+
+// lacking reports whether a function was refused because there is none to be had, in which case a port may be something else.
+// That a pool does not exist is a mistake, which nothing shall hide.
+func lacking(r reason.Reason) bool {
+	return slices.Contains([]reason.Reason{reason.PoolExhausted, reason.DeviceNotFound, reason.FeatureUnsupported}, r)
+}
+
+// release gives the function back. One that has another owner by now was given back before.
+func (m *making) release(ctx context.Context) error {
+	if m.port.Function == nil || m.doors.devices == nil {
+		return nil
+	}
+	err := m.doors.devices.Release(ctx, *m.port.Function, m.port.Spec.Key.String())
+	if reason.Of(err) == reason.DeviceStaleOwner {
+		return nil
+	}
+	return err
+}
+
+// function is what the spec wants of a function.
+func (s Spec) function() device.Attributes {
+	a := device.Attributes{
+		MAC: device.MAC(s.MAC), MTU: s.MTU,
+		Trust: s.Attributes.Trust, SpoofCheck: s.Attributes.SpoofCheck, LinkState: device.LinkState(s.Attributes.LinkState),
+	}
+	if s.Attributes.VLAN != 0 {
+		a.VLAN = &device.VLAN{ID: s.Attributes.VLAN, QoS: s.Attributes.QoS, Protocol: unix.ETH_P_8021Q}
+		if s.Attributes.VLANProto == VLAN8021AD {
+			a.VLAN.Protocol = unix.ETH_P_8021AD
+		}
+	}
+	if r := s.Attributes.MinRate; r != 0 {
+		a.MinRate = &r
+	}
+	if r := s.Attributes.MaxRate; r != 0 {
+		a.MaxRate = &r
+	}
+	return a
+}
+
+func (m *making) prepare(ctx context.Context) error {
+	return m.doors.devices.Configure(ctx, *m.port.Function, m.port.Spec.function())
+}
+
+func (m *making) link(context.Context) (err error) {
+	var mac MAC
+	if f := m.port.Function; f != nil {
+		mac, err = m.doors.kernel.lend(m.ns, *f, m.port.Spec.Key.Ifname)
+	} else {
+		mac, err = m.doors.kernel.create(m.ns, m.port.Spec)
+	}
+	if m.port.Spec.Addressing == Static && m.port.MAC == (MAC{}) {
 		m.port.MAC = mac
 	}
 	return err
 }
 
-func (m *making) unlink(context.Context) error { return m.doors.kernel.remove(m.port.HostInterface) }
+func (m *making) unlink(ctx context.Context) error {
+	if f := m.port.Function; f != nil {
+		return m.takeBack(ctx, *f)
+	}
+	return m.doors.kernel.remove(m.port.Spec.Key.hostName())
+}
+
+// homeTime is how long a function's netdev may take to come back out of a network namespace that has died.
+const homeTime = 5 * time.Second
+
+// takeBack gets the function's netdev back. If that does not succeed in time releasing the function will find it missing, and nobody
+// else gets the function: the port's removal does not wait for a namespace that somebody keeps alive without a name.
+func (m *making) takeBack(ctx context.Context, f device.Function) error {
+	ctx, cancel := context.WithTimeout(ctx, homeTime)
+	defer cancel()
+	err := m.doors.kernel.takeBack(ctx, f, m.port.Spec.Netns, m.netns)
+	if errors.Is(err, errAway) {
+		m.doors.log.Warn("function not back", "port", m.port.Spec.Key.String(), "function", f.Name(), "err", err)
+		err = nil
+	}
+	return err
+}
 
 func (m *making) plug(ctx context.Context) (err error) {
 	if m.follow, err = m.doors.chassis.Follow(ctx, m.port.Spec.LogicalPort); err != nil {
 		return reason.Errorf(reason.ShuttingDown, "ports plug: %w", err)
 	}
+	if f := m.port.Function; f != nil {
+		renamed := *f // by udev, since it was acquired
+		if renamed.Representor.Name, err = m.doors.kernel.raise(f.Representor); err != nil {
+			return err
+		}
+		m.port.Function, m.port.HostInterface = &renamed, renamed.Representor.Name
+	}
 	return m.doors.sockets.plug(ctx, m.port)
 }
 
 func (m *making) unplug(ctx context.Context) error {
-	return m.doors.sockets.unplug(ctx, m.port.HostInterface)
+	return m.doors.sockets.unplug(ctx, m.port.Spec.Key)
 }
 
 func (m *making) learn(ctx context.Context) error {
@@ -202,7 +344,7 @@ func (m *making) learn(ctx context.Context) error {
 }
 
 func (m *making) configure(context.Context) error {
-	return m.doors.kernel.configure(m.ns, m.port, m.doors.sockets.userspace())
+	return m.doors.kernel.configure(m.ns, m.port, m.doors.sockets.userspace()) // no function is in a userspace bridge
 }
 
 // wait returns a step that waits until a milestone has been reached, if the caller wants to wait for that.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -229,16 +230,67 @@ func TestStanding(t *testing.T) {
 	}{
 		{"ready", true, func(*socket) {}, "READY "},
 		{"not installed", true, func(k *socket) { k.Installed = false }, "PLUGGED OVN_NOT_INSTALLED"},
-		{"link gone", false, func(*socket) {}, "FAILED LINK_MISSING"},
+		{"link gone", false, func(*socket) {}, "FAILED DEVICE_GONE"},
 		{"unplugged", true, func(k *socket) { *k = socket{} }, "FAILED PORT_UNPLUGGED"},
 		{"plugged for another", true, func(k *socket) { k.LPort = "x" }, "FAILED PORT_UNPLUGGED"},
 		{"not opened", true, func(k *socket) { k.OFPort, k.Error = -1, "no such device" }, "FAILED LINK_MISSING"},
 	} {
 		k := good
 		tt.change(&k)
-		state, why, _ := standing(tt.link, k, Spec{LogicalPort: "lp"})
+		var missing Problem
+		if !tt.link {
+			missing = Problem{reason.DeviceGone, "x"}
+		}
+		state, why, _ := standing(missing, k, Spec{LogicalPort: "lp"})
 		if got := string(state) + " " + string(why); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// A port that is no function has nothing to do with functions, neither when it is made nor when it is unmade.
+func TestVethSkipsFunctions(t *testing.T) {
+	play, told := rehearse(map[string]error{"record": errors.New("boom")})
+	m := &making{port: Port{Kind: Veth}, publish: func(Port) {}, fault: func(string) {}}
+	if err, unfinished := m.make(t.Context(), play); err == nil || unfinished != nil {
+		t.Fatalf("%v, unfinished %v", err, unfinished)
+	}
+	want := "journal link plug addresses configure ofport claim install record unplug unlink forget"
+	if got := strings.Join(*told, " "); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// What the caller wants of a function is what the function is asked for.
+func TestFunctionAttributes(t *testing.T) {
+	yes, low, high := true, uint64(1e6), uint64(1e9)
+	s := good()
+	s.Attributes = Attributes{VLAN: 7, QoS: 3, VLANProto: VLAN8021AD, Trust: &yes, SpoofCheck: &yes, LinkState: LinkEnable, MinRate: low, MaxRate: high}
+	want := device.Attributes{
+		MAC: device.MAC(s.MAC), MTU: s.MTU, VLAN: &device.VLAN{ID: 7, QoS: 3, Protocol: 0x88a8}, Trust: &yes, SpoofCheck: &yes,
+		LinkState: device.LinkEnable, MinRate: &low, MaxRate: &high,
+	}
+	if d := cmp.Diff(want, s.function()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	s.Attributes = Attributes{VLAN: 7}
+	if got := s.function(); got.VLAN.Protocol != 0x8100 || got.MinRate != nil || got.MaxRate != nil || got.Trust != nil {
+		t.Errorf("%+v", got)
+	}
+	s.Attributes = Attributes{}
+	if d := cmp.Diff(device.Attributes{MAC: device.MAC(s.MAC), MTU: s.MTU}, s.function()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// Only that there is none to be had makes a port something else.
+func TestLacking(t *testing.T) {
+	for r, want := range map[reason.Reason]bool{
+		reason.PoolExhausted: true, reason.DeviceNotFound: true, reason.FeatureUnsupported: true,
+		reason.PoolNotFound: false, reason.DeviceBusy: false, reason.InvalidField: false, reason.EswitchNotSwitchdev: false, reason.Internal: false,
+	} {
+		if lacking(r) != want {
+			t.Errorf("%s: %v", r, !want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -47,7 +48,10 @@ type Kind string
 
 // The kinds.
 const (
-	Veth Kind = "veth"
+	Veth Kind = "veth" // a pair of virtual Ethernet devices
+	VF   Kind = "vf"   // a virtual function of a NIC
+	SF   Kind = "sf"   // a subfunction of a NIC
+	Auto Kind = "auto" // what Spec.Fallback has, in that order; no port is of this kind
 )
 
 // Addressing says where the addresses of a port come from.
@@ -73,11 +77,56 @@ type Route struct {
 	Metric      uint32       // the lower wins; 0: the kernel's default
 }
 
+// A VLANProto is the protocol of a VLAN tag.
+type VLANProto string
+
+// The protocols of VLAN tags, in the words of ip-link(8).
+const (
+	VLAN8021Q  VLANProto = "802.1q"
+	VLAN8021AD VLANProto = "802.1ad"
+)
+
+// A LinkState is what a VF sees of its link: the PF's, or always up, or always down.
+type LinkState string
+
+// The link states, in the words of ip-link(8).
+const (
+	LinkAuto    LinkState = "auto"
+	LinkEnable  LinkState = "enable"
+	LinkDisable LinkState = "disable"
+)
+
+// Attributes are what a function is set to as long as the port has it. A field that is zero leaves it as it is.
+type Attributes struct {
+	VLAN       uint16    `json:",omitzero"` // what the NIC tags its packets with, 1 to 4094
+	QoS        uint8     `json:",omitzero"` // the priority in that tag, 0 to 7
+	VLANProto  VLANProto `json:",omitzero"` // the tag's protocol; "": 802.1q
+	Trust      *bool     `json:",omitzero"` // it may become promiscuous, and choose its addresses
+	SpoofCheck *bool     `json:",omitzero"` // other source MAC addresses than its own are dropped
+	LinkState  LinkState `json:",omitzero"`
+	MinRate    uint64    `json:",omitzero"` // bit/s that it sends, guaranteed
+	MaxRate    uint64    `json:",omitzero"` // bit/s that it sends at most
+}
+
+// equal compares values, not pointers.
+func (a Attributes) equal(o Attributes) bool {
+	same := func(x, y *bool) bool { return x == nil && y == nil || x != nil && y != nil && *x == *y }
+	if !same(a.Trust, o.Trust) || !same(a.SpoofCheck, o.SpoofCheck) {
+		return false
+	}
+	a.Trust, a.SpoofCheck, o.Trust, o.SpoofCheck = nil, nil, nil, nil
+	return a == o
+}
+
 // A Spec is what a caller wants. A valid one (Validate) has every field set that has a default.
 type Spec struct {
 	Key         Key
 	Netns       string // absolute path
 	Kind        Kind
+	Fallback    []Kind     `json:",omitzero"` // what it may be instead, in order of preference; with Auto, what it may be
+	Pool        string     `json:",omitzero"` // where a function comes from
+	Device      string     `json:",omitzero"` // which function it has to be, as sysfs names it; "": any
+	Attributes  Attributes `json:",omitzero"` // of the function
 	LogicalPort string
 	IfaceIDVer  string // "" is none
 	Addressing  Addressing
@@ -114,10 +163,13 @@ type Step struct {
 // A Port is what was wanted and what there is. It is a value in motion: once handed over, nothing in it changes.
 type Port struct {
 	Spec          Spec
+	Kind          Kind             // what it is made of; "": that is not decided yet
+	FellBack      string           `json:",omitzero"` // why it is not of the kind that was preferred; "": it is
+	Function      *device.Function `json:",omitzero"` // that it is made of; nil: none
 	State         State
 	Reason        reason.Reason // why it is not ready; "" if nothing is wrong
 	Message       string        // the same for people
-	HostInterface string        // the Interface in the integration bridge
+	HostInterface string        // the Interface in the integration bridge; "": not decided yet
 	MAC           MAC
 	Addresses     []netip.Prefix
 	Gateways      []netip.Addr
@@ -167,6 +219,14 @@ type Problem struct {
 	Message string
 }
 
+// Kinds lists what a port with a valid spec may be made of, in order of preference.
+func (s Spec) Kinds() []Kind {
+	if s.Kind == Auto {
+		return s.Fallback
+	}
+	return append([]Kind{s.Kind}, s.Fallback...)
+}
+
 // Differ returns the names of the fields, as in the .proto file, in which two valid specs differ, in order.
 func (s Spec) Differ(o Spec) []string {
 	var names []string
@@ -177,6 +237,10 @@ func (s Spec) Differ(o Spec) []string {
 		{"key", s.Key == o.Key},
 		{"netns", s.Netns == o.Netns},
 		{"kind", s.Kind == o.Kind},
+		{"fallback", slices.Equal(s.Fallback, o.Fallback)},
+		{"pool", s.Pool == o.Pool},
+		{"device", s.Device == o.Device},
+		{"attributes", s.Attributes.equal(o.Attributes)},
 		{"logical_port", s.LogicalPort == o.LogicalPort},
 		{"iface_id_ver", s.IfaceIDVer == o.IfaceIDVer},
 		{"addressing", s.Addressing == o.Addressing},

@@ -31,6 +31,13 @@ const (
 	PortKind_PORT_KIND_UNSPECIFIED PortKind = 0
 	// A pair of virtual Ethernet devices; no hardware.
 	PortKind_PORT_KIND_VETH PortKind = 1
+	// A virtual function of a NIC, whose representor is plugged into the integration bridge.
+	PortKind_PORT_KIND_VF PortKind = 2
+	// A subfunction of a NIC, likewise.
+	PortKind_PORT_KIND_SF PortKind = 3
+	// The first kind of PortSpec.fallback that is to be had, by default a VF or else an SF. No port is of this kind: see
+	// PortStatus.kind.
+	PortKind_PORT_KIND_AUTO PortKind = 4
 )
 
 // Enum value maps for PortKind.
@@ -38,10 +45,16 @@ var (
 	PortKind_name = map[int32]string{
 		0: "PORT_KIND_UNSPECIFIED",
 		1: "PORT_KIND_VETH",
+		2: "PORT_KIND_VF",
+		3: "PORT_KIND_SF",
+		4: "PORT_KIND_AUTO",
 	}
 	PortKind_value = map[string]int32{
 		"PORT_KIND_UNSPECIFIED": 0,
 		"PORT_KIND_VETH":        1,
+		"PORT_KIND_VF":          2,
+		"PORT_KIND_SF":          3,
+		"PORT_KIND_AUTO":        4,
 	}
 )
 
@@ -70,6 +83,116 @@ func (x PortKind) Number() protoreflect.EnumNumber {
 // Deprecated: Use PortKind.Descriptor instead.
 func (PortKind) EnumDescriptor() ([]byte, []int) {
 	return file_offload_v1_port_proto_rawDescGZIP(), []int{0}
+}
+
+// VlanProtocol is the protocol of a VLAN tag.
+type VlanProtocol int32
+
+const (
+	// VLAN_PROTOCOL_8021Q.
+	VlanProtocol_VLAN_PROTOCOL_UNSPECIFIED VlanProtocol = 0
+	// 802.1Q, EtherType 0x8100.
+	VlanProtocol_VLAN_PROTOCOL_8021Q VlanProtocol = 1
+	// 802.1ad, EtherType 0x88a8.
+	VlanProtocol_VLAN_PROTOCOL_8021AD VlanProtocol = 2
+)
+
+// Enum value maps for VlanProtocol.
+var (
+	VlanProtocol_name = map[int32]string{
+		0: "VLAN_PROTOCOL_UNSPECIFIED",
+		1: "VLAN_PROTOCOL_8021Q",
+		2: "VLAN_PROTOCOL_8021AD",
+	}
+	VlanProtocol_value = map[string]int32{
+		"VLAN_PROTOCOL_UNSPECIFIED": 0,
+		"VLAN_PROTOCOL_8021Q":       1,
+		"VLAN_PROTOCOL_8021AD":      2,
+	}
+)
+
+func (x VlanProtocol) Enum() *VlanProtocol {
+	p := new(VlanProtocol)
+	*p = x
+	return p
+}
+
+func (x VlanProtocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (VlanProtocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_offload_v1_port_proto_enumTypes[1].Descriptor()
+}
+
+func (VlanProtocol) Type() protoreflect.EnumType {
+	return &file_offload_v1_port_proto_enumTypes[1]
+}
+
+func (x VlanProtocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use VlanProtocol.Descriptor instead.
+func (VlanProtocol) EnumDescriptor() ([]byte, []int) {
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{1}
+}
+
+// LinkState is what a VF sees of its link.
+type LinkState int32
+
+const (
+	// As it is.
+	LinkState_LINK_STATE_UNSPECIFIED LinkState = 0
+	// The state of the PF's.
+	LinkState_LINK_STATE_AUTO LinkState = 1
+	// Always up.
+	LinkState_LINK_STATE_ENABLE LinkState = 2
+	// Always down.
+	LinkState_LINK_STATE_DISABLE LinkState = 3
+)
+
+// Enum value maps for LinkState.
+var (
+	LinkState_name = map[int32]string{
+		0: "LINK_STATE_UNSPECIFIED",
+		1: "LINK_STATE_AUTO",
+		2: "LINK_STATE_ENABLE",
+		3: "LINK_STATE_DISABLE",
+	}
+	LinkState_value = map[string]int32{
+		"LINK_STATE_UNSPECIFIED": 0,
+		"LINK_STATE_AUTO":        1,
+		"LINK_STATE_ENABLE":      2,
+		"LINK_STATE_DISABLE":     3,
+	}
+)
+
+func (x LinkState) Enum() *LinkState {
+	p := new(LinkState)
+	*p = x
+	return p
+}
+
+func (x LinkState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LinkState) Descriptor() protoreflect.EnumDescriptor {
+	return file_offload_v1_port_proto_enumTypes[2].Descriptor()
+}
+
+func (LinkState) Type() protoreflect.EnumType {
+	return &file_offload_v1_port_proto_enumTypes[2]
+}
+
+func (x LinkState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LinkState.Descriptor instead.
+func (LinkState) EnumDescriptor() ([]byte, []int) {
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{2}
 }
 
 // Addressing says where a port's MAC and IP addresses come from.
@@ -110,11 +233,11 @@ func (x Addressing) String() string {
 }
 
 func (Addressing) Descriptor() protoreflect.EnumDescriptor {
-	return file_offload_v1_port_proto_enumTypes[1].Descriptor()
+	return file_offload_v1_port_proto_enumTypes[3].Descriptor()
 }
 
 func (Addressing) Type() protoreflect.EnumType {
-	return &file_offload_v1_port_proto_enumTypes[1]
+	return &file_offload_v1_port_proto_enumTypes[3]
 }
 
 func (x Addressing) Number() protoreflect.EnumNumber {
@@ -123,7 +246,7 @@ func (x Addressing) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Addressing.Descriptor instead.
 func (Addressing) EnumDescriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{1}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{3}
 }
 
 // WaitFor says when CreatePort returns.
@@ -164,11 +287,11 @@ func (x WaitFor) String() string {
 }
 
 func (WaitFor) Descriptor() protoreflect.EnumDescriptor {
-	return file_offload_v1_port_proto_enumTypes[2].Descriptor()
+	return file_offload_v1_port_proto_enumTypes[4].Descriptor()
 }
 
 func (WaitFor) Type() protoreflect.EnumType {
-	return &file_offload_v1_port_proto_enumTypes[2]
+	return &file_offload_v1_port_proto_enumTypes[4]
 }
 
 func (x WaitFor) Number() protoreflect.EnumNumber {
@@ -177,7 +300,7 @@ func (x WaitFor) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WaitFor.Descriptor instead.
 func (WaitFor) EnumDescriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{2}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{4}
 }
 
 // PortState is where a port is in its life.
@@ -229,11 +352,11 @@ func (x PortState) String() string {
 }
 
 func (PortState) Descriptor() protoreflect.EnumDescriptor {
-	return file_offload_v1_port_proto_enumTypes[3].Descriptor()
+	return file_offload_v1_port_proto_enumTypes[5].Descriptor()
 }
 
 func (PortState) Type() protoreflect.EnumType {
-	return &file_offload_v1_port_proto_enumTypes[3]
+	return &file_offload_v1_port_proto_enumTypes[5]
 }
 
 func (x PortState) Number() protoreflect.EnumNumber {
@@ -242,7 +365,7 @@ func (x PortState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PortState.Descriptor instead.
 func (PortState) EnumDescriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{3}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{5}
 }
 
 // EventType is what a message of a watch says.
@@ -298,11 +421,11 @@ func (x EventType) String() string {
 }
 
 func (EventType) Descriptor() protoreflect.EnumDescriptor {
-	return file_offload_v1_port_proto_enumTypes[4].Descriptor()
+	return file_offload_v1_port_proto_enumTypes[6].Descriptor()
 }
 
 func (EventType) Type() protoreflect.EnumType {
-	return &file_offload_v1_port_proto_enumTypes[4]
+	return &file_offload_v1_port_proto_enumTypes[6]
 }
 
 func (x EventType) Number() protoreflect.EnumNumber {
@@ -311,7 +434,7 @@ func (x EventType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventType.Descriptor instead.
 func (EventType) EnumDescriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{4}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{6}
 }
 
 // PortKey names a port on this node. A container has at most one port of a network under an interface name.
@@ -379,6 +502,225 @@ func (x *PortKey) GetIfname() string {
 	return ""
 }
 
+// FunctionAttributes are what a function is set to as long as the port has it. Each is read back, and what it was before is
+// restored when the port is deleted. What the driver cannot do is refused: FEATURE_UNSUPPORTED names it.
+type FunctionAttributes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the NIC tags the packets of a VF with, 1 to 4094. 0: as it is.
+	Vlan uint32 `protobuf:"varint,1,opt,name=vlan,proto3" json:"vlan,omitempty"`
+	// The priority in that tag, 0 to 7.
+	Qos uint32 `protobuf:"varint,2,opt,name=qos,proto3" json:"qos,omitempty"`
+	// The protocol of that tag.
+	VlanProtocol VlanProtocol `protobuf:"varint,3,opt,name=vlan_protocol,json=vlanProtocol,proto3,enum=offload.v1.VlanProtocol" json:"vlan_protocol,omitempty"`
+	// Whether a VF may become promiscuous and choose its addresses. Absent: as it is.
+	Trust *bool `protobuf:"varint,4,opt,name=trust,proto3,oneof" json:"trust,omitempty"`
+	// Whether what a VF sends from other MAC addresses than its own is dropped. Absent: as it is.
+	SpoofCheck *bool `protobuf:"varint,5,opt,name=spoof_check,json=spoofCheck,proto3,oneof" json:"spoof_check,omitempty"`
+	// What a VF sees of its link.
+	LinkState LinkState `protobuf:"varint,6,opt,name=link_state,json=linkState,proto3,enum=offload.v1.LinkState" json:"link_state,omitempty"`
+	// The bits a second that it can send at least, if it wants. 0: as it is.
+	MinRate uint64 `protobuf:"varint,7,opt,name=min_rate,json=minRate,proto3" json:"min_rate,omitempty"`
+	// The bits a second that it can send at most. 0: as it is.
+	MaxRate       uint64 `protobuf:"varint,8,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FunctionAttributes) Reset() {
+	*x = FunctionAttributes{}
+	mi := &file_offload_v1_port_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FunctionAttributes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FunctionAttributes) ProtoMessage() {}
+
+func (x *FunctionAttributes) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_port_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FunctionAttributes.ProtoReflect.Descriptor instead.
+func (*FunctionAttributes) Descriptor() ([]byte, []int) {
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FunctionAttributes) GetVlan() uint32 {
+	if x != nil {
+		return x.Vlan
+	}
+	return 0
+}
+
+func (x *FunctionAttributes) GetQos() uint32 {
+	if x != nil {
+		return x.Qos
+	}
+	return 0
+}
+
+func (x *FunctionAttributes) GetVlanProtocol() VlanProtocol {
+	if x != nil {
+		return x.VlanProtocol
+	}
+	return VlanProtocol_VLAN_PROTOCOL_UNSPECIFIED
+}
+
+func (x *FunctionAttributes) GetTrust() bool {
+	if x != nil && x.Trust != nil {
+		return *x.Trust
+	}
+	return false
+}
+
+func (x *FunctionAttributes) GetSpoofCheck() bool {
+	if x != nil && x.SpoofCheck != nil {
+		return *x.SpoofCheck
+	}
+	return false
+}
+
+func (x *FunctionAttributes) GetLinkState() LinkState {
+	if x != nil {
+		return x.LinkState
+	}
+	return LinkState_LINK_STATE_UNSPECIFIED
+}
+
+func (x *FunctionAttributes) GetMinRate() uint64 {
+	if x != nil {
+		return x.MinRate
+	}
+	return 0
+}
+
+func (x *FunctionAttributes) GetMaxRate() uint64 {
+	if x != nil {
+		return x.MaxRate
+	}
+	return 0
+}
+
+// PortFunction is the function of a NIC that a port is made of.
+type PortFunction struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As sysfs and the device plugin name it: 0000:03:00.2, mlx5_core.sf.4.
+	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// The bus of that device in sysfs: pci, auxiliary.
+	Bus string `protobuf:"bytes,2,opt,name=bus,proto3" json:"bus,omitempty"`
+	// The pool that it comes from.
+	Pool string `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The devlink port of its representor, as devlink(8) names it: pci/0000:03:00.0/2.
+	DevlinkPort string `protobuf:"bytes,4,opt,name=devlink_port,json=devlinkPort,proto3" json:"devlink_port,omitempty"`
+	// The number of its PF.
+	Pf uint32 `protobuf:"varint,5,opt,name=pf,proto3" json:"pf,omitempty"`
+	// The number of the VF, from 0, or the sfnum.
+	Number uint32 `protobuf:"varint,6,opt,name=number,proto3" json:"number,omitempty"`
+	// The NUMA node. -1: none.
+	Numa int32 `protobuf:"varint,7,opt,name=numa,proto3" json:"numa,omitempty"`
+	// That of this use: each use has one of its own, which is larger than those before.
+	Generation    uint64 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortFunction) Reset() {
+	*x = PortFunction{}
+	mi := &file_offload_v1_port_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortFunction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortFunction) ProtoMessage() {}
+
+func (x *PortFunction) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_port_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortFunction.ProtoReflect.Descriptor instead.
+func (*PortFunction) Descriptor() ([]byte, []int) {
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PortFunction) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *PortFunction) GetBus() string {
+	if x != nil {
+		return x.Bus
+	}
+	return ""
+}
+
+func (x *PortFunction) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *PortFunction) GetDevlinkPort() string {
+	if x != nil {
+		return x.DevlinkPort
+	}
+	return ""
+}
+
+func (x *PortFunction) GetPf() uint32 {
+	if x != nil {
+		return x.Pf
+	}
+	return 0
+}
+
+func (x *PortFunction) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *PortFunction) GetNuma() int32 {
+	if x != nil {
+		return x.Numa
+	}
+	return 0
+}
+
+func (x *PortFunction) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // Route is a route inside the container, in the main table.
 type Route struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -398,7 +740,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_offload_v1_port_proto_msgTypes[1]
+	mi := &file_offload_v1_port_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +752,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[1]
+	mi := &file_offload_v1_port_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +765,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{1}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Route) GetDestination() string {
@@ -492,14 +834,23 @@ type PortSpec struct {
 	Wait WaitFor `protobuf:"varint,12,opt,name=wait,proto3,enum=offload.v1.WaitFor" json:"wait,omitempty"`
 	// What the caller wants to find the port by, for example the pod's name: kept and shown, not interpreted. At
 	// most 16; keys up to 63 bytes, values up to 253.
-	Labels        map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What it may be made of instead of kind if that is not to be had, in order of preference; with PORT_KIND_AUTO, what it may be made of.
+	// A veth can only be the last. Empty: nothing else, so that nobody gets less than was asked for without having said so.
+	Fallback []PortKind `protobuf:"varint,14,rep,packed,name=fallback,proto3,enum=offload.v1.PortKind" json:"fallback,omitempty"`
+	// The pool that a function comes from. Empty: any with functions of that kind.
+	Pool string `protobuf:"bytes,15,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Which function it has to be, as sysfs and the device plugin name it: 0000:03:00.2, mlx5_core.sf.4. Empty: any.
+	Device string `protobuf:"bytes,16,opt,name=device,proto3" json:"device,omitempty"`
+	// What the function is set to. MAC address and MTU are those of the port.
+	Attributes    *FunctionAttributes `protobuf:"bytes,17,opt,name=attributes,proto3" json:"attributes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortSpec) Reset() {
 	*x = PortSpec{}
-	mi := &file_offload_v1_port_proto_msgTypes[2]
+	mi := &file_offload_v1_port_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +862,7 @@ func (x *PortSpec) String() string {
 func (*PortSpec) ProtoMessage() {}
 
 func (x *PortSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[2]
+	mi := &file_offload_v1_port_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +875,7 @@ func (x *PortSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortSpec.ProtoReflect.Descriptor instead.
 func (*PortSpec) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{2}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PortSpec) GetKey() *PortKey {
@@ -618,6 +969,34 @@ func (x *PortSpec) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *PortSpec) GetFallback() []PortKind {
+	if x != nil {
+		return x.Fallback
+	}
+	return nil
+}
+
+func (x *PortSpec) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *PortSpec) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *PortSpec) GetAttributes() *FunctionAttributes {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
 // Step is a part of a port's creation or removal.
 type Step struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -633,7 +1012,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_offload_v1_port_proto_msgTypes[3]
+	mi := &file_offload_v1_port_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +1024,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[3]
+	mi := &file_offload_v1_port_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +1037,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{3}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Step) GetName() string {
@@ -691,7 +1070,7 @@ type PortStatus struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The same for people, with the circumstances.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// The name of the host's side, the Interface in the integration bridge.
+	// The name of the host's side, the Interface in the integration bridge: our end of a pair, or a function's representor.
 	HostInterface string `protobuf:"bytes,4,opt,name=host_interface,json=hostInterface,proto3" json:"host_interface,omitempty"`
 	// The MAC address of the container's side.
 	Mac string `protobuf:"bytes,5,opt,name=mac,proto3" json:"mac,omitempty"`
@@ -710,14 +1089,20 @@ type PortStatus struct {
 	// When its creation began.
 	Created *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created,proto3" json:"created,omitempty"`
 	// The steps of the last creation or removal, in the order they began.
-	Timeline      []*Step `protobuf:"bytes,13,rep,name=timeline,proto3" json:"timeline,omitempty"`
+	Timeline []*Step `protobuf:"bytes,13,rep,name=timeline,proto3" json:"timeline,omitempty"`
+	// What it is made of. PORT_KIND_UNSPECIFIED: that is not decided yet.
+	Kind PortKind `protobuf:"varint,14,opt,name=kind,proto3,enum=offload.v1.PortKind" json:"kind,omitempty"`
+	// Why it is not of the kind that was preferred. Empty: it is.
+	FellBack string `protobuf:"bytes,15,opt,name=fell_back,json=fellBack,proto3" json:"fell_back,omitempty"`
+	// The function that it is made of. Absent: none.
+	Function      *PortFunction `protobuf:"bytes,16,opt,name=function,proto3" json:"function,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PortStatus) Reset() {
 	*x = PortStatus{}
-	mi := &file_offload_v1_port_proto_msgTypes[4]
+	mi := &file_offload_v1_port_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +1114,7 @@ func (x *PortStatus) String() string {
 func (*PortStatus) ProtoMessage() {}
 
 func (x *PortStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[4]
+	mi := &file_offload_v1_port_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +1127,7 @@ func (x *PortStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortStatus.ProtoReflect.Descriptor instead.
 func (*PortStatus) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{4}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PortStatus) GetState() PortState {
@@ -836,6 +1221,27 @@ func (x *PortStatus) GetTimeline() []*Step {
 	return nil
 }
 
+func (x *PortStatus) GetKind() PortKind {
+	if x != nil {
+		return x.Kind
+	}
+	return PortKind_PORT_KIND_UNSPECIFIED
+}
+
+func (x *PortStatus) GetFellBack() string {
+	if x != nil {
+		return x.FellBack
+	}
+	return ""
+}
+
+func (x *PortStatus) GetFunction() *PortFunction {
+	if x != nil {
+		return x.Function
+	}
+	return nil
+}
+
 // Port is a port: what was wanted, and what is.
 type Port struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -851,7 +1257,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_offload_v1_port_proto_msgTypes[5]
+	mi := &file_offload_v1_port_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1269,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[5]
+	mi := &file_offload_v1_port_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +1282,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{5}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Port) GetSpec() *PortSpec {
@@ -916,7 +1322,7 @@ type CreatePortRequest struct {
 
 func (x *CreatePortRequest) Reset() {
 	*x = CreatePortRequest{}
-	mi := &file_offload_v1_port_proto_msgTypes[6]
+	mi := &file_offload_v1_port_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1334,7 @@ func (x *CreatePortRequest) String() string {
 func (*CreatePortRequest) ProtoMessage() {}
 
 func (x *CreatePortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[6]
+	mi := &file_offload_v1_port_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1347,7 @@ func (x *CreatePortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePortRequest.ProtoReflect.Descriptor instead.
 func (*CreatePortRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{6}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreatePortRequest) GetSpec() *PortSpec {
@@ -976,7 +1382,7 @@ type CreatePortResponse struct {
 
 func (x *CreatePortResponse) Reset() {
 	*x = CreatePortResponse{}
-	mi := &file_offload_v1_port_proto_msgTypes[7]
+	mi := &file_offload_v1_port_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1394,7 @@ func (x *CreatePortResponse) String() string {
 func (*CreatePortResponse) ProtoMessage() {}
 
 func (x *CreatePortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[7]
+	mi := &file_offload_v1_port_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1407,7 @@ func (x *CreatePortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePortResponse.ProtoReflect.Descriptor instead.
 func (*CreatePortResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{7}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreatePortResponse) GetPort() *Port {
@@ -1026,7 +1432,7 @@ type DeletePortRequest struct {
 
 func (x *DeletePortRequest) Reset() {
 	*x = DeletePortRequest{}
-	mi := &file_offload_v1_port_proto_msgTypes[8]
+	mi := &file_offload_v1_port_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1444,7 @@ func (x *DeletePortRequest) String() string {
 func (*DeletePortRequest) ProtoMessage() {}
 
 func (x *DeletePortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[8]
+	mi := &file_offload_v1_port_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1457,7 @@ func (x *DeletePortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePortRequest.ProtoReflect.Descriptor instead.
 func (*DeletePortRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{8}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeletePortRequest) GetKey() *PortKey {
@@ -1086,7 +1492,7 @@ type DeletePortResponse struct {
 
 func (x *DeletePortResponse) Reset() {
 	*x = DeletePortResponse{}
-	mi := &file_offload_v1_port_proto_msgTypes[9]
+	mi := &file_offload_v1_port_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1504,7 @@ func (x *DeletePortResponse) String() string {
 func (*DeletePortResponse) ProtoMessage() {}
 
 func (x *DeletePortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[9]
+	mi := &file_offload_v1_port_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1517,7 @@ func (x *DeletePortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePortResponse.ProtoReflect.Descriptor instead.
 func (*DeletePortResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{9}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeletePortResponse) GetExisted() bool {
@@ -1132,7 +1538,7 @@ type GetPortRequest struct {
 
 func (x *GetPortRequest) Reset() {
 	*x = GetPortRequest{}
-	mi := &file_offload_v1_port_proto_msgTypes[10]
+	mi := &file_offload_v1_port_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1550,7 @@ func (x *GetPortRequest) String() string {
 func (*GetPortRequest) ProtoMessage() {}
 
 func (x *GetPortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[10]
+	mi := &file_offload_v1_port_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1563,7 @@ func (x *GetPortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPortRequest.ProtoReflect.Descriptor instead.
 func (*GetPortRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{10}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetPortRequest) GetKey() *PortKey {
@@ -1178,7 +1584,7 @@ type GetPortResponse struct {
 
 func (x *GetPortResponse) Reset() {
 	*x = GetPortResponse{}
-	mi := &file_offload_v1_port_proto_msgTypes[11]
+	mi := &file_offload_v1_port_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1596,7 @@ func (x *GetPortResponse) String() string {
 func (*GetPortResponse) ProtoMessage() {}
 
 func (x *GetPortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[11]
+	mi := &file_offload_v1_port_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1609,7 @@ func (x *GetPortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPortResponse.ProtoReflect.Descriptor instead.
 func (*GetPortResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{11}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetPortResponse) GetPort() *Port {
@@ -1232,7 +1638,7 @@ type PortFilter struct {
 
 func (x *PortFilter) Reset() {
 	*x = PortFilter{}
-	mi := &file_offload_v1_port_proto_msgTypes[12]
+	mi := &file_offload_v1_port_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1650,7 @@ func (x *PortFilter) String() string {
 func (*PortFilter) ProtoMessage() {}
 
 func (x *PortFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[12]
+	mi := &file_offload_v1_port_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1663,7 @@ func (x *PortFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortFilter.ProtoReflect.Descriptor instead.
 func (*PortFilter) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{12}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PortFilter) GetNetwork() string {
@@ -1310,7 +1716,7 @@ type ListPortsRequest struct {
 
 func (x *ListPortsRequest) Reset() {
 	*x = ListPortsRequest{}
-	mi := &file_offload_v1_port_proto_msgTypes[13]
+	mi := &file_offload_v1_port_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1728,7 @@ func (x *ListPortsRequest) String() string {
 func (*ListPortsRequest) ProtoMessage() {}
 
 func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[13]
+	mi := &file_offload_v1_port_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1741,7 @@ func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsRequest.ProtoReflect.Descriptor instead.
 func (*ListPortsRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{13}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListPortsRequest) GetFilter() *PortFilter {
@@ -1372,7 +1778,7 @@ type ListPortsResponse struct {
 
 func (x *ListPortsResponse) Reset() {
 	*x = ListPortsResponse{}
-	mi := &file_offload_v1_port_proto_msgTypes[14]
+	mi := &file_offload_v1_port_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1790,7 @@ func (x *ListPortsResponse) String() string {
 func (*ListPortsResponse) ProtoMessage() {}
 
 func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[14]
+	mi := &file_offload_v1_port_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1803,7 @@ func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsResponse.ProtoReflect.Descriptor instead.
 func (*ListPortsResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{14}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListPortsResponse) GetPorts() []*Port {
@@ -1428,7 +1834,7 @@ type WatchPortsRequest struct {
 
 func (x *WatchPortsRequest) Reset() {
 	*x = WatchPortsRequest{}
-	mi := &file_offload_v1_port_proto_msgTypes[15]
+	mi := &file_offload_v1_port_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1846,7 @@ func (x *WatchPortsRequest) String() string {
 func (*WatchPortsRequest) ProtoMessage() {}
 
 func (x *WatchPortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[15]
+	mi := &file_offload_v1_port_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1859,7 @@ func (x *WatchPortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPortsRequest.ProtoReflect.Descriptor instead.
 func (*WatchPortsRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{15}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchPortsRequest) GetFilter() *PortFilter {
@@ -1489,7 +1895,7 @@ type WatchPortsResponse struct {
 
 func (x *WatchPortsResponse) Reset() {
 	*x = WatchPortsResponse{}
-	mi := &file_offload_v1_port_proto_msgTypes[16]
+	mi := &file_offload_v1_port_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1907,7 @@ func (x *WatchPortsResponse) String() string {
 func (*WatchPortsResponse) ProtoMessage() {}
 
 func (x *WatchPortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[16]
+	mi := &file_offload_v1_port_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1920,7 @@ func (x *WatchPortsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPortsResponse.ProtoReflect.Descriptor instead.
 func (*WatchPortsResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{16}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchPortsResponse) GetType() EventType {
@@ -1567,7 +1973,7 @@ type CheckPortRequest struct {
 
 func (x *CheckPortRequest) Reset() {
 	*x = CheckPortRequest{}
-	mi := &file_offload_v1_port_proto_msgTypes[17]
+	mi := &file_offload_v1_port_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1985,7 @@ func (x *CheckPortRequest) String() string {
 func (*CheckPortRequest) ProtoMessage() {}
 
 func (x *CheckPortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[17]
+	mi := &file_offload_v1_port_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1998,7 @@ func (x *CheckPortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPortRequest.ProtoReflect.Descriptor instead.
 func (*CheckPortRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{17}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CheckPortRequest) GetKey() *PortKey {
@@ -1629,7 +2035,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_offload_v1_port_proto_msgTypes[18]
+	mi := &file_offload_v1_port_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +2047,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[18]
+	mi := &file_offload_v1_port_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +2060,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{18}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Problem) GetReason() string {
@@ -1684,7 +2090,7 @@ type CheckPortResponse struct {
 
 func (x *CheckPortResponse) Reset() {
 	*x = CheckPortResponse{}
-	mi := &file_offload_v1_port_proto_msgTypes[19]
+	mi := &file_offload_v1_port_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +2102,7 @@ func (x *CheckPortResponse) String() string {
 func (*CheckPortResponse) ProtoMessage() {}
 
 func (x *CheckPortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_port_proto_msgTypes[19]
+	mi := &file_offload_v1_port_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +2115,7 @@ func (x *CheckPortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckPortResponse.ProtoReflect.Descriptor instead.
 func (*CheckPortResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_port_proto_rawDescGZIP(), []int{19}
+	return file_offload_v1_port_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CheckPortResponse) GetProblems() []*Problem {
@@ -1735,13 +2141,37 @@ const file_offload_v1_port_proto_rawDesc = "" +
 	"\aPortKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x16\n" +
-	"\x06ifname\x18\x03 \x01(\tR\x06ifname\"\x85\x01\n" +
+	"\x06ifname\x18\x03 \x01(\tR\x06ifname\"\xc0\x02\n" +
+	"\x12FunctionAttributes\x12\x12\n" +
+	"\x04vlan\x18\x01 \x01(\rR\x04vlan\x12\x10\n" +
+	"\x03qos\x18\x02 \x01(\rR\x03qos\x12=\n" +
+	"\rvlan_protocol\x18\x03 \x01(\x0e2\x18.offload.v1.VlanProtocolR\fvlanProtocol\x12\x19\n" +
+	"\x05trust\x18\x04 \x01(\bH\x00R\x05trust\x88\x01\x01\x12$\n" +
+	"\vspoof_check\x18\x05 \x01(\bH\x01R\n" +
+	"spoofCheck\x88\x01\x01\x124\n" +
+	"\n" +
+	"link_state\x18\x06 \x01(\x0e2\x15.offload.v1.LinkStateR\tlinkState\x12\x19\n" +
+	"\bmin_rate\x18\a \x01(\x04R\aminRate\x12\x19\n" +
+	"\bmax_rate\x18\b \x01(\x04R\amaxRateB\b\n" +
+	"\x06_trustB\x0e\n" +
+	"\f_spoof_check\"\xcb\x01\n" +
+	"\fPortFunction\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x10\n" +
+	"\x03bus\x18\x02 \x01(\tR\x03bus\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x12!\n" +
+	"\fdevlink_port\x18\x04 \x01(\tR\vdevlinkPort\x12\x0e\n" +
+	"\x02pf\x18\x05 \x01(\rR\x02pf\x12\x16\n" +
+	"\x06number\x18\x06 \x01(\rR\x06number\x12\x12\n" +
+	"\x04numa\x18\a \x01(\x05R\x04numa\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x04R\n" +
+	"generation\"\x85\x01\n" +
 	"\x05Route\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
 	"\x03mtu\x18\x03 \x01(\rR\x03mtu\x12\x16\n" +
 	"\x06advmss\x18\x04 \x01(\rR\x06advmss\x12\x16\n" +
-	"\x06metric\x18\x05 \x01(\rR\x06metric\"\x95\x04\n" +
+	"\x06metric\x18\x05 \x01(\rR\x06metric\"\xb3\x05\n" +
 	"\bPortSpec\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.offload.v1.PortKeyR\x03key\x12\x14\n" +
 	"\x05netns\x18\x02 \x01(\tR\x05netns\x12(\n" +
@@ -1759,14 +2189,20 @@ const file_offload_v1_port_proto_rawDesc = "" +
 	" \x03(\v2\x11.offload.v1.RouteR\x06routes\x12\x10\n" +
 	"\x03mtu\x18\v \x01(\rR\x03mtu\x12'\n" +
 	"\x04wait\x18\f \x01(\x0e2\x13.offload.v1.WaitForR\x04wait\x128\n" +
-	"\x06labels\x18\r \x03(\v2 .offload.v1.PortSpec.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\r \x03(\v2 .offload.v1.PortSpec.LabelsEntryR\x06labels\x120\n" +
+	"\bfallback\x18\x0e \x03(\x0e2\x14.offload.v1.PortKindR\bfallback\x12\x12\n" +
+	"\x04pool\x18\x0f \x01(\tR\x04pool\x12\x16\n" +
+	"\x06device\x18\x10 \x01(\tR\x06device\x12>\n" +
+	"\n" +
+	"attributes\x18\x11 \x01(\v2\x1e.offload.v1.FunctionAttributesR\n" +
+	"attributes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x87\x01\n" +
 	"\x04Step\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x124\n" +
 	"\astarted\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x125\n" +
-	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xab\x03\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\xa8\x04\n" +
 	"\n" +
 	"PortStatus\x12+\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x15.offload.v1.PortStateR\x05state\x12\x16\n" +
@@ -1782,7 +2218,10 @@ const file_offload_v1_port_proto_rawDesc = "" +
 	" \x01(\rR\x06ofport\x12\x12\n" +
 	"\x04zone\x18\v \x01(\rR\x04zone\x124\n" +
 	"\acreated\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12,\n" +
-	"\btimeline\x18\r \x03(\v2\x10.offload.v1.StepR\btimeline\"|\n" +
+	"\btimeline\x18\r \x03(\v2\x10.offload.v1.StepR\btimeline\x12(\n" +
+	"\x04kind\x18\x0e \x01(\x0e2\x14.offload.v1.PortKindR\x04kind\x12\x1b\n" +
+	"\tfell_back\x18\x0f \x01(\tR\bfellBack\x124\n" +
+	"\bfunction\x18\x10 \x01(\v2\x18.offload.v1.PortFunctionR\bfunction\"|\n" +
 	"\x04Port\x12(\n" +
 	"\x04spec\x18\x01 \x01(\v2\x14.offload.v1.PortSpecR\x04spec\x12.\n" +
 	"\x06status\x18\x02 \x01(\v2\x16.offload.v1.PortStatusR\x06status\x12\x1a\n" +
@@ -1838,10 +2277,22 @@ const file_offload_v1_port_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"j\n" +
 	"\x11CheckPortResponse\x12/\n" +
 	"\bproblems\x18\x01 \x03(\v2\x13.offload.v1.ProblemR\bproblems\x12$\n" +
-	"\x04port\x18\x02 \x01(\v2\x10.offload.v1.PortR\x04port*9\n" +
+	"\x04port\x18\x02 \x01(\v2\x10.offload.v1.PortR\x04port*q\n" +
 	"\bPortKind\x12\x19\n" +
 	"\x15PORT_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
-	"\x0ePORT_KIND_VETH\x10\x01*\\\n" +
+	"\x0ePORT_KIND_VETH\x10\x01\x12\x10\n" +
+	"\fPORT_KIND_VF\x10\x02\x12\x10\n" +
+	"\fPORT_KIND_SF\x10\x03\x12\x12\n" +
+	"\x0ePORT_KIND_AUTO\x10\x04*`\n" +
+	"\fVlanProtocol\x12\x1d\n" +
+	"\x19VLAN_PROTOCOL_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13VLAN_PROTOCOL_8021Q\x10\x01\x12\x18\n" +
+	"\x14VLAN_PROTOCOL_8021AD\x10\x02*k\n" +
+	"\tLinkState\x12\x1a\n" +
+	"\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fLINK_STATE_AUTO\x10\x01\x12\x15\n" +
+	"\x11LINK_STATE_ENABLE\x10\x02\x12\x16\n" +
+	"\x12LINK_STATE_DISABLE\x10\x03*\\\n" +
 	"\n" +
 	"Addressing\x12\x1a\n" +
 	"\x16ADDRESSING_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1889,84 +2340,94 @@ func file_offload_v1_port_proto_rawDescGZIP() []byte {
 	return file_offload_v1_port_proto_rawDescData
 }
 
-var file_offload_v1_port_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_offload_v1_port_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_offload_v1_port_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_offload_v1_port_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_offload_v1_port_proto_goTypes = []any{
 	(PortKind)(0),                 // 0: offload.v1.PortKind
-	(Addressing)(0),               // 1: offload.v1.Addressing
-	(WaitFor)(0),                  // 2: offload.v1.WaitFor
-	(PortState)(0),                // 3: offload.v1.PortState
-	(EventType)(0),                // 4: offload.v1.EventType
-	(*PortKey)(nil),               // 5: offload.v1.PortKey
-	(*Route)(nil),                 // 6: offload.v1.Route
-	(*PortSpec)(nil),              // 7: offload.v1.PortSpec
-	(*Step)(nil),                  // 8: offload.v1.Step
-	(*PortStatus)(nil),            // 9: offload.v1.PortStatus
-	(*Port)(nil),                  // 10: offload.v1.Port
-	(*CreatePortRequest)(nil),     // 11: offload.v1.CreatePortRequest
-	(*CreatePortResponse)(nil),    // 12: offload.v1.CreatePortResponse
-	(*DeletePortRequest)(nil),     // 13: offload.v1.DeletePortRequest
-	(*DeletePortResponse)(nil),    // 14: offload.v1.DeletePortResponse
-	(*GetPortRequest)(nil),        // 15: offload.v1.GetPortRequest
-	(*GetPortResponse)(nil),       // 16: offload.v1.GetPortResponse
-	(*PortFilter)(nil),            // 17: offload.v1.PortFilter
-	(*ListPortsRequest)(nil),      // 18: offload.v1.ListPortsRequest
-	(*ListPortsResponse)(nil),     // 19: offload.v1.ListPortsResponse
-	(*WatchPortsRequest)(nil),     // 20: offload.v1.WatchPortsRequest
-	(*WatchPortsResponse)(nil),    // 21: offload.v1.WatchPortsResponse
-	(*CheckPortRequest)(nil),      // 22: offload.v1.CheckPortRequest
-	(*Problem)(nil),               // 23: offload.v1.Problem
-	(*CheckPortResponse)(nil),     // 24: offload.v1.CheckPortResponse
-	nil,                           // 25: offload.v1.PortSpec.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(VlanProtocol)(0),             // 1: offload.v1.VlanProtocol
+	(LinkState)(0),                // 2: offload.v1.LinkState
+	(Addressing)(0),               // 3: offload.v1.Addressing
+	(WaitFor)(0),                  // 4: offload.v1.WaitFor
+	(PortState)(0),                // 5: offload.v1.PortState
+	(EventType)(0),                // 6: offload.v1.EventType
+	(*PortKey)(nil),               // 7: offload.v1.PortKey
+	(*FunctionAttributes)(nil),    // 8: offload.v1.FunctionAttributes
+	(*PortFunction)(nil),          // 9: offload.v1.PortFunction
+	(*Route)(nil),                 // 10: offload.v1.Route
+	(*PortSpec)(nil),              // 11: offload.v1.PortSpec
+	(*Step)(nil),                  // 12: offload.v1.Step
+	(*PortStatus)(nil),            // 13: offload.v1.PortStatus
+	(*Port)(nil),                  // 14: offload.v1.Port
+	(*CreatePortRequest)(nil),     // 15: offload.v1.CreatePortRequest
+	(*CreatePortResponse)(nil),    // 16: offload.v1.CreatePortResponse
+	(*DeletePortRequest)(nil),     // 17: offload.v1.DeletePortRequest
+	(*DeletePortResponse)(nil),    // 18: offload.v1.DeletePortResponse
+	(*GetPortRequest)(nil),        // 19: offload.v1.GetPortRequest
+	(*GetPortResponse)(nil),       // 20: offload.v1.GetPortResponse
+	(*PortFilter)(nil),            // 21: offload.v1.PortFilter
+	(*ListPortsRequest)(nil),      // 22: offload.v1.ListPortsRequest
+	(*ListPortsResponse)(nil),     // 23: offload.v1.ListPortsResponse
+	(*WatchPortsRequest)(nil),     // 24: offload.v1.WatchPortsRequest
+	(*WatchPortsResponse)(nil),    // 25: offload.v1.WatchPortsResponse
+	(*CheckPortRequest)(nil),      // 26: offload.v1.CheckPortRequest
+	(*Problem)(nil),               // 27: offload.v1.Problem
+	(*CheckPortResponse)(nil),     // 28: offload.v1.CheckPortResponse
+	nil,                           // 29: offload.v1.PortSpec.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
 }
 var file_offload_v1_port_proto_depIdxs = []int32{
-	5,  // 0: offload.v1.PortSpec.key:type_name -> offload.v1.PortKey
-	0,  // 1: offload.v1.PortSpec.kind:type_name -> offload.v1.PortKind
-	1,  // 2: offload.v1.PortSpec.addressing:type_name -> offload.v1.Addressing
-	6,  // 3: offload.v1.PortSpec.routes:type_name -> offload.v1.Route
-	2,  // 4: offload.v1.PortSpec.wait:type_name -> offload.v1.WaitFor
-	25, // 5: offload.v1.PortSpec.labels:type_name -> offload.v1.PortSpec.LabelsEntry
-	26, // 6: offload.v1.Step.started:type_name -> google.protobuf.Timestamp
-	27, // 7: offload.v1.Step.duration:type_name -> google.protobuf.Duration
-	3,  // 8: offload.v1.PortStatus.state:type_name -> offload.v1.PortState
-	6,  // 9: offload.v1.PortStatus.routes:type_name -> offload.v1.Route
-	26, // 10: offload.v1.PortStatus.created:type_name -> google.protobuf.Timestamp
-	8,  // 11: offload.v1.PortStatus.timeline:type_name -> offload.v1.Step
-	7,  // 12: offload.v1.Port.spec:type_name -> offload.v1.PortSpec
-	9,  // 13: offload.v1.Port.status:type_name -> offload.v1.PortStatus
-	7,  // 14: offload.v1.CreatePortRequest.spec:type_name -> offload.v1.PortSpec
-	10, // 15: offload.v1.CreatePortResponse.port:type_name -> offload.v1.Port
-	5,  // 16: offload.v1.DeletePortRequest.key:type_name -> offload.v1.PortKey
-	5,  // 17: offload.v1.GetPortRequest.key:type_name -> offload.v1.PortKey
-	10, // 18: offload.v1.GetPortResponse.port:type_name -> offload.v1.Port
-	3,  // 19: offload.v1.PortFilter.states:type_name -> offload.v1.PortState
-	17, // 20: offload.v1.ListPortsRequest.filter:type_name -> offload.v1.PortFilter
-	10, // 21: offload.v1.ListPortsResponse.ports:type_name -> offload.v1.Port
-	17, // 22: offload.v1.WatchPortsRequest.filter:type_name -> offload.v1.PortFilter
-	4,  // 23: offload.v1.WatchPortsResponse.type:type_name -> offload.v1.EventType
-	10, // 24: offload.v1.WatchPortsResponse.port:type_name -> offload.v1.Port
-	5,  // 25: offload.v1.CheckPortRequest.key:type_name -> offload.v1.PortKey
-	23, // 26: offload.v1.CheckPortResponse.problems:type_name -> offload.v1.Problem
-	10, // 27: offload.v1.CheckPortResponse.port:type_name -> offload.v1.Port
-	11, // 28: offload.v1.PortService.CreatePort:input_type -> offload.v1.CreatePortRequest
-	13, // 29: offload.v1.PortService.DeletePort:input_type -> offload.v1.DeletePortRequest
-	15, // 30: offload.v1.PortService.GetPort:input_type -> offload.v1.GetPortRequest
-	18, // 31: offload.v1.PortService.ListPorts:input_type -> offload.v1.ListPortsRequest
-	20, // 32: offload.v1.PortService.WatchPorts:input_type -> offload.v1.WatchPortsRequest
-	22, // 33: offload.v1.PortService.CheckPort:input_type -> offload.v1.CheckPortRequest
-	12, // 34: offload.v1.PortService.CreatePort:output_type -> offload.v1.CreatePortResponse
-	14, // 35: offload.v1.PortService.DeletePort:output_type -> offload.v1.DeletePortResponse
-	16, // 36: offload.v1.PortService.GetPort:output_type -> offload.v1.GetPortResponse
-	19, // 37: offload.v1.PortService.ListPorts:output_type -> offload.v1.ListPortsResponse
-	21, // 38: offload.v1.PortService.WatchPorts:output_type -> offload.v1.WatchPortsResponse
-	24, // 39: offload.v1.PortService.CheckPort:output_type -> offload.v1.CheckPortResponse
-	34, // [34:40] is the sub-list for method output_type
-	28, // [28:34] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	1,  // 0: offload.v1.FunctionAttributes.vlan_protocol:type_name -> offload.v1.VlanProtocol
+	2,  // 1: offload.v1.FunctionAttributes.link_state:type_name -> offload.v1.LinkState
+	7,  // 2: offload.v1.PortSpec.key:type_name -> offload.v1.PortKey
+	0,  // 3: offload.v1.PortSpec.kind:type_name -> offload.v1.PortKind
+	3,  // 4: offload.v1.PortSpec.addressing:type_name -> offload.v1.Addressing
+	10, // 5: offload.v1.PortSpec.routes:type_name -> offload.v1.Route
+	4,  // 6: offload.v1.PortSpec.wait:type_name -> offload.v1.WaitFor
+	29, // 7: offload.v1.PortSpec.labels:type_name -> offload.v1.PortSpec.LabelsEntry
+	0,  // 8: offload.v1.PortSpec.fallback:type_name -> offload.v1.PortKind
+	8,  // 9: offload.v1.PortSpec.attributes:type_name -> offload.v1.FunctionAttributes
+	30, // 10: offload.v1.Step.started:type_name -> google.protobuf.Timestamp
+	31, // 11: offload.v1.Step.duration:type_name -> google.protobuf.Duration
+	5,  // 12: offload.v1.PortStatus.state:type_name -> offload.v1.PortState
+	10, // 13: offload.v1.PortStatus.routes:type_name -> offload.v1.Route
+	30, // 14: offload.v1.PortStatus.created:type_name -> google.protobuf.Timestamp
+	12, // 15: offload.v1.PortStatus.timeline:type_name -> offload.v1.Step
+	0,  // 16: offload.v1.PortStatus.kind:type_name -> offload.v1.PortKind
+	9,  // 17: offload.v1.PortStatus.function:type_name -> offload.v1.PortFunction
+	11, // 18: offload.v1.Port.spec:type_name -> offload.v1.PortSpec
+	13, // 19: offload.v1.Port.status:type_name -> offload.v1.PortStatus
+	11, // 20: offload.v1.CreatePortRequest.spec:type_name -> offload.v1.PortSpec
+	14, // 21: offload.v1.CreatePortResponse.port:type_name -> offload.v1.Port
+	7,  // 22: offload.v1.DeletePortRequest.key:type_name -> offload.v1.PortKey
+	7,  // 23: offload.v1.GetPortRequest.key:type_name -> offload.v1.PortKey
+	14, // 24: offload.v1.GetPortResponse.port:type_name -> offload.v1.Port
+	5,  // 25: offload.v1.PortFilter.states:type_name -> offload.v1.PortState
+	21, // 26: offload.v1.ListPortsRequest.filter:type_name -> offload.v1.PortFilter
+	14, // 27: offload.v1.ListPortsResponse.ports:type_name -> offload.v1.Port
+	21, // 28: offload.v1.WatchPortsRequest.filter:type_name -> offload.v1.PortFilter
+	6,  // 29: offload.v1.WatchPortsResponse.type:type_name -> offload.v1.EventType
+	14, // 30: offload.v1.WatchPortsResponse.port:type_name -> offload.v1.Port
+	7,  // 31: offload.v1.CheckPortRequest.key:type_name -> offload.v1.PortKey
+	27, // 32: offload.v1.CheckPortResponse.problems:type_name -> offload.v1.Problem
+	14, // 33: offload.v1.CheckPortResponse.port:type_name -> offload.v1.Port
+	15, // 34: offload.v1.PortService.CreatePort:input_type -> offload.v1.CreatePortRequest
+	17, // 35: offload.v1.PortService.DeletePort:input_type -> offload.v1.DeletePortRequest
+	19, // 36: offload.v1.PortService.GetPort:input_type -> offload.v1.GetPortRequest
+	22, // 37: offload.v1.PortService.ListPorts:input_type -> offload.v1.ListPortsRequest
+	24, // 38: offload.v1.PortService.WatchPorts:input_type -> offload.v1.WatchPortsRequest
+	26, // 39: offload.v1.PortService.CheckPort:input_type -> offload.v1.CheckPortRequest
+	16, // 40: offload.v1.PortService.CreatePort:output_type -> offload.v1.CreatePortResponse
+	18, // 41: offload.v1.PortService.DeletePort:output_type -> offload.v1.DeletePortResponse
+	20, // 42: offload.v1.PortService.GetPort:output_type -> offload.v1.GetPortResponse
+	23, // 43: offload.v1.PortService.ListPorts:output_type -> offload.v1.ListPortsResponse
+	25, // 44: offload.v1.PortService.WatchPorts:output_type -> offload.v1.WatchPortsResponse
+	28, // 45: offload.v1.PortService.CheckPort:output_type -> offload.v1.CheckPortResponse
+	40, // [40:46] is the sub-list for method output_type
+	34, // [34:40] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_port_proto_init() }
@@ -1974,13 +2435,14 @@ func file_offload_v1_port_proto_init() {
 	if File_offload_v1_port_proto != nil {
 		return
 	}
+	file_offload_v1_port_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_port_proto_rawDesc), len(file_offload_v1_port_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   21,
+			NumEnums:      7,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
