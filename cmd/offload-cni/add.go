@@ -43,7 +43,10 @@ func add(ctx context.Context, r *request) error {
 	}
 	port, err := r.create(ctx, spec)
 	if err == nil {
-		err = r.answer(port, allocated)
+		err = r.tellDevice(port.GetStatus())
+		if err == nil {
+			err = r.answer(port, allocated)
+		}
 		if err != nil { // the runtime will not know of the port
 			err = all(err, r.deleteLate(ctx))
 		}
@@ -73,7 +76,6 @@ func (r *request) spec() (*offloadv1.PortSpec, error) {
 	s := &offloadv1.PortSpec{
 		Key:        r.key(),
 		Netns:      filepath.Clean(r.Netns),
-		Kind:       offloadv1.PortKind_PORT_KIND_VETH,
 		IfaceIdVer: a.UID,
 		Mac:        firstOf(c.RuntimeConfig.MAC, a.MAC, c.MAC),
 		Addresses:  c.Addresses,
@@ -84,6 +86,7 @@ func (r *request) spec() (*offloadv1.PortSpec, error) {
 	if s.LogicalPort, err = logicalPort(c, a, r.ContainerID, r.IfName); err != nil {
 		return nil, err
 	}
+	c.madeOf(s)
 	switch c.Addressing {
 	case "logical-port":
 		s.Addressing = offloadv1.Addressing_ADDRESSING_LOGICAL_PORT
@@ -130,7 +133,7 @@ func (r *request) answer(port *offloadv1.Port, allocated *current.Result) error 
 	container := len(result.Interfaces) + 1
 	result.Interfaces = append(result.Interfaces,
 		&current.Interface{Name: st.GetHostInterface(), Mtu: int(st.GetMtu())},
-		&current.Interface{Name: r.IfName, Mac: st.GetMac(), Mtu: int(st.GetMtu()), Sandbox: r.Netns})
+		&current.Interface{Name: r.IfName, Mac: st.GetMac(), Mtu: int(st.GetMtu()), Sandbox: r.Netns, PciID: st.GetFunction().GetDevice()})
 	gateways := st.GetGateways()
 	if allocated != nil {
 		for _, ip := range allocated.IPs {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +36,11 @@ type config struct {
 	Socket      string
 	Timeout     duration
 	Kind        string
+	Fallback    []string
+	Pool        string
+	DeviceID    string
+	PCIBusID    string // as Multus says DeviceID, too
+	function    function
 	LogicalPort string // with placeholders
 	MTU         uint32
 	Addressing  string
@@ -60,15 +66,41 @@ type config struct {
 	raw json.RawMessage // of prevResult
 }
 
+// A function is what a function of a NIC is set to, in the words of sriov-cni.
+type function struct {
+	VLAN      uint32
+	VLANQoS   uint32
+	VLANProto string
+	Trust     string
+	SpoofChk  string
+	LinkState string
+	MinTxRate uint64 // Mbit/s
+	MaxTxRate uint64 // Mbit/s
+}
+
 // A runtimeConfig has what the runtime gives for the capabilities.
 type runtimeConfig struct {
 	MAC         string   `json:"mac"`
 	IPs         []string `json:"ips"`
 	LogicalPort string   `json:"logicalPort"`
+	DeviceID    string   `json:"deviceID"`
+
+	// Bandwidth is as in the conventions of CNI: in bit/s and bits, ingress is what the container receives.
+	Bandwidth *bandwidth `json:"bandwidth"`
+
+	// DeviceInfoFile is where the Device Information Specification wants to have device information.
+	DeviceInfoFile string `json:"CNIDeviceInfoFile"`
+}
+
+type bandwidth struct {
+	IngressRate  uint64 `json:"ingressRate"`
+	IngressBurst uint64 `json:"ingressBurst"`
+	EgressRate   uint64 `json:"egressRate"`
+	EgressBurst  uint64 `json:"egressBurst"`
 }
 
 // capabilities are those that the plugin has.
-var capabilities = []string{"ips", "logicalPort", "mac"}
+var capabilities = []string{"CNIDeviceInfoFile", "bandwidth", "deviceID", "ips", "logicalPort", "mac"}
 
 // A route is one of the container, as the CNI specification writes it in results.
 type route struct {
@@ -100,6 +132,18 @@ func (c *config) fields() map[string]any {
 		"socket":        &c.Socket,
 		"timeout":       &c.Timeout,
 		"kind":          &c.Kind,
+		"fallback":      &c.Fallback,
+		"pool":          &c.Pool,
+		"deviceID":      &c.DeviceID,
+		"pciBusID":      &c.PCIBusID,
+		"vlan":          &c.function.VLAN,
+		"vlanQoS":       &c.function.VLANQoS,
+		"vlanProto":     &c.function.VLANProto,
+		"trust":         &c.function.Trust,
+		"spoofchk":      &c.function.SpoofChk,
+		"link_state":    &c.function.LinkState,
+		"min_tx_rate":   &c.function.MinTxRate,
+		"max_tx_rate":   &c.function.MaxTxRate,
 		"logicalPort":   &c.LogicalPort,
 		"mtu":           &c.MTU,
 		"addressing":    &c.Addressing,
@@ -194,8 +238,8 @@ func (c *config) check() error {
 			return configError("capabilities."+name, fmt.Errorf("unknown: %s are known", strings.Join(capabilities, ", ")))
 		}
 	}
-	if c.Kind != "" && c.Kind != "veth" {
-		return configError("kind", fmt.Errorf("%q: want veth", c.Kind))
+	if err := c.checkKind(); err != nil {
+		return err
 	}
 	if !slices.Contains([]string{"", "installed", "plugged"}, c.Wait) {
 		return configError("wait", fmt.Errorf("%q: want installed or plugged", c.Wait))
@@ -218,6 +262,40 @@ func (c *config) check() error {
 	}
 	if c.Addressing == "ipam" && len(c.Addresses)+len(c.Gateways) > 0 {
 		return configError("addresses", errors.New("and gateways come from the plugin with addressing ipam"))
+	}
+	return nil
+}
+
+// checkKind checks what concerns functions, as far as the daemon is not told: with its own names for values it checks the rest.
+func (c *config) checkKind() error {
+	if _, ok := kinds[c.Kind]; !ok {
+		return configError("kind", fmt.Errorf("%q: want veth, vf, sf or auto", c.Kind))
+	}
+	for i, k := range c.Fallback {
+		if k == "" || kinds[k] == 0 {
+			return configError(fmt.Sprintf("fallback[%d]", i), fmt.Errorf("%q: want veth, vf or sf", k))
+		}
+	}
+	if c.PCIBusID != "" && c.DeviceID != "" && c.PCIBusID != c.DeviceID {
+		return configError("pciBusID", fmt.Errorf("%q: is not deviceID, %q", c.PCIBusID, c.DeviceID))
+	}
+	for _, f := range []struct{ key, value string }{{"trust", c.function.Trust}, {"spoofchk", c.function.SpoofChk}} {
+		if !slices.Contains([]string{"", "on", "off"}, f.value) {
+			return configError(f.key, fmt.Errorf("%q: want on or off", f.value))
+		}
+	}
+	if _, ok := linkStates[c.function.LinkState]; !ok {
+		return configError("link_state", fmt.Errorf("%q: want auto, enable or disable", c.function.LinkState))
+	}
+	if _, ok := vlanProtocols[strings.ToLower(c.function.VLANProto)]; !ok {
+		return configError("vlanProto", fmt.Errorf("%q: want 802.1q or 802.1ad", c.function.VLANProto))
+	}
+	const most = math.MaxUint64 / mega
+	if c.function.MinTxRate > most || c.function.MaxTxRate > most {
+		return configError("max_tx_rate", errors.New("and min_tx_rate: too large"))
+	}
+	if b := c.RuntimeConfig.Bandwidth; b != nil && b.IngressRate != 0 {
+		return configError("runtimeConfig.bandwidth.ingressRate", errors.New("a NIC limits only what a function sends, egressRate"))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -23,6 +24,8 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/offloadd/offloadd/pkg/api"
+	"github.com/offloadd/offloadd/pkg/device"
+	"github.com/offloadd/offloadd/pkg/devlink"
 	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
@@ -99,6 +102,15 @@ func (n *node) Create(ctx context.Context, req ports.CreateRequest) (ports.Port,
 	p := ports.Port{Spec: s, State: ports.Ready, HostInterface: "veth0", MAC: s.MAC, Addresses: s.Addresses, Gateways: s.Gateways, Routes: s.Routes, MTU: s.MTU}
 	if s.Addressing == ports.FromLogicalPort {
 		p.MAC, p.Addresses = ports.MAC{10, 0, 0, 0, 0, 5}, []netip.Prefix{netip.MustParsePrefix("10.0.0.5/24"), netip.MustParsePrefix("fd00::5/64")}
+	}
+	if p.Kind = s.Kinds()[0]; p.Kind != ports.Veth {
+		p.HostInterface = "pf0vf0"
+		p.Function = &device.Function{
+			Handle: devlink.Handle{Bus: "pci", Dev: "0000:03:00.0"}.Port(1), Kind: device.Kind(p.Kind), Bus: "pci", Device: "0000:03:00.2", NUMA: -1,
+		}
+		if p.Kind == ports.SF {
+			p.HostInterface, p.Function.Bus, p.Function.Device = "pf0sf88", "auxiliary", "mlx5_core.sf.4"
+		}
 	}
 	return n.feed.Put(p), nil
 }
@@ -209,6 +221,85 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+// What the configuration and the runtime say of functions comes to the daemon, and the result says which it is.
+func TestFunctions(t *testing.T) {
+	n, _, conf := newLab(t)
+	yes, no := true, false
+	for _, tt := range []struct {
+		conf       string
+		want       ports.Spec // the fields that are about functions
+		interfaces string     // name and pciID of each
+	}{
+		{``, ports.Spec{Kind: ports.Veth}, "veth0,/eth0,"},
+		{`"kind":"vf"`, ports.Spec{Kind: ports.VF}, "pf0vf0,/eth0,0000:03:00.2"},
+		{`"kind":"sf","fallback":["vf","veth"],"pool":"fast"`, ports.Spec{Kind: ports.SF, Fallback: []ports.Kind{ports.VF, ports.Veth}, Pool: "fast"}, "pf0sf88,/eth0,mlx5_core.sf.4"},
+		{`"pool":"fast"`, ports.Spec{Kind: ports.Auto, Fallback: []ports.Kind{ports.VF, ports.SF}, Pool: "fast"}, "pf0vf0,/eth0,0000:03:00.2"},
+		{`"deviceID":"0000:03:00.2","pciBusID":"0000:03:00.2"`, ports.Spec{Kind: ports.Auto, Fallback: []ports.Kind{ports.VF, ports.SF}, Device: "0000:03:00.2"}, "pf0vf0,/eth0,0000:03:00.2"},
+		{`"kind":"sf","deviceID":"x","capabilities":{"deviceID":true},"runtimeConfig":{"deviceID":"mlx5_core.sf.4"}`, ports.Spec{Kind: ports.SF, Device: "mlx5_core.sf.4"}, "pf0sf88,/eth0,mlx5_core.sf.4"},
+		{
+			`"kind":"vf","vlan":7,"vlanQoS":3,"vlanProto":"802.1AD","trust":"on","spoofchk":"off","link_state":"enable","min_tx_rate":10,"max_tx_rate":100`,
+			ports.Spec{Kind: ports.VF, Attributes: ports.Attributes{
+				VLAN: 7, QoS: 3, VLANProto: ports.VLAN8021AD, Trust: &yes, SpoofCheck: &no, LinkState: ports.LinkEnable, MinRate: 10e6, MaxRate: 100e6,
+			}},
+			"pf0vf0,/eth0,0000:03:00.2",
+		},
+		{
+			`"kind":"vf","max_tx_rate":100,"capabilities":{"bandwidth":true},"runtimeConfig":{"bandwidth":{"egressRate":5000,"egressBurst":1}}`,
+			ports.Spec{Kind: ports.VF, Attributes: ports.Attributes{MaxRate: 5000}}, "pf0vf0,/eth0,0000:03:00.2",
+		},
+	} {
+		result := tree(t, accepted(t, conf(tt.conf), env("ADD", k8s)...)).(map[string]any)
+		var interfaces []string
+		for _, i := range result["interfaces"].([]any) {
+			pci, _ := i.(map[string]any)["pciID"].(string)
+			interfaces = append(interfaces, i.(map[string]any)["name"].(string)+","+pci)
+		}
+		if got := strings.Join(interfaces, "/"); got != tt.interfaces {
+			t.Errorf("%s: interfaces %s, want %s", tt.conf, got, tt.interfaces)
+		}
+		s := n.asked[len(n.asked)-1].Spec
+		got := ports.Spec{Kind: s.Kind, Fallback: s.Fallback, Pool: s.Pool, Device: s.Device, Attributes: s.Attributes}
+		if diff := cmp.Diff(tt.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.conf, diff)
+		}
+		accepted(t, conf(""), env("DEL")...)
+	}
+}
+
+// Multus learns which function it is, unless the device plugin has told it.
+func TestDeviceInfo(t *testing.T) {
+	n, _, conf := newLab(t)
+	dir := t.TempDir()
+	for _, tt := range []struct{ kind, there, want string }{
+		{"vf", "", `{"type":"pci","version":"1.1.0","pci":{"pci-address":"0000:03:00.2","pf-pci-address":"0000:03:00.0","representor-device":"pf0vf0"}}`},
+		{"vf", `{"type":"pci"}`, `{"type":"pci"}`},
+		{"sf", "", ""},
+		{"veth", "", ""},
+	} {
+		path := filepath.Join(dir, "cni", tt.kind+"-info.json")
+		_ = os.Remove(path)
+		if tt.there != "" {
+			if err := os.WriteFile(path, []byte(tt.there), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		extra := fmt.Sprintf(`"kind":%q,"capabilities":{"CNIDeviceInfoFile":true},"runtimeConfig":{"CNIDeviceInfoFile":%q}`, tt.kind, path)
+		accepted(t, conf(extra), env("ADD", k8s)...)
+		got, err := os.ReadFile(path)
+		if string(got) != tt.want || (tt.want == "") != errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %s, %v; want %s", tt.kind, got, err, tt.want)
+		}
+		accepted(t, conf(""), env("DEL")...)
+	}
+	// Without it nothing is known of the container's function, so nothing is kept.
+	if e := refused(t, conf(`"kind":"vf","runtimeConfig":{"CNIDeviceInfoFile":"/proc/none/info.json"}`), env("ADD", k8s)...); e.Code != 5 {
+		t.Errorf("a file that cannot be written: %+v", e)
+	}
+	if all, _ := n.feed.All(); len(all) != 0 {
+		t.Errorf("after an ADD that failed: %v", all)
+	}
+}
+
 // An older configuration gets the result of its own version.
 func TestVersions(t *testing.T) {
 	_, _, conf := newLab(t)
@@ -278,7 +369,21 @@ func TestRefused(t *testing.T) {
 		{"negative", conf(`"mtu":-1`), env("ADD", k8s), 7, "mtu"},
 		{"route key", conf(`"routes":[{"dest":"10.0.0.0/8"}]`), env("ADD", k8s), 7, "dest"},
 		{"timeout", conf(`"timeout":"-1s"`), env("ADD", k8s), 7, "timeout"},
-		{"kind", conf(`"kind":"vf"`), env("ADD", k8s), 7, "kind"},
+		{"kind", conf(`"kind":"tap"`), env("ADD", k8s), 7, "kind"},
+		{"fallback", conf(`"kind":"vf","fallback":["tap"]`), env("ADD", k8s), 7, "fallback[0]"},
+		{"empty fallback", conf(`"kind":"vf","fallback":[""]`), env("ADD", k8s), 7, "fallback[0]"},
+		{"fallback of a veth", conf(`"kind":"veth","fallback":["vf"]`), env("ADD", k8s), 7, "fallback[0]"},
+		{"veth of a pool", conf(`"kind":"veth","pool":"fast"`), env("ADD", k8s), 7, "pool"},
+		{"two devices", conf(`"deviceID":"0000:03:00.2","pciBusID":"0000:03:00.3"`), env("ADD", k8s), 7, "pciBusID"},
+		{"trust", conf(`"kind":"vf","trust":"yes"`), env("ADD", k8s), 7, "trust"},
+		{"spoofchk", conf(`"kind":"vf","spoofchk":true`), env("ADD", k8s), 7, "spoofchk"},
+		{"link state", conf(`"kind":"vf","link_state":"up"`), env("ADD", k8s), 7, "link_state"},
+		{"VLAN protocol", conf(`"kind":"vf","vlan":7,"vlanProto":"x"`), env("ADD", k8s), 7, "vlanProto"},
+		{"VLAN", conf(`"kind":"vf","vlan":4095`), env("ADD", k8s), 7, "attributes.vlan"},
+		{"rates", conf(`"kind":"vf","min_tx_rate":2,"max_tx_rate":1`), env("ADD", k8s), 7, "attributes.min_rate"},
+		{"huge rate", conf(`"kind":"vf","max_tx_rate":18446744073709551615`), env("ADD", k8s), 7, "max_tx_rate"},
+		{"attributes of a veth", conf(`"vlan":7`), env("ADD", k8s), 7, "attributes"},
+		{"what it receives", conf(`"kind":"vf","runtimeConfig":{"bandwidth":{"ingressRate":5}}`), env("ADD", k8s), 7, "ingressRate"},
 		{"addressing", conf(`"addressing":"dhcp"`), env("ADD", k8s), 7, "addressing"},
 		{"ipam without type", conf(`"addressing":"ipam","ipam":{}`), env("ADD", k8s), 7, "ipam.type"},
 		{"ipam and static", conf(`"addressing":"static","ipam":{"type":"host-local"}`), env("ADD", k8s), 7, "ipam"},

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
+)
+
+// The API's values of what the configuration says; "" is absent.
+var (
+	kinds = map[string]offloadv1.PortKind{
+		"":     offloadv1.PortKind_PORT_KIND_UNSPECIFIED,
+		"veth": offloadv1.PortKind_PORT_KIND_VETH,
+		"vf":   offloadv1.PortKind_PORT_KIND_VF,
+		"sf":   offloadv1.PortKind_PORT_KIND_SF,
+		"auto": offloadv1.PortKind_PORT_KIND_AUTO,
+	}
+	vlanProtocols = map[string]offloadv1.VlanProtocol{
+		"":        offloadv1.VlanProtocol_VLAN_PROTOCOL_UNSPECIFIED,
+		"802.1q":  offloadv1.VlanProtocol_VLAN_PROTOCOL_8021Q,
+		"802.1ad": offloadv1.VlanProtocol_VLAN_PROTOCOL_8021AD,
+	}
+	linkStates = map[string]offloadv1.LinkState{
+		"":        offloadv1.LinkState_LINK_STATE_UNSPECIFIED,
+		"auto":    offloadv1.LinkState_LINK_STATE_AUTO,
+		"enable":  offloadv1.LinkState_LINK_STATE_ENABLE,
+		"disable": offloadv1.LinkState_LINK_STATE_DISABLE,
+	}
+)
+
+// mega is the unit of rates in the configuration, in bit/s.
+const mega = 1_000_000
+
+// madeOf says in s what the port is to be made of. What a device plugin has allocated, or a pool has, is a function of either kind
+// unless the configuration says which.
+func (c *config) madeOf(s *offloadv1.PortSpec) {
+	s.Kind, s.Pool = kinds[c.Kind], c.Pool
+	s.Device = firstOf(c.RuntimeConfig.DeviceID, c.DeviceID, c.PCIBusID)
+	switch {
+	case c.Kind != "":
+	case s.GetDevice() != "" || s.GetPool() != "" || len(c.Fallback) > 0:
+		s.Kind = offloadv1.PortKind_PORT_KIND_AUTO
+	default:
+		s.Kind = offloadv1.PortKind_PORT_KIND_VETH
+	}
+	for _, k := range c.Fallback {
+		s.Fallback = append(s.Fallback, kinds[k])
+	}
+	f := c.function
+	a := &offloadv1.FunctionAttributes{
+		Vlan: f.VLAN, Qos: f.VLANQoS, VlanProtocol: vlanProtocols[strings.ToLower(f.VLANProto)],
+		Trust: onOff(f.Trust), SpoofCheck: onOff(f.SpoofChk), LinkState: linkStates[f.LinkState],
+		MinRate: f.MinTxRate * mega, MaxRate: f.MaxTxRate * mega,
+	}
+	if b := c.RuntimeConfig.Bandwidth; b != nil && b.EgressRate != 0 { // what the runtime says for this container goes before
+		a.MaxRate = b.EgressRate
+	}
+	if f != (function{}) || a.GetMaxRate() != 0 {
+		s.Attributes = a
+	}
+}
+
+// onOff returns nil for "".
+func onOff(s string) *bool {
+	if s == "" {
+		return nil
+	}
+	return new(s == "on")
+}
+
+// A deviceInfo is what the Device Information Specification 1.1.0, section 3, says of a PCI device.
+type deviceInfo struct {
+	Type    string  `json:"type"`
+	Version string  `json:"version"`
+	PCI     pciInfo `json:"pci"`
+}
+
+type pciInfo struct {
+	Address     string `json:"pci-address"`
+	PF          string `json:"pf-pci-address,omitempty"`
+	Representor string `json:"representor-device,omitempty"`
+}
+
+// tellDevice writes which function the container has, if the runtime wants to know. The specification has nothing for subfunctions,
+// and what it finds written is of the device plugin and stays.
+func (r *request) tellDevice(st *offloadv1.PortStatus) error {
+	path, f := r.conf.RuntimeConfig.DeviceInfoFile, st.GetFunction()
+	if path == "" || f.GetBus() != "pci" {
+		return nil
+	}
+	info := deviceInfo{"pci", "1.1.0", pciInfo{Address: f.GetDevice(), Representor: st.GetHostInterface()}}
+	if parts := strings.Split(f.GetDevlinkPort(), "/"); len(parts) == 3 && parts[0] == "pci" {
+		info.PCI.PF = parts[1]
+	}
+	text, err := json.Marshal(info)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o755)
+	}
+	if err == nil {
+		err = writeNew(path, text)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return types.NewError(types.ErrIOFailure, "offload-cni CNIDeviceInfoFile: "+err.Error(), "")
+	}
+	return nil
+}
+
+// writeNew writes a file that does not exist.
+func writeNew(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}
