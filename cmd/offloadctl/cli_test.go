@@ -103,7 +103,7 @@ func newFake() *fake {
 		},
 		ports: []*offloadv1.Port{
 			fakePort("web1", "c1", 1, offloadv1.PortState_PORT_STATE_READY, 4, 30),
-			fakePort("web2", "c2", 2, offloadv1.PortState_PORT_STATE_FAILED, 9, 70),
+			ofSF(fakePort("web2", "c2", 2, offloadv1.PortState_PORT_STATE_FAILED, 9, 70)),
 		},
 	}
 }
@@ -119,7 +119,7 @@ func fakePort(name, container string, n uint32, state offloadv1.PortState, link,
 			Labels: map[string]string{"pod": name},
 		},
 		Status: &offloadv1.PortStatus{
-			State: state, HostInterface: "veth" + container, Mac: fmt.Sprintf("0a:00:00:00:00:%02x", n),
+			Kind: offloadv1.PortKind_PORT_KIND_VETH, State: state, HostInterface: "veth" + container, Mac: fmt.Sprintf("0a:00:00:00:00:%02x", n),
 			Addresses: []string{fmt.Sprintf("10.0.0.%d/24", n), fmt.Sprintf("fd00::%d/64", n)}, Gateways: []string{"10.0.0.254"},
 			Routes: []*offloadv1.Route{{Destination: "192.0.2.0/24", Gateway: "10.0.0.253", Metric: 10}},
 			Mtu:    1442, Ofport: n, Zone: n + 100, Created: timestamppb.New(began),
@@ -132,6 +132,21 @@ func fakePort(name, container string, n uint32, state offloadv1.PortState, link,
 	}
 	if state == offloadv1.PortState_PORT_STATE_FAILED {
 		p.Status.Reason, p.Status.Message = "LINK_MISSING", "ports check: veth"+container+" does not exist"
+	}
+	return p
+}
+
+// ofSF makes an SF of a port that would rather have been a VF.
+func ofSF(p *offloadv1.Port) *offloadv1.Port {
+	p.Spec.Kind, p.Spec.Pool = offloadv1.PortKind_PORT_KIND_AUTO, "fast"
+	p.Spec.Fallback = []offloadv1.PortKind{offloadv1.PortKind_PORT_KIND_VF, offloadv1.PortKind_PORT_KIND_SF}
+	p.Spec.Attributes = &offloadv1.FunctionAttributes{
+		Vlan: 7, Qos: 3, VlanProtocol: offloadv1.VlanProtocol_VLAN_PROTOCOL_8021AD, Trust: new(false), SpoofCheck: new(true),
+		LinkState: offloadv1.LinkState_LINK_STATE_ENABLE, MinRate: 1e6, MaxRate: 1e9,
+	}
+	p.Status.Kind, p.Status.FellBack = offloadv1.PortKind_PORT_KIND_SF, "there is no vf to be had"
+	p.Status.Function = &offloadv1.PortFunction{
+		Device: "mlx5_core.sf.4", Bus: "auxiliary", Pool: "fast", DevlinkPort: "pci/0000:03:00.0/32768", Number: 88, Numa: 1, Generation: 41,
 	}
 	return p
 }

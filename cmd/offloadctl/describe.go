@@ -132,7 +132,17 @@ func (c *cli) printPort(p *offloadv1.Port, n *offloadv1.PortCounters) {
 	s.add("Network", spec.GetKey().GetNetwork())
 	s.add("Container", spec.GetKey().GetContainerId())
 	s.add("Namespace", spec.GetNetns())
-	s.add("Kind", strings.ToLower(strings.TrimPrefix(spec.GetKind().String(), "PORT_KIND_")))
+	s.add("Kind", kindText(status.GetKind()))
+	s.add("Wanted", wantedText(spec, status))
+	s.add("Fell back", status.GetFellBack())
+	if f := status.GetFunction(); f != nil {
+		s.add("Device", fmt.Sprintf("%s on the bus %s, pool %s, use %d", f.GetDevice(), f.GetBus(), f.GetPool(), f.GetGeneration()))
+		s.add("Devlink port", fmt.Sprintf("%s, %s %d of PF %d", f.GetDevlinkPort(), kindText(status.GetKind()), f.GetNumber(), f.GetPf()))
+		if n := f.GetNuma(); n >= 0 {
+			s.add("NUMA node", fmt.Sprint(n))
+		}
+	}
+	s.add("Attributes", strings.Join(attributeWords(spec.GetAttributes()), " "))
 	s.add("Interface", fmt.Sprintf("%s in the container, %s on the host", spec.GetKey().GetIfname(), status.GetHostInterface()))
 	s.add("MAC", status.GetMac())
 	s.add("Addresses", strings.Join(status.GetAddresses(), ", "))
@@ -158,6 +168,45 @@ func (c *cli) printPort(p *offloadv1.Port, n *offloadv1.PortCounters) {
 	}
 	s.print()
 	c.printTimeline(status.GetTimeline())
+}
+
+// wantedText says of which kind a port should have been; "" if it could be of one only.
+func wantedText(spec *offloadv1.PortSpec, status *offloadv1.PortStatus) string {
+	var words []string
+	if k := spec.GetKind(); k != offloadv1.PortKind_PORT_KIND_AUTO {
+		words = append(words, kindText(k))
+	}
+	for _, k := range spec.GetFallback() {
+		words = append(words, kindText(k))
+	}
+	if len(words) == 1 && words[0] == kindText(status.GetKind()) {
+		return ""
+	}
+	return strings.Join(words, ", or else ")
+}
+
+// attributeWords are those that are asked for, as ip-link(8) has them.
+func attributeWords(a *offloadv1.FunctionAttributes) []string {
+	var words []string
+	say := func(set bool, name string, value any) {
+		if set {
+			words = append(words, name, fmt.Sprint(value))
+		}
+	}
+	word := func(e fmt.Stringer, prefix string) string {
+		return strings.ToLower(strings.TrimPrefix(e.String(), prefix))
+	}
+	say(a.GetVlan() != 0, "vlan", a.GetVlan())
+	say(a.GetQos() != 0, "qos", a.GetQos())
+	say(a.GetVlanProtocol() == offloadv1.VlanProtocol_VLAN_PROTOCOL_8021AD, "proto", "802.1ad")
+	if a != nil {
+		say(a.Trust != nil, "trust", choose(a.GetTrust(), "on", "off"))              //nolint:protogetter // absent is not off
+		say(a.SpoofCheck != nil, "spoofchk", choose(a.GetSpoofCheck(), "on", "off")) //nolint:protogetter // likewise
+	}
+	say(a.GetLinkState() != 0, "state", word(a.GetLinkState(), "LINK_STATE_"))
+	say(a.GetMinRate() != 0, "min_rate", fmt.Sprintf("%dbit/s", a.GetMinRate()))
+	say(a.GetMaxRate() != 0, "max_rate", fmt.Sprintf("%dbit/s", a.GetMaxRate()))
+	return words
 }
 
 // extent returns how long it took from the beginning of the first step to the end of the last that is over.

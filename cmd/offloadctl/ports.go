@@ -135,6 +135,7 @@ func (c *cli) portColumns() []column[*offloadv1.Port] {
 		}},
 		{name: "ADDRESSES", value: func(p port) string { return cmp.Or(strings.Join(p.GetStatus().GetAddresses(), ","), "-") }},
 		{name: "MAC", value: func(p port) string { return cmp.Or(p.GetStatus().GetMac(), "-") }},
+		{name: "KIND", value: func(p port) string { return kindText(p.GetStatus().GetKind()) }},
 		{name: "INTERFACE", value: func(p port) string { return cmp.Or(p.GetStatus().GetHostInterface(), "-") }},
 		{name: "CREATE", value: func(p port) string {
 			total, ok := timelineTotal(p.GetStatus().GetTimeline())
@@ -147,6 +148,8 @@ func (c *cli) portColumns() []column[*offloadv1.Port] {
 			return age(c.now().Sub(p.GetStatus().GetCreated().AsTime()))
 		}},
 		{name: "REASON", value: func(p port) string { return cmp.Or(p.GetStatus().GetReason(), "-") }},
+		{name: "DEVICE", wide: true, value: func(p port) string { return cmp.Or(p.GetStatus().GetFunction().GetDevice(), "-") }},
+		{name: "POOL", wide: true, value: func(p port) string { return cmp.Or(p.GetStatus().GetFunction().GetPool(), "-") }},
 		{name: "OFPORT", wide: true, value: func(p port) string { return orDash(p.GetStatus().GetOfport()) }},
 		{name: "ZONE", wide: true, value: func(p port) string { return orDash(p.GetStatus().GetZone()) }},
 		{name: "MTU", wide: true, value: func(p port) string { return orDash(p.GetStatus().GetMtu()) }},
@@ -157,6 +160,14 @@ func (c *cli) portColumns() []column[*offloadv1.Port] {
 
 func stateText(s offloadv1.PortState) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "PORT_STATE_"))
+}
+
+// kindText returns "-" if it is not decided.
+func kindText(k offloadv1.PortKind) string {
+	if k == offloadv1.PortKind_PORT_KIND_UNSPECIFIED {
+		return "-"
+	}
+	return strings.ToLower(strings.TrimPrefix(k.String(), "PORT_KIND_"))
 }
 
 func stateStyle(s offloadv1.PortState) style {
