@@ -58,6 +58,13 @@ type NodeConfig struct {
 
 	// ExternalIDs are set in the Open_vSwitch table besides those that the lab sets.
 	ExternalIDs map[string]string
+
+	// Host makes the node of this process's network namespace instead of a new one: that of NICs, to which their netdevs
+	// return when another namespace dies. It is for guests, where there is nothing else in it.
+	Host bool
+
+	// ConfigYAML is added to offloadd's configuration file.
+	ConfigYAML string
 }
 
 // A Node is a hypervisor: a namespace with Open vSwitch and a chassis agent.
@@ -103,7 +110,11 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if n.space, err = newSpace(n.lab.Name + "-" + n.Name); err != nil {
+	enter := newSpace
+	if n.config.Host {
+		enter = nameSpace
+	}
+	if n.space, err = enter(n.lab.Name + "-" + n.Name); err != nil {
 		return err
 	}
 	for bridge, dev := range map[string]string{"underlay": "phy0", "mgmt": "mgmt0"} {
@@ -277,9 +288,12 @@ func (n *Node) startOffloadd() error {
 		n.lab.opts.OffloaddPath,
 		"--run-dir=" + n.Dir, "--state-dir=" + filepath.Join(n.Dir, "state"),
 	}
+	yaml := n.config.ConfigYAML
 	if n.lab.opts.TLS {
 		k := n.lab.keys(n.Name)
-		yaml := fmt.Sprintf("tls:\n  private_key: %s\n  certificate: %s\n  ca_certificate: %s\n", k.private, k.certificate, k.ca)
+		yaml += fmt.Sprintf("tls:\n  private_key: %s\n  certificate: %s\n  ca_certificate: %s\n", k.private, k.certificate, k.ca)
+	}
+	if yaml != "" {
 		file := filepath.Join(n.Dir, "offloadd.yaml")
 		if err := os.WriteFile(file, []byte(yaml), 0o644); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"github.com/vishvananda/netlink"
@@ -59,10 +60,15 @@ func newSpace(name string) (*space, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netns add %s: %w", name, err)
 	}
+	return s, s.settle()
+}
+
+// settle makes a namespace usable.
+func (s *space) settle() error {
 	if err := s.run(quietIPv6); err != nil {
-		return nil, err
+		return err
 	}
-	return s, s.links(func(h *netlink.Handle) error {
+	return s.links(func(h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
 			return err
@@ -82,6 +88,23 @@ func quietIPv6() error {
 		}
 	}
 	return nil
+}
+
+// nameSpace gives this process's own namespace a name, as `ip netns attach` does.
+func nameSpace(name string) (*space, error) {
+	s := &space{name: name}
+	path := filepath.Join(netnsDir, name)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
+	if err == nil {
+		err = errors.Join(f.Close(), unix.Mount("/proc/self/ns/net", path, "none", unix.MS_BIND, ""))
+	}
+	if err == nil {
+		s.ns, err = netns.Get()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("netns attach %s: %w", name, err)
+	}
+	return s, s.settle()
 }
 
 // run calls f on a thread inside the namespace. Sockets that f opens and processes that it starts
