@@ -43,7 +43,7 @@ func sfPort() []byte {
 func TestDecodePort(t *testing.T) {
 	want := &Port{
 		PortHandle: PortHandle{Handle{"pci", "0000:03:00.0"}, 32768}, Type: TypeEth, Ifindex: 12, Netdev: "en3f0pf0sf88", Flavour: FlavourPCISF,
-		Controller: 1, SF: 88, External: true,
+		Controller: 1, SF: 88, External: true, ExternalTold: true,
 		Function: &Function{
 			HWAddr: []byte{0, 0, 0, 0, 0x88, 0x88}, State: Active, OpState: Attached,
 			Caps:     Caps{Known: CapRoCE | CapMigratable | 1<<4, Enabled: CapMigratable | 1<<4},
@@ -80,10 +80,10 @@ func TestShow(t *testing.T) {
 			"pci/0000:06:00.0/1: type eth des_type ib flavour physical lc 8 port 1 split_group 3 splittable true lanes 4",
 		},
 		{&Port{PortHandle: pci.Port(2), Type: TypeIB, IBDev: "mlx5_2", Flavour: FlavourVirtual}, "pci/0000:06:00.0/2: type ib ibdev mlx5_2 flavour virtual splittable false"},
-		{&Port{PortHandle: pci.Port(4), Type: TypeNotSet, Flavour: FlavourPCIPF, PF: 1}, "pci/0000:06:00.0/4: type notset flavour pcipf controller 0 pfnum 1 external false splittable false"},
+		{&Port{PortHandle: pci.Port(4), Type: TypeNotSet, Flavour: FlavourPCIPF, PF: 1, ExternalTold: true}, "pci/0000:06:00.0/4: type notset flavour pcipf controller 0 pfnum 1 external false splittable false"},
 		{
 			&Port{PortHandle: pci.Port(32768), Type: TypeEth, Netdev: "eth6", Flavour: FlavourPCIVF, VF: 5, Function: &Function{}},
-			"pci/0000:06:00.0/32768: type eth netdev eth6 flavour pcivf controller 0 pfnum 0 vfnum 5 external false splittable false\n  function:",
+			"pci/0000:06:00.0/32768: type eth netdev eth6 flavour pcivf controller 0 pfnum 0 vfnum 5 splittable false\n  function:",
 		},
 		{
 			decodePort(sfPort()),

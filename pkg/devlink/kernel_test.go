@@ -26,11 +26,11 @@ var (
 	capture = flag.String("devlink.capture", "", "a file into which TestKernelRequests writes what that sends, as "+requestsFile)
 )
 
-// simulated makes a device of netdevsim with two ports and four virtual functions, and returns its handle. Without netdevsim, and with no
-// module of it, the test is skipped; the user-mode guest has it.
-func simulated(t *testing.T) Handle {
+const bus = "/sys/bus/netdevsim"
+
+// needNetdevsim skips a test on a kernel without netdevsim and without a module of it; the user-mode guest has it.
+func needNetdevsim(t *testing.T) {
 	t.Helper()
-	const bus = "/sys/bus/netdevsim"
 	if _, err := os.Stat(bus); errors.Is(err, fs.ErrNotExist) {
 		out, err := exec.Command("modprobe", "netdevsim").CombinedOutput()
 		if err != nil && os.Getenv("OFFLOADD_VM") != "uml" {
@@ -40,6 +40,12 @@ func simulated(t *testing.T) Handle {
 	if os.Getuid() != 0 {
 		t.Skip("making devices takes root")
 	}
+}
+
+// simulated makes a device of netdevsim with two ports and four virtual functions, and returns its handle.
+func simulated(t *testing.T) Handle {
+	t.Helper()
+	needNetdevsim(t)
 	write(t, bus+"/new_device", "1 2")
 	t.Cleanup(func() { write(t, bus+"/del_device", "1") })
 	write(t, bus+"/devices/netdevsim1/sriov_numvfs", "4")
@@ -476,6 +482,7 @@ func next(t *testing.T, m *Monitor, want func(Event) bool) Event {
 
 // Devices, ports and rates come and go, and with too many events at once, one says that they are lost.
 func TestKernelEvents(t *testing.T) {
+	needNetdevsim(t)
 	c := dial(t)
 	m, err := c.Watch()
 	if err != nil {
@@ -558,7 +565,9 @@ func TestKernelSubfunction(t *testing.T) {
 	if err != nil || p.Index < 32768 || p.SF != 88 || p.Flavour != FlavourPCISF || p.Function.State != Inactive || p.Function.OpState != Detached {
 		t.Fatalf("NewPort() = %v, %v", p, err)
 	}
-	told := next(t, m, func(e Event) bool { return e.Kind == PortNew && e.Port.PortHandle == p.PortHandle && e.Port.Ifindex != 0 })
+	told := next(t, m, func(e Event) bool {
+		return e.Kind == PortNew && e.Port.PortHandle == p.PortHandle && e.Port.Ifindex != 0
+	})
 	if of, err := c.PortOf(ctx, told.Port.Ifindex); err != nil || of.PortHandle != p.PortHandle {
 		t.Errorf("PortOf(%d) = %v, %v", told.Port.Ifindex, of, err)
 	}

@@ -27,6 +27,10 @@ type Port struct {
 	Number     uint32 // of the jack, for physical, cpu and dsa
 	Lanes      uint32
 	Splittable bool
+
+	// ExternalTold says whether the kernel tells External: Linux 6.1 does not for pcisf.
+	ExternalTold bool
+
 	SplitGroup *uint32
 	Linecard   *uint32
 
@@ -161,7 +165,7 @@ func decodePort(b []byte) *Port {
 		case attrPortPCISFNumber:
 			p.SF = u32(data)
 		case attrPortExternal:
-			p.External = isSet(data)
+			p.External, p.ExternalTold = isSet(data), true
 		case attrPortNumber:
 			p.Number = u32(data)
 		case attrPortLanes:
@@ -220,7 +224,7 @@ func (p *Port) String() string {
 	if p.Flavour != 0 {
 		say("flavour", p.Flavour)
 	}
-	switch p.Flavour {
+	switch p.Flavour { //nolint:exhaustive // the others lead to no function
 	case FlavourPCIPF, FlavourPCIVF, FlavourPCISF:
 		say("controller", p.Controller)
 		say("pfnum", p.PF)
@@ -230,16 +234,16 @@ func (p *Port) String() string {
 		if p.Flavour == FlavourPCISF {
 			say("sfnum", p.SF)
 		}
-		say("external", p.External)
-	default:
+		if p.ExternalTold {
+			say("external", p.External)
+		}
 	}
 	if p.Linecard != nil {
 		say("lc", *p.Linecard)
 	}
-	switch p.Flavour {
+	switch p.Flavour { //nolint:exhaustive // the others have no number
 	case FlavourPhysical, FlavourCPU, FlavourDSA:
 		say("port", p.Number)
-	default:
 	}
 	if p.SplitGroup != nil {
 		say("split_group", *p.SplitGroup)
