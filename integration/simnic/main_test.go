@@ -14,9 +14,9 @@ import (
 	"github.com/offloadd/offloadd/integration/simnic"
 )
 
-// load inserts the module with n devices for the duration of a test, which fails on what the kernel complains about in the
+// load inserts the module, with device 0, for the duration of a test, which fails on what the kernel complains about in the
 // meantime, or if the module cannot be removed.
-func load(t *testing.T, n int) {
+func load(t *testing.T) {
 	t.Helper()
 	if vm := os.Getenv("OFFLOADD_VM"); vm != "qemu" {
 		t.Skip("not in a guest with Debian's kernel, for which the module is built: make test-vm runs the test in one")
@@ -26,7 +26,7 @@ func load(t *testing.T, n int) {
 		t.Fatal("no SIMNIC in the environment: it is what `go run ./integration/simnic/build` prints")
 	}
 	run(t, "dmesg", "-C")
-	if err := simnic.Load(file, n); err != nil {
+	if err := simnic.Load(file, 1); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -141,17 +141,12 @@ func switchdev(t *testing.T, d simnic.Device) {
 	run(t, words("devlink dev eswitch set %s mode switchdev", d.Handle())...)
 }
 
-// sf makes an SF active and returns its netdev. The port indexes of SFs count from 32768.
-func sf(t *testing.T, d simnic.Device, sfnum, index int) string {
+// sf makes an active SF that has its netdev. The port indexes of SFs count from 32768.
+func sf(t *testing.T, d simnic.Device, sfnum, index int) {
 	t.Helper()
 	run(t, words("devlink port add %s flavour pcisf pfnum 0 sfnum %d", d.Handle(), sfnum)...)
 	run(t, words("devlink port function set %s/%d state active", d.Handle(), index)...)
-	var name string
-	eventually(t, func() (err error) {
-		name, err = d.SFNetdev(sfnum)
-		return err
-	})
-	return name
+	eventually(t, func() error { _, err := d.SFNetdev(sfnum); return err })
 }
 
 // space makes a network namespace with the netdev in it, up and with an address, for the duration of the test.

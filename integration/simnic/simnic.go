@@ -1,10 +1,12 @@
 package simnic
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -130,11 +132,22 @@ const (
 // Fail makes the next n such calls fail.
 func (d Device) Fail(f Failure, n int) error { return d.set(string(f), strconv.Itoa(n)) }
 
-// A Setting is a number that the device goes by.
+// A Setting is a number that the device goes by; 0 and 1 mean no and yes where that is the question.
 type Setting string
 
-// SFDelay is how many milliseconds an SF's device takes to appear after its activation.
-const SFDelay Setting = "sf_delay_ms"
+// The settings, and what they are when the device is made.
+const (
+	SFDelay   Setting = "sf_delay_ms" // how many milliseconds an SF's device takes to appear after its activation: 0
+	AcceptAll Setting = "accept_all"  // all filters are taken, but for those that are to be refused: no
+	CT        Setting = "ct"          // there is connection tracking: yes
+	CTNew     Setting = "ct_new"      // filters may match on ct_state +new, as from Linux 6.3: no
+	TTL       Setting = "ttl"         // filters may match on a TTL: yes
+	MaxChain  Setting = "max_chain"   // the highest chain: all of TC's
+	MaxRules  Setting = "max_rules"   // as many filters are taken, those of each device counted; 0 is no limit: 0
+	Delay     Setting = "delay_ms"    // how many milliseconds the insertion of a filter takes: 0
+	RefuseNth Setting = "refuse_nth"  // 1 refuses the next filter, 2 the one after it; 0 none: 0
+	Tunnels   Setting = "tunnels"     // filters of tunnel devices are taken: yes. Those that are there lose in_hw when it becomes no
+)
 
 // Set sets it; it counts from the next call.
 func (d Device) Set(s Setting, n int) error { return d.set(string(s), strconv.Itoa(n)) }
@@ -142,6 +155,56 @@ func (d Device) Set(s Setting, n int) error { return d.set(string(s), strconv.It
 // Reset takes all representors away and makes new ones, as a reset of a NIC's firmware does. Active SFs stay active, with a new
 // auxiliary device.
 func (d Device) Reset() error { return d.set("reset", "1") }
+
+// RefuseKeys refuses all filters that match on one of these, from now on: indev, mac, vlan, ipv4, ipv6, ip (TOS and TTL), ports,
+// tcp_flags, icmp, ct, enc_key_id, enc_ip, enc_opts.
+func (d Device) RefuseKeys(names ...string) error {
+	return d.set("refuse_keys", strings.Join(names, " ")+"\n")
+}
+
+// RefuseActions refuses all filters with one of these actions, from now on: pass, drop, trap, goto, redirect, mirror, vlan,
+// tunnel_set, tunnel_unset, pedit, csum, ct, police, sample.
+func (d Device) RefuseActions(names ...string) error {
+	return d.set("refuse_actions", strings.Join(names, " ")+"\n")
+}
+
+// Forget lets the hardware lose the rules that it has: nobody is told, filters stay in_hw, and count no more.
+func (d Device) Forget() error { return d.set("forget", "1") }
+
+// Count lets each rule in the hardware count n packets of 100 octets.
+func (d Device) Count(n int) error { return d.set("count", strconv.Itoa(n)) }
+
+// A Rule is what the hardware has of a filter, once for each device of a shared block that it was taken for.
+type Rule struct {
+	Device    string // where packets come in
+	Chain     uint32
+	Pref      uint32
+	Keys      uint64 // bits are the kernel's enum flow_dissector_key_id
+	Actions   uint64 // bits are the kernel's enum flow_action_id
+	Forgotten bool
+}
+
+// Rules returns the rules, in the order of devices, chains and prefs.
+func (d Device) Rules() ([]Rule, error) {
+	file := filepath.Join(debug, d.String(), "rules")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var rules []Rule
+	for line := range strings.Lines(string(b)) {
+		var r Rule
+		if _, err := fmt.Sscanf(line, "%s %d %d %v %v", &r.Device, &r.Chain, &r.Pref, &r.Keys, &r.Actions); err != nil {
+			return nil, fmt.Errorf("simnic: %s: line %q: %w", file, line, err)
+		}
+		r.Forgotten = strings.HasSuffix(line, " forgotten\n")
+		rules = append(rules, r)
+	}
+	slices.SortFunc(rules, func(a, b Rule) int {
+		return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.Chain, b.Chain), cmp.Compare(a.Pref, b.Pref))
+	})
+	return rules, nil
+}
 
 func (d Device) set(name, value string) error {
 	return write(filepath.Join(debug, d.String(), name), value)

@@ -14,7 +14,7 @@ import (
 
 // A VF and an SF from the first call to the last, with packets between them, and what tools find them by.
 func TestSimnicFunctions(t *testing.T) {
-	load(t, 1)
+	load(t)
 	const d = simnic.Device(0)
 	wantWords(t, "eswitch", run(t, words("devlink dev eswitch show %s", d.Handle())...), "mode legacy")
 	wantError(t, "only supported in eswitch switchdev mode", words("devlink port add %s flavour pcisf pfnum 0 sfnum 88", d.Handle())...)
@@ -116,7 +116,7 @@ func TestSimnicFunctions(t *testing.T) {
 
 // Two NICs are connected by their wires; one of them is in another namespace, which then dies.
 func TestSimnicWire(t *testing.T) {
-	load(t, 1)
+	load(t)
 	other, err := simnic.NewDevice(7)
 	check(t, err)
 	if _, err := simnic.NewDevice(7); err == nil {
@@ -150,7 +150,7 @@ func TestSimnicWire(t *testing.T) {
 
 // Each fault of ports and functions once: the call fails, the next one does not.
 func TestSimnicFaults(t *testing.T) {
-	load(t, 1)
+	load(t)
 	const d = simnic.Device(0)
 	// A function whose netdev cannot be registered is a device without a driver.
 	check(t, d.Fail(simnic.Netdev, 1))
@@ -210,7 +210,7 @@ func TestSimnicFaults(t *testing.T) {
 
 // As many functions as a node may have: they come, and they go with the module.
 func TestSimnicMany(t *testing.T) {
-	load(t, 1)
+	load(t)
 	const d, vfs, sfs = simnic.Device(0), 64, 256
 	switchdev(t, d)
 	check(t, d.SetVFs(vfs))

@@ -221,9 +221,11 @@ static const struct ethtool_ops function_ethtool_ops = {
 	.get_link_ksettings = end_link_ksettings,
 };
 
-bool simnic_is_representor(const struct net_device *dev)
+struct simnic_vport *simnic_vport_of(const struct net_device *dev)
 {
-	return dev->netdev_ops == &representor_ops || dev->netdev_ops == &uplink_ops;
+	if (dev->netdev_ops != &representor_ops && dev->netdev_ops != &uplink_ops)
+		return NULL;
+	return ((struct simnic_end *)netdev_priv(dev))->vport;
 }
 
 static void end_setup(struct net_device *dev)

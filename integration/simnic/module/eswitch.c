@@ -71,6 +71,7 @@ static void leave_switchdev(struct simnic *nic)
 	unsigned int i;
 
 	simnic_indirect_set(nic, false);
+	simnic_forget(nic); /* those of the uplink, which stays */
 	list_for_each_entry_safe(sf, next, &nic->sfs, list)
 		simnic_sf_del(sf);
 	for (i = nic->num_vfs; i-- > 0;)
@@ -362,6 +363,7 @@ void simnic_stop(struct simnic *nic)
 	simnic_vfs_set(nic, 0);
 	simnic_end_del(&nic->uplink, SIMNIC_FUNCTION);
 	simnic_representor_del(&nic->uplink);
+	WARN_ON(nic->num_rules || !list_empty(&nic->tunnels));
 	nic->up = false;
 }
 
@@ -417,6 +419,9 @@ struct simnic *simnic_alloc(struct device *dev, unsigned int id)
 	nic->switch_id.id_len = 8;
 	get_random_bytes(nic->switch_id.id, nic->switch_id.id_len);
 	nic->autoprobe = true;
+	nic->flower.ct = true;
+	nic->flower.ttl = true;
+	nic->flower.max_chain = U32_MAX - 1;
 	INIT_LIST_HEAD(&nic->sfs);
 	ida_init(&nic->sf_slots);
 	mutex_init(&nic->rules_lock);

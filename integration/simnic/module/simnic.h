@@ -22,6 +22,7 @@
 #include <linux/netdevice.h>
 #include <linux/workqueue.h>
 #include <net/devlink.h>
+#include <net/flow_offload.h>
 
 #define SIMNIC_MAX_VFS 128
 #define SIMNIC_MAX_SFS 512
@@ -118,11 +119,14 @@ struct simnic {
 	u32 sf_delay_ms;
 	struct simnic_flower flower;
 
-	struct mutex rules_lock;	/* rules, num_rules, tunnels, indirect */
+	struct mutex rules_lock;	/* rules, num_rules, tunnels, option_* */
 	DECLARE_HASHTABLE(rules, 12);
 	unsigned int num_rules;
 	struct list_head tunnels;	/* bindings of tunnel devices */
-	bool indirect;			/* we take the bindings of tunnel devices */
+	bool indirect;			/* we take them; under the devlink instance's lock */
+	__be16 option_class;		/* the Geneve option that is matched on, while it has users */
+	u8 option_type;
+	unsigned int option_users;
 };
 
 /* bus.c */
@@ -137,7 +141,8 @@ bool simnic_fails(struct simnic *nic, enum simnic_failure what);
 void simnic_vport_init(struct simnic_vport *vport, struct simnic *nic, enum simnic_kind kind, u32 number, unsigned int index);
 int simnic_end_add(struct simnic_vport *vport, enum simnic_side side, struct device *parent);
 void simnic_end_del(struct simnic_vport *vport, enum simnic_side side);
-bool simnic_is_representor(const struct net_device *dev);
+/* simnic_vport_of returns the vport that a netdev is the representor of, NULL if it is none. */
+struct simnic_vport *simnic_vport_of(const struct net_device *dev);
 
 /* eswitch.c */
 struct simnic *simnic_alloc(struct device *dev, unsigned int id);
@@ -159,6 +164,12 @@ int simnic_setup_tc(struct net_device *dev, enum tc_setup_type type, void *type_
 int simnic_indirect_set(struct simnic *nic, bool on);
 bool simnic_has_rules(struct net_device *dev);
 void simnic_forget(struct simnic *nic);
+void simnic_count(struct simnic *nic, u64 n);
 int simnic_rules_show(struct seq_file *s, struct simnic *nic);
+
+/* validate.c */
+struct geneve_opt;
+int simnic_validate(struct simnic *nic, struct simnic_vport *from, struct net_device *dev, struct flow_cls_offload *f,
+		    const struct geneve_opt **option);
 
 #endif
