@@ -12,8 +12,8 @@ import (
 	"github.com/offloadd/offloadd/pkg/tc"
 )
 
-// graft is for how long a device may lose packets that are sent to it while it gets or loses a qdisc: qdisc_graft of Linux 6.1 takes it
-// out of service for that (dev_deactivate), also for one of ingress.
+// graft is for how long a device may lose packets that are sent to it when it loses a qdisc, and when it gets one: qdisc_graft of Linux 6.1
+// (net/sched/sch_api.c) takes it out of service for that (dev_deactivate), also for one of ingress. A path has up to two devices on a node.
 const graft = 100 * time.Millisecond
 
 // What others take away under way comes back. Open vSwitch forwards meanwhile, so that no packet is lost where all filters of a device are
@@ -36,11 +36,12 @@ func TestForeignChanges(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		keeps  func(Path) bool // paths that lose nothing; nil: all
-		most   time.Duration   // how long the others may lose packets
+		times  int             // how often the others may lose packets
+		most   time.Duration   // and for how long each time
 		damage func(context.Context) error
 	}{
-		{"all filters", nil, 0, run("tc", "filter", "del", "block", block)},
-		{"a chain", none, 2 * tunnelGap, func(ctx context.Context) error {
+		{"all filters", nil, 0, 0, run("tc", "filter", "del", "block", block)},
+		{"a chain", none, 1, 2 * tunnelGap, func(ctx context.Context) error {
 			filters, err := Filters(ctx, n1)
 			if err != nil {
 				return err
@@ -48,9 +49,9 @@ func TestForeignChanges(t *testing.T) {
 			chain := filters[len(filters)/2].Filter.Chain
 			return run("tc", "filter", "del", "block", block, "chain", fmt.Sprint(chain))(ctx)
 		}},
-		{"the qdisc of a pod", none, graft, run("tc", "qdisc", "del", "dev", r.Pod("db1").Iface(), "clsact")},
-		{"the qdisc of the tunnels", none, graft, run("tc", "qdisc", "del", "dev", TunnelDevice, "clsact")},
-		{"all qdiscs", none, graft, func(ctx context.Context) error {
+		{"the qdisc of a pod", none, 2, graft, run("tc", "qdisc", "del", "dev", r.Pod("db1").Iface(), "clsact")},
+		{"the qdisc of the tunnels", none, 2, graft, run("tc", "qdisc", "del", "dev", TunnelDevice, "clsact")},
+		{"all qdiscs", none, 4, graft, func(ctx context.Context) error {
 			for _, p := range r.Pods() {
 				if p.Node != n1 {
 					continue
@@ -61,7 +62,7 @@ func TestForeignChanges(t *testing.T) {
 			}
 			return run("tc", "qdisc", "del", "dev", TunnelDevice, "clsact")(ctx)
 		}},
-		{"the device of the tunnels", local, 2 * tunnelGap, func(ctx context.Context) error {
+		{"the device of the tunnels", local, 1, 4 * tunnelGap, func(ctx context.Context) error {
 			if err := run("ip", "link", "del", TunnelDevice)(ctx); err != nil {
 				return err
 			}
@@ -85,7 +86,7 @@ func TestForeignChanges(t *testing.T) {
 				if tt.keeps == nil || tt.keeps(s.Path) {
 					l.wantAll(t, []stream{s}, time.Time{})
 				} else {
-					l.wantGap(t, s, begin, lab.Patient(tt.most))
+					l.wantGaps(t, s, begin, tt.times, lab.Patient(tt.most))
 				}
 			}
 		})

@@ -436,9 +436,9 @@ func udpInterval() time.Duration {
 	}
 }
 
-// wantGap fails the test if packets of a stream were lost for longer than most, either way. TCP, which waits ever longer between its attempts,
-// has to go on.
-func (l *load) wantGap(t *testing.T, s stream, since time.Time, most time.Duration) {
+// wantGaps fails the test if packets of a stream were lost more often than so many times, each no longer than most, either way. TCP, which
+// waits ever longer between its attempts, has to go on.
+func (l *load) wantGaps(t *testing.T, s stream, since time.Time, times int, most time.Duration) {
 	t.Helper()
 	for _, back := range []bool{false, true} {
 		from, to := s.ends(back)
@@ -450,11 +450,16 @@ func (l *load) wantGap(t *testing.T, s stream, since time.Time, most time.Durati
 		if l.last(s, back, last) == nil {
 			t.Errorf("%v: nothing arrives from %s at %s any more", s, from, to)
 		}
-		gap := last.Sub(first)
+		gaps, begin := 1, first
+		for _, p := range lost {
+			if p.at.Sub(begin) > most {
+				gaps, begin = gaps+1, p.at
+			}
+		}
 		t.Logf("%v: of %d packets from %s to %s %d are lost, sent in %v, the first %v after it happened", s, sent, from, to, len(lost),
-			gap.Round(time.Millisecond), first.Sub(since).Round(time.Millisecond))
-		if gap > most && !s.tcp {
-			t.Errorf("%v: packets from %s to %s are lost for %v, want at most %v", s, from, to, gap, most)
+			last.Sub(first).Round(time.Millisecond), first.Sub(since).Round(time.Millisecond))
+		if gaps > times && !s.tcp {
+			t.Errorf("%v: packets from %s to %s are lost %d times for %v, want at most %d times", s, from, to, gaps, most, times)
 		}
 	}
 }

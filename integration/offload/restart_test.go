@@ -59,11 +59,11 @@ func TestRestart(t *testing.T) {
 			}
 			l.wantAll(t, local, time.Time{})
 			for _, s := range far {
-				l.wantGap(t, s, begin, lab.Patient(tunnelGap))
+				l.wantGaps(t, s, begin, 1, lab.Patient(tunnelGap))
 			}
 		})
 	}
 }
 
 // tunnelGap is how long tunnelled packets may be lost when the tunnel device is made anew.
-const tunnelGap = 2 * time.Second
+const tunnelGap = time.Second
