@@ -98,7 +98,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := api.NewServer(attached, node, daemon.NewFlows(agent), log)
+	server := api.NewServer(attached, node, daemon.NewFlows(agent), nil, log)
 	agent.ReportHealth(server.SetHealth)
 	listener, err := listen(config)
 	if err != nil {

@@ -77,7 +77,7 @@ var rooms = map[string]room{
 
 	"pkg/reason":       {pure: true},
 	"pkg/ports":        {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
-	"pkg/api":          {imports: []string{"pkg/ports", "pkg/device", "pkg/reason", "proto/offload/v1"}},
+	"pkg/api":          {imports: []string{"pkg/ports", "pkg/device", "pkg/devlink", "pkg/reason", "proto/offload/v1"}},
 	"pkg/api/client":   {imports: []string{"pkg/reason"}},
 	"proto/offload/v1": {},
 

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/offloadd/offloadd/pkg/api/client"
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
@@ -33,6 +34,9 @@ type behind struct {
 
 	// act is called with the seam's method and argument.
 	act func(ctx context.Context, method string, arg any) error
+
+	inventory inventory
+	plan      device.Plan // of all operations on devices
 
 	chassis []Chassis
 	flows   []Flow
@@ -209,7 +213,7 @@ func serve(t *testing.T) *served {
 		}
 	}
 	s := &served{behind: &behind{feed: ports.NewFeed()}, path: filepath.Join(dir, "api.sock"), log: &logBuffer{}}
-	s.server = NewServer(s.behind, s.behind, s.behind, slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s.server = NewServer(s.behind, s.behind, s.behind, s.behind, slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	l, err := Listen(s.path, nogroup)
 	if err != nil {
 		t.Fatal(err)

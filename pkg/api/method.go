@@ -42,6 +42,18 @@ var methods = map[string]access{
 	offloadv1.FlowService_DiffFilters_FullMethodName:      reads,
 	offloadv1.FlowService_ListPortCounters_FullMethodName: reads,
 
+	offloadv1.DeviceService_ListDevices_FullMethodName:     reads,
+	offloadv1.DeviceService_GetDevice_FullMethodName:       reads,
+	offloadv1.DeviceService_ListFunctions_FullMethodName:   reads,
+	offloadv1.DeviceService_ListPools_FullMethodName:       reads,
+	offloadv1.DeviceService_WatchDevices_FullMethodName:    reads,
+	offloadv1.DeviceService_ListLeftovers_FullMethodName:   reads,
+	offloadv1.DeviceService_SetEswitch_FullMethodName:      writes,
+	offloadv1.DeviceService_SetVFs_FullMethodName:          writes,
+	offloadv1.DeviceService_CreateFunction_FullMethodName:  writes,
+	offloadv1.DeviceService_DeleteFunction_FullMethodName:  writes,
+	offloadv1.DeviceService_ReleaseFunction_FullMethodName: writes,
+
 	healthv1.Health_Check_FullMethodName: reads,
 	healthv1.Health_List_FullMethodName:  reads,
 	healthv1.Health_Watch_FullMethodName: reads,

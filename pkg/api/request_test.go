@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/reason"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
@@ -40,6 +41,8 @@ func TestEnums(t *testing.T) {
 		{offloadv1.ChainVerdict(0).Descriptor().Values(), chainVerdicts},
 		{offloadv1.Layer(0).Descriptor().Values(), layers},
 		{offloadv1.LayerAnswer(0).Descriptor().Values(), layerAnswers},
+		{offloadv1.FunctionKind(0).Descriptor().Values(), functionKinds},
+		{offloadv1.FunctionState(0).Descriptor().Values(), functionStates},
 	} {
 		m := reflect.ValueOf(e.names)
 		seen := map[string]bool{}
@@ -51,6 +54,11 @@ func TestEnums(t *testing.T) {
 		}
 		if len(seen) != e.values.Len()-1 {
 			t.Errorf("%s: %d values, %d names", e.values.Get(0).FullName(), e.values.Len(), len(seen))
+		}
+	}
+	for _, s := range device.States() {
+		if n := number(functionStates, s); functionStates[n] != s {
+			t.Errorf("state %s is %v", s, n)
 		}
 	}
 	for _, s := range ports.States() {

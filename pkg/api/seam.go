@@ -1,12 +1,14 @@
 // Package api serves the daemon's gRPC services on a unix socket: it checks who calls and how, converts, and maps errors to
 // codes. Nothing else in the daemon speaks protobuf.
 //
-// What the services show and do comes through three seams, Ports, Node and Flows.
+// What the services show and do comes through four seams, Ports, Node, Flows and Devices.
 package api
 
 import (
 	"context"
 
+	"github.com/offloadd/offloadd/pkg/device"
+	"github.com/offloadd/offloadd/pkg/devlink"
 	"github.com/offloadd/offloadd/pkg/ports"
 )
 
@@ -55,4 +57,25 @@ type Flows interface {
 	FilterDiff(ctx context.Context, yield func(FilterDifference) error) error
 	// PortCounters yields what filters have counted of the packets of a port, of all with "".
 	PortCounters(ctx context.Context, port string, yield func(PortCounters) error) error
+}
+
+// Devices tells of NICs, their functions and the pools of those, and changes them. Most of it is device.Inventory. Calls come from many
+// goroutines.
+type Devices interface {
+	Snapshot() device.Snapshot
+	// Resource is the name by which kubelet knows a pool's functions; "": it does not.
+	Resource(pool string) string
+	// Describe asks the driver.
+	Describe(ctx context.Context, h devlink.Handle) (DeviceDetails, error)
+	// Leftovers are in any order.
+	Leftovers(ctx context.Context) ([]Leftover, error)
+
+	// What these do, or with dryRun would do, is in the plan. An error with reason FunctionsInUse comes with a plan too.
+	SetMode(ctx context.Context, h devlink.Handle, mode devlink.EswitchMode, dryRun bool) (device.Plan, error)
+	SetVFs(ctx context.Context, h devlink.Handle, n int, dryRun bool) (device.Plan, error)
+	CreateSF(ctx context.Context, h devlink.Handle, pf uint16, number uint32, dryRun bool) (device.Plan, devlink.PortHandle, error)
+	DeleteSF(ctx context.Context, h devlink.PortHandle, dryRun bool) (device.Plan, error)
+
+	// Recover lets a function that is quarantined be verified again, and waits for the result.
+	Recover(ctx context.Context, h devlink.PortHandle) error
 }
