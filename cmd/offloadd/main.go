@@ -83,10 +83,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	devices, deviceTasks, err := daemon.NewDevices(config, log)
+	if err != nil {
+		return err
+	}
 	attached, err := ports.New(ports.Options{
 		StateDir:    config.StateDir,
 		OVSDatabase: config.OVSDatabase,
 		Chassis:     agent,
+		Devices:     devices,
 		Log:         log,
 		Fault:       faults(config.StateDir),
 	})
@@ -94,7 +99,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	control.ServePorts(attached)
-	node, err := daemon.NewNode(agent, build(), "flow.trace", "port.veth")
+	node, err := daemon.NewNode(agent, build(), "flow.trace", "port.veth", "port.function")
 	if err != nil {
 		return err
 	}
@@ -104,7 +109,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	tasks := append(agent.Tasks(),
+	tasks := append(append(agent.Tasks(), deviceTasks...),
 		daemon.Task{Name: "control", Run: control.Run},
 		daemon.Task{Name: "ports-database", Run: attached.RunDatabase},
 		daemon.Task{Name: "ports", Run: attached.Run},

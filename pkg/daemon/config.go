@@ -9,6 +9,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/ovsdb"
 )
 
@@ -38,6 +39,8 @@ type Config struct {
 	Offload string `json:"offload,omitempty"`
 	// TCSoftware puts them on all devices, for tests: in software they are no gain.
 	TCSoftware bool `json:"tc_software,omitempty"`
+	// Pools are of functions of NICs, for ports.
+	Pools []device.Pool `json:"pools,omitempty"`
 	// TLS holds the files for ssl remotes of the Southbound. Empty: those of the table SSL of the OVS database.
 	TLS TLSConfig `json:"tls,omitzero"`
 }
@@ -135,6 +138,9 @@ func (c Config) Check() (Config, error) {
 	}
 	if c.TCSoftware && c.Offload != offloadDirect {
 		return c, fmt.Errorf("daemon config tc_software: there are no filters of ours with offload %s", c.Offload)
+	}
+	if c.Pools, err = device.Check(c.Pools); err != nil {
+		return c, fmt.Errorf("daemon config pools: %w", err)
 	}
 	set := 0
 	for _, f := range []string{c.TLS.PrivateKey, c.TLS.Certificate, c.TLS.CACertificate} {

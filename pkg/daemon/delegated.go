@@ -53,21 +53,21 @@ func delegatedLines(o api.Offload) []string {
 	return []string{"offload: delegated to Open vSwitch, tc-policy " + cmp.Or(o.Delegated.TCPolicy, "none")}
 }
 
-// A device is where packets arrive, and the logical port that they come from, "" if it is a tunnel.
-type device struct{ port, name string }
+// A localDevice is where packets arrive, and the logical port that they come from, "" if it is a tunnel.
+type localDevice struct{ port, name string }
 
 // localDevices are the devices of local ports, ordered by port, and that of the tunnels at the end. It runs in the loop.
-func (a *Agent) localDevices() []device {
-	var all []device
+func (a *Agent) localDevices() []localDevice {
+	var all []localDevice
 	local := a.plan.Local
 	if local == nil {
 		return nil
 	}
 	for _, port := range slices.Sorted(maps.Keys(local.Ports)) {
-		all = append(all, device{port, local.Ports[port].Iface})
+		all = append(all, localDevice{port, local.Ports[port].Iface})
 	}
 	if len(local.Tunnels) > 0 {
-		all = append(all, device{name: tunnelDevice})
+		all = append(all, localDevice{name: tunnelDevice})
 	}
 	return all
 }
@@ -107,7 +107,7 @@ func (a *Agent) megaflows(ctx context.Context, datapath string) (flows []dpctl.F
 
 // sumMegaflows completes an Offload with the megaflows of the local ports.
 func (n *Node) sumMegaflows(ctx context.Context, d *api.Delegated) error {
-	var devices []device
+	var devices []localDevice
 	var datapath string
 	if err := n.agent.query(ctx, func() { devices, datapath = n.agent.localDevices(), n.agent.datapath() }); err != nil {
 		return err

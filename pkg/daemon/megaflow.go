@@ -23,7 +23,7 @@ import (
 
 // delegatedFilters yields the filters on the devices of local ports, and on that of the tunnels, whoever has made them.
 func (f *Flows) delegatedFilters(ctx context.Context, filter api.FilterFilter, yield func(api.Filter) error) error {
-	var devices []device
+	var devices []localDevice
 	if err := f.agent.query(ctx, func() { devices = f.agent.localDevices() }); err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (f *Flows) delegatedFilters(ctx context.Context, filter api.FilterFilter, y
 		if err != nil {
 			return err
 		}
-		devices = []device{{place.name, place.device}}
+		devices = []localDevice{{place.name, place.device}}
 	}
 	for _, d := range devices {
 		has, err := f.agent.installedOn(ctx, d.name)
