@@ -406,6 +406,10 @@ func (v *Inventory) usable(h devlink.Handle) error {
 // are POOL_NOT_FOUND, POOL_EXHAUSTED, DEVICE_NOT_FOUND, DEVICE_BUSY, FUNCTION_QUARANTINED, ESWITCH_NOT_SWITCHDEV, FEATURE_UNSUPPORTED for an
 // attribute that the function cannot have, and NOT_READY before Reconciled.
 func (v *Inventory) Acquire(ctx context.Context, r Request) (Function, error) {
+	r, err := r.unslotted()
+	if err != nil {
+		return Function{}, err
+	}
 	if err := r.Attributes.check(); err != nil {
 		return Function{}, err
 	}

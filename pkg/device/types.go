@@ -115,7 +115,7 @@ type Attributes struct {
 // A Request is for a function.
 type Request struct {
 	Pool       string // "": any
-	Device     string // as Function.Device: that one; "": any of the pool
+	Device     string // as Function.Device: that one; as Pool.Slot: any of that pool; "": any of the pool
 	Kinds      []Kind // in order of preference; none: of any kind
 	Owner      string // the port's key. An owner has one function: another Acquire returns the same
 	Attributes Attributes
