@@ -74,7 +74,8 @@ func newBook(pools []Pool, generation uint64) *book {
 	for _, p := range pools {
 		pb := &poolBook{Pool: p}
 		if p.Kind == SF {
-			pb.numbers = p.numbers()
+			s := p.numbers()
+			pb.numbers = newRotation(s.first, s.last-s.first+1)
 		}
 		pb.vfs, _ = parseNumbers(p.VFs)
 		b.pools = append(b.pools, pb)
@@ -94,15 +95,25 @@ func (b *book) move(a *account, e event) bool {
 		a.reason, a.message = "", ""
 	}
 	switch to {
-	case Free, Unmanaged, Quarantined, Removing, Unknown:
+	case Quarantined: // what has to be restored stays known
+		b.disown(a)
+	case Free, Unmanaged, Removing, Unknown:
 		b.disown(a)
 		a.Before = Before{}
 	case nowhere:
-		b.disown(a)
-		delete(b.accounts, a.key())
+		b.drop(a)
 	case Warming, Used, Resetting, Gone:
 	}
 	return true
+}
+
+// drop closes an account. The number of an SF rests.
+func (b *book) drop(a *account) {
+	b.disown(a)
+	delete(b.accounts, a.key())
+	if a.pool != nil && a.Kind == SF {
+		a.pool.numbers.saw(a.Number)
+	}
 }
 
 func (b *book) own(a *account, owner string) {
@@ -240,6 +251,19 @@ func (b *book) vanish(k key) {
 	b.move(a, vanishes)
 	if a.state == Gone {
 		a.reason, a.message = reason.DeviceGone, a.Name()+" no longer exists"
+	}
+}
+
+// leave notes that a device is no more, and with it what is being made there.
+func (b *book) leave(h devlink.Handle) {
+	for _, a := range b.sorted() {
+		switch {
+		case a.Handle.Handle != h:
+		case a.state == Warming && !a.begun:
+			b.drop(a)
+		default:
+			b.vanish(a.key())
+		}
 	}
 }
 
@@ -482,8 +506,13 @@ func (b *book) abandon(owner string) {
 // unmade closes the account of an SF that could not be made, and makes no more for its pool until a time.
 func (b *book) unmade(a *account, r reason.Reason, message string, until int64) {
 	a.pool.reason, a.pool.message, a.pool.until = r, message, until
+	b.drop(a)
+}
+
+// giveUp takes back a function that nothing was done with. Its owner need not wait.
+func (b *book) giveUp(a *account) {
+	b.move(a, released)
 	b.disown(a)
-	delete(b.accounts, a.key())
 }
 
 // release takes a function back. It is reset then. It reports false if there is nothing to wait for: the function is no longer the
@@ -505,6 +534,15 @@ func (b *book) release(f Function, owner string) (*account, bool, error) {
 	}
 	b.move(a, released)
 	return a, a.state == Resetting, nil
+}
+
+// retry lets SFs be made again on a device that has changed.
+func (b *book) retry(h devlink.Handle) {
+	for _, p := range b.pools {
+		if p.device == h {
+			p.reason, p.message, p.until = "", "", 0
+		}
+	}
 }
 
 // fill does what the watermarks of the pools on a device ask for: it opens the accounts of SFs that are to be made, and lets those

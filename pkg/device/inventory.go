@@ -226,9 +226,7 @@ func (v *Inventory) arrive(ctx context.Context, h devlink.Handle) {
 
 // leave forgets a device.
 func (v *Inventory) leave(w *worker) {
-	for _, k := range v.world.functionsOf(w.Handle) {
-		v.book.vanish(k)
-	}
+	v.book.leave(w.Handle)
 	v.world.forget(w.Handle)
 	delete(v.workers, w.Handle)
 	close(w.gone)
@@ -461,7 +459,7 @@ func (v *Inventory) capture(ctx context.Context, f Function, r Request) (Functio
 		return Function{}, reason.Errorf(reason.DeviceGone, "device acquire for %s: %s vanished meanwhile", r.Owner, f.Name())
 	}
 	if err != nil {
-		_, _, _ = v.book.release(f, r.Owner)
+		v.book.giveUp(a)
 		return Function{}, fmt.Errorf("device acquire for %s: %s: %w", r.Owner, f.Name(), err)
 	}
 	a.Before, a.Netdev.Name = before, before.Netdev // events may be a little behind

@@ -103,7 +103,7 @@ func (p *Pool) check() error {
 }
 
 // numbers are the sfnums of a pool of SFs: twice as many as it may have, so that each rests before it is taken again.
-func (p *Pool) numbers() rotation { return rotation{first: *p.FirstSF, count: 2 * uint32(p.Max)} }
+func (p *Pool) numbers() span { return span{*p.FirstSF, *p.FirstSF + 2*uint32(p.Max) - 1} }
 
 // excludes refuses two pools that may be of the same function. They are told apart by how they name their device.
 func (p *Pool) excludes(o Pool) error {
@@ -115,8 +115,8 @@ func (p *Pool) excludes(o Pool) error {
 	}
 	if p.Kind == SF {
 		a, b := p.numbers(), o.numbers()
-		if p.PF == o.PF && a.first < b.first+b.count && b.first < a.first+a.count {
-			return fmt.Errorf("its sfnums from %d to %d are also those of %q: choose first_sf so that they differ", a.first, a.first+a.count-1, o.Name)
+		if p.PF == o.PF && a.first <= b.last && b.first <= a.last {
+			return fmt.Errorf("its sfnums from %d to %d are also those of %q: choose first_sf so that they differ", a.first, a.last, o.Name)
 		}
 		return nil
 	}

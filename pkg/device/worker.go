@@ -71,7 +71,7 @@ func (v *Inventory) work(ctx context.Context, w *worker) error {
 		}
 
 		unlock = v.lock()
-		unlock(v.book.fill(w.Handle))
+		unlock(v.usable(w.Handle) == nil && v.book.fill(w.Handle))
 		unlock = v.lock()
 		a, t := v.book.todo(w.Handle)
 		if a != nil {
@@ -126,10 +126,9 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 	if errors.Is(err, devlink.ErrUnsupported) {
 		unlock := v.lock() // it is no NIC, or none that forwards
 		if v.world.nics[w.Handle] != nil {
-			for _, k := range v.world.functionsOf(w.Handle) {
-				v.book.vanish(k)
-			}
+			v.book.leave(w.Handle)
 			v.world.forget(w.Handle)
+			v.place()
 		}
 		unlock(true)
 		return 6 * modeInterval
@@ -167,6 +166,7 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 	}
 	changed := n.mode != e.Mode || n.failure != nil || !n.known || n.sysfs.vfs != fs.vfs || len(n.sysfs.virtfns) != len(fs.virtfns) || withPorts
 	if n.mode != e.Mode {
+		v.book.retry(w.Handle)
 		v.log.Info("device has another mode", "device", w.Handle, "mode", e.Mode, "before", n.mode)
 	}
 	n.mode, n.sysfs, n.known, n.failure = e.Mode, fs, true, nil
