@@ -79,6 +79,7 @@ var rooms = map[string]room{
 	"pkg/ports":        {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
 	"pkg/api":          {imports: []string{"pkg/ports", "pkg/device", "pkg/devlink", "pkg/reason", "proto/offload/v1"}},
 	"pkg/api/client":   {imports: []string{"pkg/reason"}},
+	"pkg/deviceplugin": {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},
 	"proto/offload/v1": {},
 
 	"internal/apidoc": {},
