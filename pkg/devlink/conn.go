@@ -47,17 +47,18 @@ type DialOptions struct {
 
 // Dial finds out whether the kernel has devlink.
 func Dial(o DialOptions) (*Conn, error) {
-	config := &netlink.Config{}
+	namespace := func() int { return 0 }
 	closeNS := func() error { return nil }
 	if o.NetNS != "" {
 		ns, err := os.Open(o.NetNS)
 		if err != nil {
 			return nil, fmt.Errorf("devlink dial: %w", err)
 		}
-		config.NetNS, closeNS = int(ns.Fd()), ns.Close
+		// After Close this is -1, not the number of another file.
+		namespace, closeNS = func() int { return int(ns.Fd()) }, ns.Close
 	}
 	c, err := NewConn(func(protocol int) (*netlink.Conn, error) {
-		nl, err := netlink.Dial(protocol, config)
+		nl, err := netlink.Dial(protocol, &netlink.Config{NetNS: namespace()})
 		if err != nil {
 			return nil, err
 		}
@@ -94,7 +95,7 @@ func NewConn(open func(protocol int) (*netlink.Conn, error)) (*Conn, error) {
 	return &Conn{open: open, close: func() error { return nil }, family: family, inKernel: make(chan struct{}, mostInKernel)}, nil
 }
 
-// Close lets no more calls begin. Those that have begun, and monitors, go on.
+// Close lets go of the network namespace, if it was dialled to one: calls fail from then on. Those that have begun, and monitors, go on.
 func (c *Conn) Close() error { return c.close() }
 
 // Devices returns all devices, in the order of their handles.
@@ -144,7 +145,7 @@ func (c *Conn) Port(ctx context.Context, h PortHandle) (*Port, error) {
 }
 
 // PortOf returns the port that a network device belongs to: for a representor, that of the eswitch. The error is ErrGone if there is none.
-// Kernels before 6.2 do not tell without a list of the device's ports.
+// Kernels before 6.2 do not tell: there it takes a list of the ports of the device that has registered it.
 func (c *Conn) PortOf(ctx context.Context, ifindex int) (*Port, error) {
 	r := linkRequest(ifindex)
 	answers, err := c.exchanged(ctx, r, c.askLink)
@@ -155,6 +156,9 @@ func (c *Conn) PortOf(ctx context.Context, ifindex int) (*Port, error) {
 		port, parent := decodeLink(a.Data)
 		if port != nil {
 			return c.Port(ctx, *port)
+		}
+		if parent == (Handle{}) {
+			break
 		}
 		ports, err := c.Ports(ctx, parent)
 		if err != nil {

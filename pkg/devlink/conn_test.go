@@ -142,6 +142,13 @@ func TestNoLists(t *testing.T) {
 func TestPortOf(t *testing.T) {
 	k := newKernel(t)
 	k.Link(77)
+	lists := 0
+	k.Refuse = func(r devlinktest.Request) devlinktest.Refusal {
+		if r.Flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP {
+			lists++
+		}
+		return devlinktest.Refusal{}
+	}
 	c, ctx := k.Conn(), t.Context()
 	if p, err := c.PortOf(ctx, 9); err != nil || p.PortHandle != nic.Port(1) || p.VF != 3 {
 		t.Errorf("PortOf(9) = %v, %v", p, err)
@@ -150,6 +157,13 @@ func TestPortOf(t *testing.T) {
 		if p, err := c.PortOf(ctx, ifindex); !errors.Is(err, devlink.ErrGone) || !strings.Contains(err.Error(), fmt.Sprint(ifindex)) {
 			t.Errorf("PortOf(%d) = %v, %v", ifindex, p, err)
 		}
+	}
+	if lists != 1 {
+		t.Errorf("%d lists, want one: of the ports of what registered 9", lists)
+	}
+	k.TellsPort = true
+	if p, err := c.PortOf(ctx, 9); err != nil || p.PortHandle != nic.Port(1) || lists != 1 {
+		t.Errorf("PortOf(9) = %v, %v of a kernel that tells, with %d lists", p, err, lists-1)
 	}
 }
 

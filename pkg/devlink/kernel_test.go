@@ -276,10 +276,8 @@ func TestKernelParams(t *testing.T) {
 func TestKernelNetNS(t *testing.T) {
 	h, c, ctx := simulated(t), dial(t), t.Context()
 	const name = "devlink-test"
-	for _, args := range [][]string{{"netns", "add", name}} {
-		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
 	ns, err := os.Open("/run/netns/" + name)
@@ -291,7 +289,7 @@ func TestKernelNetNS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = there.Close() }()
+	t.Cleanup(func() { _ = there.Close() })
 	if _, err := c.Reload(ctx, h, Reload{NetNSFD: int(ns.Fd())}); err != nil {
 		t.Fatal(err)
 	}
@@ -311,6 +309,12 @@ func TestKernelNetNS(t *testing.T) {
 	}
 	if _, err := c.Device(ctx, h); err != nil {
 		t.Error(err)
+	}
+	if err := there.Close(); err != nil {
+		t.Error(err)
+	}
+	if devices, err := there.Devices(ctx); err == nil {
+		t.Errorf("Devices() there = %v after Close", devices)
 	}
 }
 

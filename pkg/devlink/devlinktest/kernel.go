@@ -29,6 +29,9 @@ type Kernel struct {
 	// Refuse, if not nil, says what a request is refused with; a zero Refusal: it is not.
 	Refuse func(Request) Refusal
 
+	// TellsPort says that the port of a network device is told with it, as since Linux 6.2.
+	TellsPort bool
+
 	// Interrupted says that something changes during each list.
 	Interrupted bool
 
@@ -310,9 +313,10 @@ func (k *Kernel) controller(m *netlink.Message) netlink.Message {
 	return answer
 }
 
-// link answers RTM_GETLINK as a kernel before 6.2: with the parent, and without the port.
+// link answers RTM_GETLINK.
 func (k *Kernel) link(m *netlink.Message) []netlink.Message {
-	parent, ok := k.links[int(ne.Uint32(m.Data[4:]))]
+	ifindex := int(ne.Uint32(m.Data[4:]))
+	parent, ok := k.links[ifindex]
 	if !ok {
 		return []netlink.Message{k.verdict(m, Refusal{Errno: unix.ENODEV})}
 	}
@@ -321,6 +325,15 @@ func (k *Kernel) link(m *netlink.Message) []netlink.Message {
 		data = append(data, k.encode(func(a *netlink.AttributeEncoder) {
 			a.String(unix.IFLA_PARENT_DEV_NAME, parent.Dev)
 			a.String(unix.IFLA_PARENT_DEV_BUS_NAME, parent.Bus)
+			for _, p := range k.devices[parent].ports {
+				if p.Ifindex == ifindex && k.TellsPort {
+					a.Nested(unix.IFLA_DEVLINK_PORT, func(a *netlink.AttributeEncoder) error {
+						handle(a, parent)
+						a.Uint32(portIndex, p.Index)
+						return nil
+					})
+				}
+			}
 		})...)
 	}
 	return []netlink.Message{{Header: netlink.Header{Type: unix.RTM_NEWLINK, Sequence: m.Header.Sequence, PID: m.Header.PID}, Data: data}}
