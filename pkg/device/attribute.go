@@ -64,9 +64,19 @@ func (a Attributes) check() error {
 	return err
 }
 
-// ofVF reports whether there is something that only VFs have, and only by their PF's netdev.
-func (a Attributes) ofVF() bool {
-	return a.VLAN != nil || a.Trust != nil || a.SpoofCheck != nil || a.LinkState != ""
+// ofVF names the first of the attributes that only VFs have, and only by their PF's netdev; "" if there is none.
+func (a Attributes) ofVF() string {
+	switch {
+	case a.VLAN != nil:
+		return attributeVLAN
+	case a.Trust != nil:
+		return attributeTrust
+	case a.SpoofCheck != nil:
+		return attributeSpoofCheck
+	case a.LinkState != "":
+		return attributeLinkState
+	}
+	return ""
 }
 
 func (a Attributes) rates() bool { return a.MinRate != nil || a.MaxRate != nil }
@@ -77,14 +87,8 @@ func unsupported(f Function, attribute, format string, args ...any) error {
 
 // possible refuses attributes that a function does not have, by what has been read of it.
 func (a Attributes) possible(f Function, b Before) error {
-	if f.Kind == SF && a.ofVF() {
-		for name, asked := range map[string]bool{
-			attributeVLAN: a.VLAN != nil, attributeTrust: a.Trust != nil, attributeSpoofCheck: a.SpoofCheck != nil, attributeLinkState: a.LinkState != "",
-		} {
-			if asked {
-				return unsupported(f, name, "SFs do not have it")
-			}
-		}
+	if name := a.ofVF(); f.Kind == SF && name != "" {
+		return unsupported(f, name, "SFs do not have it")
 	}
 	const silent = "the driver of the PF does not have it"
 	v := b.VF

@@ -2,6 +2,7 @@ package device
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -364,7 +365,11 @@ func worst(refusals []error) error {
 	for _, err := range refusals {
 		texts = append(texts, err.Error())
 	}
-	return reason.Errorf(reason.Of(refusals[0]), "%s", strings.Join(texts, "; "))
+	e := reason.Errorf(reason.Of(refusals[0]), "%s", strings.Join(texts, "; "))
+	if first := (*reason.Error)(nil); errors.As(refusals[0], &first) {
+		e.Metadata = first.Metadata
+	}
+	return e
 }
 
 func (r Request) noPool() error {
@@ -409,6 +414,9 @@ func (b *book) from(p *poolBook, r Request, usable func(devlink.Handle) error) (
 	}
 	if err := usable(p.device); err != nil {
 		return nil, err
+	}
+	if name := r.Attributes.ofVF(); p.Kind == SF && name != "" {
+		return nil, refuse(reason.FeatureUnsupported, "%s: SFs do not have it", name).With("attribute", name)
 	}
 	var free, coming *account
 	counts := map[State]int{}

@@ -28,6 +28,12 @@ func (v *Inventory) Configure(ctx context.Context, f Function, a Attributes) err
 	if err := a.possible(now, now.Before); err != nil {
 		return err
 	}
+	v.mu.Lock()
+	err = v.usable(f.Handle.Handle)
+	v.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	done, err := v.turn(ctx, f.Handle.Handle, "configuring "+f.Name())
 	if err != nil {
 		return err
@@ -66,11 +72,6 @@ func (v *Inventory) readBefore(ctx context.Context, f Function, a Attributes) (B
 		return Before{}, err
 	}
 	b.HWAddr = f.Before.HWAddr
-	if f.Kind == SF {
-		if err := a.possible(f, Before{Rate: &Rate{}}); err != nil {
-			return Before{}, err
-		}
-	}
 	if a.rates() {
 		got, err := v.rate(ctx, f)
 		if err != nil && !isUnsupported(err) && !isGone(err) {
@@ -78,7 +79,7 @@ func (v *Inventory) readBefore(ctx context.Context, f Function, a Attributes) (B
 		}
 		b.Rate = got
 	}
-	if f.Kind == VF && (a.ofVF() || a.rates() && b.Rate == nil || a.MAC != (MAC{}) && b.HWAddr == nil) {
+	if f.Kind == VF && (a.ofVF() != "" || a.rates() && b.Rate == nil || a.MAC != (MAC{}) && b.HWAddr == nil) {
 		got, err := v.vf(ctx, f, uplink)
 		if err != nil {
 			return Before{}, err

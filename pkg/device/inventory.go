@@ -571,15 +571,19 @@ func (v *Inventory) turn(ctx context.Context, h devlink.Handle, doing string) (f
 	if w == nil {
 		return nil, reason.Errorf(reason.DeviceNotFound, "device %v: there is no such device", h)
 	}
+	return v.turnOf(ctx, w, doing)
+}
+
+func (v *Inventory) turnOf(ctx context.Context, w *worker, doing string) (func(), error) {
 	select {
 	case w.taken <- struct{}{}:
 	case <-w.gone:
-		return nil, reason.Errorf(reason.DeviceGone, "device %v: %w", h, errWorkerGone)
+		return nil, reason.Errorf(reason.DeviceGone, "device %v: %w", w.Handle, errWorkerGone)
 	case <-ctx.Done():
 		v.mu.Lock()
 		other := w.doing
 		v.mu.Unlock()
-		return nil, reason.Errorf(reason.DeviceBusy, "device %v: %s waits for: %s: %w", h, doing, other, context.Cause(ctx))
+		return nil, reason.Errorf(reason.DeviceBusy, "device %v: %s waits for: %s: %w", w.Handle, doing, other, context.Cause(ctx))
 	}
 	unlock := v.lock()
 	w.doing = doing

@@ -22,7 +22,7 @@ type worker struct {
 	stale bool // mode, and what sysfs says, are to be read
 	ports bool // the ports too
 	doing string
-	tries int // to read the names of VFs that are coming
+	tries int // to read the names of VFs that are coming, or a device that does not answer
 }
 
 func newWorker(h devlink.Handle) *worker {
@@ -48,6 +48,10 @@ const (
 	shortWait = 200 * time.Millisecond
 	// resetWait is how often it is looked whether a function has come back.
 	resetWait = 100 * time.Millisecond
+	// mostSilence is the longest time until a device that does not answer is asked again.
+	mostSilence = 30 * time.Minute
+	// enableWait is how often it is looked whether a new SF has a device.
+	enableWait = 100 * time.Millisecond
 )
 
 // work does what there is to do until the device is gone, or ctx ends.
@@ -56,39 +60,32 @@ func (v *Inventory) work(ctx context.Context, w *worker) error {
 	defer cancel()
 	readAgain := time.Now().Add(modeInterval)
 	for ctx.Err() == nil {
+		due := time.Now().After(readAgain)
 		unlock := v.lock()
-		stale, ports := w.stale || time.Now().After(readAgain), w.ports
-		w.stale, w.ports = false, false
+		n := v.world.nics[w.Handle]
+		// A device that failed is asked for nothing but how it is, and not often: what it does not answer stays in the kernel.
+		broken := n != nil && n.failure != nil
+		stale, ports := (w.stale || w.ports) && !broken || due, w.ports
+		if stale {
+			w.stale, w.ports = false, false
+		}
 		unlock(false)
-		if stale || ports {
-			done, err := v.turn(ctx, w.Handle, "reading it")
+		if stale {
+			done, err := v.turnOf(ctx, w, "reading it")
 			if err != nil {
-				break
+				return nil
 			}
 			again := v.read(ctx, w, ports)
 			done()
 			readAgain = time.Now().Add(again)
-		}
-
-		unlock = v.lock()
-		unlock(v.usable(w.Handle) == nil && v.book.fill(w.Handle))
-		unlock = v.lock()
-		a, t := v.book.todo(w.Handle)
-		if a != nil {
-			a.inHand = true
-			unlock(false)
-			done, err := v.turn(ctx, w.Handle, t.String()+" "+a.key().name())
-			if err == nil {
-				v.do(ctx, w, a, t)
-				done()
-			}
-			unlock = v.lock()
-			a.inHand = false
-			unlock(true)
 			continue
 		}
+		if !broken && v.workOnce(ctx, w) {
+			continue
+		}
+		unlock = v.lock()
 		wait := time.Until(readAgain)
-		if at := v.book.wakes(w.Handle); at != 0 {
+		if at := v.book.wakes(w.Handle); at != 0 && !broken {
 			wait = min(wait, time.Until(time.Unix(0, at)))
 		}
 		unlock(false)
@@ -104,6 +101,36 @@ func (v *Inventory) work(ctx context.Context, w *worker) error {
 		timer.Stop()
 	}
 	return nil
+}
+
+// workOnce does what is next to be done, and reports whether there was anything.
+func (v *Inventory) workOnce(ctx context.Context, w *worker) bool {
+	unlock := v.lock()
+	unlock(v.usable(w.Handle) == nil && v.book.fill(w.Handle))
+	unlock = v.lock()
+	a, t := v.book.todo(w.Handle)
+	if a == nil {
+		unlock(false)
+		return false
+	}
+	a.inHand = true
+	unlock(false)
+	done, err := v.turnOf(ctx, w, t.String()+" "+a.key().name())
+	if err == nil {
+		v.do(ctx, w, a, t)
+		done()
+	}
+	unlock = v.lock()
+	a.inHand = false
+	unlock(true)
+	return err == nil
+}
+
+// silent notes that a device does not answer, so that nothing more is asked of it.
+func (v *Inventory) silent(ctx context.Context, w *worker, err error) {
+	if n := v.world.nics[w.Handle]; errors.Is(err, devlink.ErrUnanswered) && !errors.Is(ctx.Err(), context.Canceled) && n != nil {
+		n.failure = err
+	}
 }
 
 func (t task) String() string {
@@ -161,8 +188,10 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 			v.log.Warn("device cannot be read", "device", w.Handle, "err", err)
 		}
 		n.failure, w.ports = err, w.ports || withPorts
+		w.tries++
+		again := min(time.Second<<min(w.tries, 20), mostSilence)
 		unlock(true)
-		return time.Second
+		return again
 	}
 	changed := n.mode != e.Mode || n.failure != nil || !n.known || n.sysfs.vfs != fs.vfs || len(n.sysfs.virtfns) != len(fs.virtfns) || withPorts
 	if n.mode != e.Mode {
@@ -231,7 +260,7 @@ func (v *Inventory) makeSF(ctx context.Context, w *worker, a *account) {
 	unlock := v.lock()
 	defer unlock(true)
 	a.begun = true
-	a.later = v.book.now + v.coming.Nanoseconds()
+	a.later = v.book.now + enableWait.Nanoseconds()
 	if v.world.byKey[f.key()] == (devlink.PortHandle{}) { // otherwise an event was faster, and knows more
 		v.world.setPort(port)
 	}
@@ -246,6 +275,7 @@ func (v *Inventory) notMade(ctx context.Context, w *worker, a *account, err erro
 	if v.book.accounts[a.key()] != a {
 		return
 	}
+	v.silent(ctx, w, err)
 	until := func(d time.Duration) int64 { return v.book.now + d.Nanoseconds() }
 	switch {
 	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded): // the daemon ends
@@ -265,43 +295,51 @@ func (v *Inventory) notMade(ctx context.Context, w *worker, a *account, err erro
 	v.log.Warn("function cannot be made", "pool", a.Pool, "err", err)
 }
 
-// enable lets the device of an SF have a netdev, which mlx5 makes only if the parameter enable_eth says so: by default it does not. An SF
-// that does not come by that either, or in time, is quarantined.
+// enable looks after an SF that has no netdev yet. Its device makes none before the parameter enable_eth says so, which for mlx5 it does
+// not by default. An SF that has none in time is quarantined.
 func (v *Inventory) enable(ctx context.Context, a *account) {
 	v.mu.Lock()
-	f := a.Function
+	f, enabled := a.Function, a.enabled
+	missing, since := a.missing(), time.Unix(0, a.since)
 	v.mu.Unlock()
-	err := func() error {
-		if f.Device == "" {
-			return errors.New("no device has been made of it")
-		}
-		h := devlink.Handle{Bus: f.Bus, Dev: f.Device}
-		p, err := v.kernel.devlink.Param(ctx, h, "enable_eth")
-		if err != nil {
-			return err
-		}
-		if on, ok := p.Value(devlink.ModeDriverInit); !ok || on != false {
-			return errors.New("it has no network device, although enable_eth is not off")
-		}
-		if err := v.kernel.devlink.SetParam(ctx, h, "enable_eth", devlink.ParamValue{Mode: devlink.ModeDriverInit, Value: true}); err != nil {
-			return err
-		}
-		_, err = v.kernel.devlink.Reload(ctx, h, devlink.Reload{})
-		return err
-	}()
+	var err error
+	if f.Device != "" && !enabled {
+		err = v.enableEth(ctx, devlink.Handle{Bus: f.Bus, Dev: f.Device})
+		enabled = true
+	}
 	unlock := v.lock()
 	defer unlock(true)
 	switch {
 	case a.state != Warming || v.book.accounts[a.key()] != a:
-	case err != nil || a.enabled:
-		if err == nil {
-			err = errors.New("it has no network device, although enable_eth was switched on")
-		}
-		v.book.quarantine(a, reason.FunctionNotReady, err.Error())
-		v.log.Warn("function is quarantined", "function", a.Name(), "reason", a.reason, "cause", a.message)
-	default:
-		a.enabled, a.later = true, v.book.now+v.coming.Nanoseconds()
+		return
+	case err != nil:
+		missing += ": " + err.Error()
+	case time.Since(since) < v.coming:
+		a.enabled, a.later = enabled, v.book.now+enableWait.Nanoseconds()
+		return
 	}
+	v.book.quarantine(a, reason.FunctionNotReady, missing)
+	v.log.Warn("function is quarantined", "function", a.Name(), "reason", a.reason, "cause", a.message)
+}
+
+// enableEth lets a device have a netdev, if it has a parameter that says no.
+func (v *Inventory) enableEth(ctx context.Context, h devlink.Handle) error {
+	const parameter = "enable_eth"
+	p, err := v.kernel.devlink.Param(ctx, h, parameter)
+	if isUnsupported(err) || isGone(err) { // the function has no devlink, or not this
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if on, ok := p.Value(devlink.ModeDriverInit); !ok || on != false {
+		return nil
+	}
+	if err := v.kernel.devlink.SetParam(ctx, h, parameter, devlink.ParamValue{Mode: devlink.ModeDriverInit, Value: true}); err != nil {
+		return err
+	}
+	_, err = v.kernel.devlink.Reload(ctx, h, devlink.Reload{})
+	return err
 }
 
 // removeSF deletes an SF.
@@ -320,6 +358,7 @@ func (v *Inventory) removeSF(ctx context.Context, w *worker, a *account) {
 	defer unlock(true)
 	if err != nil && !isGone(err) {
 		w.stale = true
+		v.silent(ctx, w, err)
 		v.book.quarantine(a, reason.DeviceFailed, err.Error())
 		v.log.Warn("function cannot be removed", "function", f.Name(), "err", err)
 		return
