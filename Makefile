@@ -8,9 +8,9 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. qemu=./integration/simnic:.
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. qemu=./integration/simnic:. qemu=./integration/devports:.
 BASE ?= main
-GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md
+GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
 	sed -n 's|^\([^ ]*\) github.com/offloadd/offloadd/internal/golden$$|\1|p' | sort -u)
 
@@ -38,11 +38,13 @@ test: prepare ## all tests, including those on real OVS and OVN in network names
 
 .PHONY: test-vm
 test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS ([kernel=]package:name ...) on VMKERNELS (uml qemu)
+	@CGO_ENABLED=0 go build -tags faults -o bin/offloadd-faults ./cmd/offloadd
+	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ github.com/containernetworking/cni/cnitool
 	@set -e; case "$(VMKERNELS)" in *qemu*) SIMNIC=$$(go run ./integration/simnic/build); export SIMNIC;; esac; \
 	for kernel in $(VMKERNELS); do for t in $(VMTESTS); do \
 		case $$t in *=*) [ "$${t%%=*}" = $$kernel ] || continue; t=$${t#*=};; esac; \
 		echo "== $$kernel: $$t"; \
-		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -timeout 65m $(TESTFLAGS) \
+		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd OFFLOADD_FAULTS=$(CURDIR)/bin/offloadd-faults CNIBIN=$(CURDIR)/bin go test -count=1 -timeout 65m $(TESTFLAGS) \
 			-exec "$(CURDIR)/bin/vmrun -v -timeout 60m -kernel $$kernel --" -run "$${t#*:}" "$${t%%:*}"; \
 	done; done
 

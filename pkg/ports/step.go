@@ -1,5 +1,7 @@
 package ports
 
+//go:generate go test -run=TestDocument -update .
+
 import (
 	"context"
 	"errors"
@@ -17,8 +19,9 @@ import (
 // A step is a part of making a port. Its undoing finds out itself whether there is anything to undo: so it can be repeated,
 // and done without knowing how far the step came.
 type step struct {
-	name string
-	do   func(*making, context.Context) error
+	name  string
+	about string // for docs/ports.md
+	do    func(*making, context.Context) error
 
 	undoName string // "" if there is nothing to undo
 	undo     func(*making, context.Context) error
@@ -27,21 +30,39 @@ type step struct {
 	last     bool // it is undone only if all that came after it has been
 }
 
-// steps is how a port is made. Unmade it is in the opposite order.
+// steps is how a port is made. Unmade it is in the opposite order. docs/ports.md shows it: go generate ./pkg/ports.
 func steps() []step {
 	return []step{
-		{name: "journal", do: (*making).intend, undoName: "forget", undo: (*making).forget, last: true}, // nothing exists without a record
-		{name: "allocate", do: (*making).allocate, undoName: "release", undo: (*making).release, function: true, last: true},
-		{name: "assign", do: (*making).assign, function: true},                         // nothing of a function is changed without a record of what it was
-		{name: "function", do: (*making).prepare, function: true},                      // what releasing it restores
-		{name: "link", do: (*making).link, undoName: "unlink", undo: (*making).unlink}, // each end where it belongs
-		{name: "plug", do: (*making).plug, undoName: "unplug", undo: (*making).unplug}, // early, since others have most to do with it
-		{name: "addresses", do: (*making).learn},                                       // if they come from the logical port
-		{name: "configure", do: (*making).configure},                                   // what this does goes away with the link, or is restored
-		{name: "ofport", do: wait(numbered)},
-		{name: "claim", do: wait(claimed)},
-		{name: "install", do: wait(installed)},
-		{name: "record", do: (*making).record}, // from here on the port outlives the daemon
+		{
+			name: "journal", about: "Writes down what is going to be made: nothing exists without a record.",
+			do: (*making).intend, undoName: "forget", undo: (*making).forget, last: true,
+		},
+		{
+			name: "allocate", about: "Gets a function from a pool, or decides that it will be a veth instead.",
+			do: (*making).allocate, undoName: "release", undo: (*making).release, function: true, last: true,
+		},
+		{
+			name: "assign", about: "Writes down which function, and what it is set to: nothing of it is changed before.",
+			do: (*making).assign, function: true,
+		},
+		{
+			name: "function", about: "Sets MAC address, MTU and attributes, and reads them back. Releasing the function restores them.",
+			do: (*making).prepare, function: true,
+		},
+		{
+			name: "link", about: "Moves the function's netdev into the container under its name, or makes a pair of veths, each end where it belongs.",
+			do: (*making).link, undoName: "unlink", undo: (*making).unlink,
+		},
+		{
+			name: "plug", about: "Brings the host's side up and plugs it into the integration bridge: early, for others have most to do with it.",
+			do: (*making).plug, undoName: "unplug", undo: (*making).unplug,
+		},
+		{name: "addresses", about: "Waits for the addresses, if they are the logical port's.", do: (*making).learn},
+		{name: "configure", about: "Gives the container's side its addresses and routes, and brings it up.", do: (*making).configure},
+		{name: "ofport", about: "Waits for its number in the bridge.", do: wait(numbered)},
+		{name: "claim", about: "Waits for the chassis to claim the logical port.", do: wait(claimed)},
+		{name: "install", about: "Waits for its flows.", do: wait(installed)},
+		{name: "record", about: "Writes down that it is made: from here on it outlives the daemon.", do: (*making).record},
 	}
 }
 
