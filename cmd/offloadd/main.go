@@ -103,12 +103,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := api.NewServer(attached, node, daemon.NewFlows(agent), nil, log)
+	flows := daemon.NewFlows(agent)
+	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows), log)
 	agent.ReportHealth(server.SetHealth)
 	listener, err := listen(config)
 	if err != nil {
 		return err
 	}
+	deviceTasks = append(deviceTasks, daemon.DevicePlugin(config, devices, attached, log)...)
 	tasks := append(append(agent.Tasks(), deviceTasks...),
 		daemon.Task{Name: "control", Run: control.Run},
 		daemon.Task{Name: "ports-database", Run: attached.RunDatabase},

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/offloadd/offloadd/pkg/device"
+	"github.com/offloadd/offloadd/pkg/deviceplugin"
 	"github.com/offloadd/offloadd/pkg/ovsdb"
 )
 
@@ -41,6 +42,8 @@ type Config struct {
 	TCSoftware bool `json:"tc_software,omitempty"`
 	// Pools are of functions of NICs, for ports.
 	Pools []device.Pool `json:"pools,omitempty"`
+	// DevicePlugin says whether and how they are offered to kubelet.
+	DevicePlugin PluginConfig `json:"device_plugin,omitzero"`
 	// TLS holds the files for ssl remotes of the Southbound. Empty: those of the table SSL of the OVS database.
 	TLS TLSConfig `json:"tls,omitzero"`
 }
@@ -61,6 +64,10 @@ func DefaultConfig() Config {
 		LogFormat:   "text",
 		LogLevel:    "info",
 		Offload:     offloadDirect,
+		DevicePlugin: PluginConfig{
+			KubeletDir: deviceplugin.DefaultKubeletDir,
+			Prefix:     deviceplugin.DefaultPrefix,
+		},
 	}
 }
 
@@ -141,6 +148,9 @@ func (c Config) Check() (Config, error) {
 	}
 	if c.Pools, err = device.Check(c.Pools); err != nil {
 		return c, fmt.Errorf("daemon config pools: %w", err)
+	}
+	if err := c.DevicePlugin.check(c.Pools); err != nil {
+		return c, fmt.Errorf("daemon config device_plugin: %w", err)
 	}
 	set := 0
 	for _, f := range []string{c.TLS.PrivateKey, c.TLS.Certificate, c.TLS.CACertificate} {
