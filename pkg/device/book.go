@@ -575,7 +575,7 @@ func (b *book) fill(h devlink.Handle) bool {
 			switch {
 			case a.state == Free:
 				free = append(free, a)
-			case a.state == Resetting || a.state == Warming && a.owner == "":
+			case a.mayCome():
 				coming++
 			}
 		}
@@ -597,6 +597,12 @@ func (b *book) fill(h devlink.Handle) bool {
 		}
 	}
 	return did
+}
+
+// mayCome reports whether an SF may be free without anybody doing anything. One that has no netdev yet is counted as well: where they do not
+// come, making more does not help.
+func (a *account) mayCome() bool {
+	return a.state == Resetting || a.state == Warming && a.owner == "" || a.state == Quarantined && a.reason == reason.FunctionNotReady
 }
 
 // A task is what is to be done with a function.

@@ -307,7 +307,7 @@ func (h *history) watermarks(d devlink.Handle) {
 		for _, a := range h.b.accounts {
 			if a.pool == p {
 				counts[a.state]++
-				if a.state == Resetting || a.state == Warming && a.owner == "" {
+				if a.mayCome() {
 					coming++
 				}
 			}

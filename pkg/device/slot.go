@@ -35,4 +35,3 @@ func (r Request) unslotted() (Request, error) {
 	r.Pool, r.Device = pool, ""
 	return r, nil
 }
-

@@ -1,6 +1,7 @@
 package device_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -99,8 +101,8 @@ func (c *card) nic(name string, base int, vfs int) devlink.Handle {
 	return h
 }
 
-// bind is what firmware and drivers do for an SF that is active: its device and its netdev appear.
-func (c *card) bind(h devlink.Handle, sfnum uint32, index int) {
+// auxiliary makes the device of an SF.
+func (c *card) auxiliary(h devlink.Handle, sfnum uint32) devlink.Handle {
 	c.Helper()
 	dev := fmt.Sprint("sf.", sfnum)
 	c.write(fmt.Sprintf("bus/pci/devices/%s/%s/sfnum", h.Dev, dev), fmt.Sprint(sfnum))
@@ -108,12 +110,19 @@ func (c *card) bind(h devlink.Handle, sfnum uint32, index int) {
 		os.Symlink(fmt.Sprintf("../../pci/devices/%s/%s", h.Dev, dev), filepath.Join(c.dir, "bus/auxiliary/devices", dev))); err != nil {
 		c.Fatal(err)
 	}
+	return devlink.Handle{Bus: "auxiliary", Dev: dev}
+}
+
+// bind is what firmware and drivers do for an SF that is active: its device and its netdev appear.
+func (c *card) bind(h devlink.Handle, sfnum uint32, index int) {
+	c.Helper()
+	dev := c.auxiliary(h, sfnum)
 	for _, p := range c.devlink.Ports(h) {
 		if p.Flavour == devlink.FlavourPCISF && p.SF == sfnum {
 			c.link(&netdev{index: p.Ifindex, name: p.Netdev, mtu: 1500, parent: h})
 		}
 	}
-	c.link(&netdev{index: index, name: fmt.Sprint("sf", sfnum), mtu: 1500, parent: devlink.Handle{Bus: "auxiliary", Dev: dev}})
+	c.link(&netdev{index: index, name: fmt.Sprint("sf", sfnum), mtu: 1500, parent: dev})
 }
 
 // link makes a link, or changes it, and tells those who listen.
@@ -693,5 +702,128 @@ func TestFull(t *testing.T) {
 	}
 	if p := v.Snapshot().Pools[0]; p.Reason != reason.PoolExhausted || p.Capacity != 4 {
 		t.Errorf("pool: %+v", p)
+	}
+}
+
+// A driver that does not answer at all is asked less and less often, since each request stays in the kernel, and there is room for so many
+// only. When it answers again all is as it should be.
+func TestSilentDriver(t *testing.T) {
+	for _, fromTheBeginning := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) { silentDriver(t, fromTheBeginning) })
+	}
+}
+
+func silentDriver(t *testing.T, fromTheBeginning bool) {
+	c := newCard(t)
+	silent := c.nic("0000:03:00.0", 10, 1)
+	c.nic("0000:04:00.0", 40, 1)
+	answers := make(chan struct{})
+	var isSilent atomic.Bool
+	var asked atomic.Int32
+	c.devlink.Before = func(r devlinktest.Request) {
+		if isSilent.Load() && bytes.Contains(r.Attributes, []byte(silent.Dev)) {
+			asked.Add(1)
+			<-answers
+		}
+	}
+	isSilent.Store(fromTheBeginning)
+	v := c.start(
+		device.Pool{Name: "a", Device: "pci/0000:03:00.0", Kind: device.SF, MinWarm: 1, Max: 8},
+		device.Pool{Name: "b", Device: "pci/0000:04:00.0", Kind: device.VF},
+	)
+	synctest.Wait()
+	isSilent.Store(true)
+	v.Reconciled()
+	time.Sleep(24 * time.Hour) //nolint:forbidigo // of the bubble's time
+	if n := asked.Load(); n < 20 || n > 62 {
+		t.Errorf("in a day the driver was asked %d times, want some, and less than there is room for", n)
+	}
+	s := v.Snapshot()
+	if s.Devices[0].Reason != reason.DeviceFailed || s.Pools[0].Reason != reason.DeviceFailed || s.Devices[1].Reason != "" {
+		t.Errorf("devices %+v, pools %+v", s.Devices, s.Pools)
+	}
+	_, err := v.Acquire(context.Background(), device.Request{Pool: "a", Owner: "a"})
+	wantReason(t, "Acquire from a device that does not answer", err, reason.DeviceFailed, "no answer")
+	v.release(t, v.acquire(t, device.Request{Pool: "b", Owner: "b"}), "b")
+
+	isSilent.Store(false)
+	close(answers)
+	time.Sleep(time.Hour) //nolint:forbidigo // likewise
+	s = v.Snapshot()
+	if s.Devices[0].Reason != "" || s.Pools[0].Reason != "" {
+		t.Errorf("devices %+v, pools %+v", s.Devices, s.Pools)
+	}
+	// Nobody binds a driver to the SF that was made; so none is made beside it.
+	if n := len(c.devlink.Ports(silent)); n != 3 && n != 4 { // the first may have been asked for before
+		t.Errorf("there are %d ports", n)
+	}
+	v.stop()
+}
+
+// The device of an SF whose driver makes no netdev by itself, as mlx5's, is told to.
+func TestEnableEth(t *testing.T) {
+	c := newCard(t)
+	h := c.nic("0000:03:00.0", 10, 0)
+	sf := devlink.Handle{Bus: "auxiliary", Dev: "sf.100"}
+	const reload, paramGet, paramSet = 37, 38, 39
+	var mu sync.Mutex
+	var said []string
+	on := false
+	c.devlink.Answer = func(r devlinktest.Request) ([]byte, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !bytes.Contains(r.Attributes, []byte(sf.Dev)) {
+			return nil, false
+		}
+		switch r.Command {
+		case paramGet:
+			said = append(said, "show")
+		case paramSet:
+			said, on = append(said, "set"), bytes.Contains(r.Attributes, []byte("enable_eth"))
+		case reload:
+			said = append(said, "reload")
+			if on {
+				go c.link(&netdev{index: 31, name: "sf100", mtu: 1500, parent: sf})
+			}
+		default:
+			return nil, false // it has no embedded switch
+		}
+		return attrs(t, func(e *netlink.AttributeEncoder) {
+			e.String(1, sf.Bus)
+			e.String(2, sf.Dev)
+			e.Nested(80, func(e *netlink.AttributeEncoder) error { // DEVLINK_ATTR_PARAM
+				e.String(81, "enable_eth")
+				e.Flag(82, true)
+				e.Uint8(83, 6) // a flag
+				e.Nested(84, func(e *netlink.AttributeEncoder) error {
+					e.Nested(85, func(e *netlink.AttributeEncoder) error {
+						e.Uint8(87, 1) // driverinit
+						e.Flag(86, on)
+						return nil
+					})
+					return nil
+				})
+				return nil
+			})
+		}), true
+	}
+	v := c.start(device.Pool{Name: "sf", Device: "pci/0000:03:00.0", Kind: device.SF, MinWarm: 1, Max: 1})
+	v.Reconciled()
+	v.until(t, func(device.Snapshot) error {
+		for _, p := range c.devlink.Ports(h) {
+			if p.Flavour == devlink.FlavourPCISF && p.Function.State == devlink.Active {
+				c.link(&netdev{index: p.Ifindex, name: p.Netdev, mtu: 1500, parent: h})
+				return nil
+			}
+		}
+		return errors.New("no SF")
+	})
+	c.auxiliary(h, 100)
+	c.devlink.Device(devlink.Info{Handle: sf}, devlink.Eswitch{})
+	v.counts(t, "sf", map[device.State]int{device.Free: 1})
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.Equal(said, []string{"show", "set", "reload"}) {
+		t.Errorf("the driver was asked %q", said)
 	}
 }

@@ -188,6 +188,7 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 			v.log.Warn("device cannot be read", "device", w.Handle, "err", err)
 		}
 		n.failure, w.ports = err, w.ports || withPorts
+		v.place()
 		w.tries++
 		again := min(time.Second<<min(w.tries, 20), mostSilence)
 		unlock(true)
