@@ -81,8 +81,8 @@ func (a Attributes) ofVF() string {
 
 func (a Attributes) rates() bool { return a.MinRate != nil || a.MaxRate != nil }
 
-func unsupported(f Function, attribute, format string, args ...any) error {
-	return reason.Errorf(reason.FeatureUnsupported, "device %s: %s: %s", f.Name(), attribute, fmt.Sprintf(format, args...)).With("attribute", attribute)
+func unsupported(f Function, attribute, cause string) error {
+	return reason.Errorf(reason.FeatureUnsupported, "device %s: %s: %s", f.Name(), attribute, cause).With("attribute", attribute)
 }
 
 // possible refuses attributes that a function does not have, by what has been read of it.

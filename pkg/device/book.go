@@ -346,15 +346,23 @@ func (b *book) acquire(r Request, usable func(devlink.Handle) error) (*account, 
 		return nil, r.noPool()
 	}
 	var refusals []error
+	waits := false
 	for _, p := range pools {
 		a, err := b.from(p, r, usable)
 		if err == nil {
 			return a, nil
 		}
+		waits = waits || errors.Is(err, errComing)
 		refusals = append(refusals, err)
+	}
+	if waits {
+		return nil, fmt.Errorf("%w%w", errComing, worst(refusals))
 	}
 	return nil, worst(refusals)
 }
+
+// errComing is in a refusal that may be none in a moment: something is being verified, and likely to be free then.
+var errComing = errors.New("")
 
 // worst is the refusal to tell about if there are several: that of the first pool, together with those of the others.
 func worst(refusals []error) error {
@@ -410,6 +418,9 @@ func (b *book) from(p *poolBook, r Request, usable func(devlink.Handle) error) (
 		return reason.Errorf(code, "device pool %s: %s", p.Name, fmt.Sprintf(format, args...)).With("pool", p.Name)
 	}
 	if p.device == (devlink.Handle{}) {
+		if err := usable(p.device); err != nil {
+			return nil, err
+		}
 		return nil, refuse(reason.DeviceNotFound, "there is no device %s with an embedded switch", p.Device)
 	}
 	if err := usable(p.device); err != nil {
@@ -467,7 +478,11 @@ func (b *book) from(p *poolBook, r Request, usable func(devlink.Handle) error) (
 	if len(has) == 0 {
 		has = []string{"it has none"}
 	}
-	return nil, refuse(reason.PoolExhausted, "no function is free: %s", strings.Join(has, ", "))
+	err := refuse(reason.PoolExhausted, "no function is free: %s", strings.Join(has, ", "))
+	if counts[Resetting] > 0 {
+		return nil, fmt.Errorf("%w%w", errComing, err)
+	}
+	return nil, err
 }
 
 // before is the order in which functions are taken.

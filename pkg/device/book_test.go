@@ -346,7 +346,7 @@ func (h *history) laws() {
 			if a.owner != "" {
 				h.wrong("%s is %s, but %s's", k.name(), a.state, a.owner)
 			}
-		case Warming, Resetting:
+		case Warming, Resetting, nowhere:
 		}
 		if (a.state == Unmanaged) != (a.pool == nil && a.owner == "") && a.state != Resetting && a.state != Quarantined {
 			h.wrong("%s is %s in pool %q", k.name(), a.state, a.Pool)

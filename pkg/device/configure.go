@@ -263,8 +263,7 @@ func (v *Inventory) restore(ctx context.Context, f Function, uplink Link) (Befor
 	if rep.master != 0 {
 		return Before{}, reason.Errorf(reason.RepresentorInUse, "device reset %s: the representor %s is in a bridge", f.Name(), rep.Name)
 	}
-	end, err := v.clean(ctx, f)
-	if err != nil {
+	if err := v.clean(ctx, f); err != nil {
 		return Before{}, err
 	}
 	want := f.Before
@@ -287,7 +286,8 @@ func (v *Inventory) restore(ctx context.Context, f Function, uplink Link) (Befor
 	if d := differences(want, is); len(d) > 0 {
 		return Before{}, reason.Errorf(reason.FunctionNotRestored, "device reset %s: %v", f.Name(), d[0]).With("attribute", d[0].attribute)
 	}
-	if end, err = v.kernel.link(ctx, f.Netdev); err != nil {
+	end, err := v.kernel.link(ctx, f.Netdev)
+	if err != nil {
 		return Before{}, elsewhere(f, err)
 	}
 	if left := leftovers(end); left != "" {
@@ -297,10 +297,10 @@ func (v *Inventory) restore(ctx context.Context, f Function, uplink Link) (Befor
 }
 
 // clean takes away what the owner of a function may have left on its netdev.
-func (v *Inventory) clean(ctx context.Context, f Function) (link, error) {
+func (v *Inventory) clean(ctx context.Context, f Function) error {
 	end, err := v.kernel.link(ctx, f.Netdev)
 	if err != nil {
-		return link{}, elsewhere(f, err)
+		return elsewhere(f, err)
 	}
 	var requests []linkRequest
 	if end.up || end.listen {
@@ -317,10 +317,10 @@ func (v *Inventory) clean(ctx context.Context, f Function) (link, error) {
 	}
 	for _, r := range requests {
 		if err := whileBusy(ctx, func() error { return v.kernel.set(ctx, r) }); err != nil && !errors.Is(err, unix.ENODEV) {
-			return link{}, reason.Errorf(reason.FunctionNotRestored, "device reset %s: %w", f.Name(), err)
+			return reason.Errorf(reason.FunctionNotRestored, "device reset %s: %w", f.Name(), err)
 		}
 	}
-	return end, nil
+	return nil
 }
 
 // leftovers says what is left of an owner on a netdev, "": nothing.

@@ -340,7 +340,7 @@ func (v *Inventory) onDevlink(ctx context.Context, e devlink.Event) {
 			}
 		}
 		unlock(true)
-	case devlink.Resync:
+	case devlink.Resync, devlink.ParamNew, devlink.ParamGone, devlink.RateNew, devlink.RateGone, devlink.ReporterChanged:
 	}
 }
 
@@ -386,8 +386,16 @@ func (v *Inventory) Lookup(owner string) (FunctionStatus, bool) {
 	return a.status(), true
 }
 
-// usable says why functions of a device cannot be used, or nil.
+// usable says why functions of a device cannot be used, or nil. No device may be one that has not been read yet.
 func (v *Inventory) usable(h devlink.Handle) error {
+	if h == (devlink.Handle{}) {
+		for _, w := range v.workers {
+			if !w.read {
+				return reason.Errorf(reason.NotReady, "device %v: it has not been read yet", w.Handle)
+			}
+		}
+		return nil
+	}
 	nic := v.world.nics[h]
 	switch {
 	case nic == nil || !nic.known && nic.failure == nil:
@@ -418,6 +426,16 @@ func (v *Inventory) Acquire(ctx context.Context, r Request) (Function, error) {
 			return Function{}, reason.Errorf(reason.NotReady, "device acquire for %s: it is not known yet which functions are in use", r.Owner)
 		}
 		a, err := v.book.acquire(r, v.usable)
+		if errors.Is(err, errComing) {
+			changed := v.changed
+			unlock(false)
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				return Function{}, err
+			}
+		}
 		if err != nil {
 			unlock(false)
 			return Function{}, err

@@ -92,7 +92,7 @@ func (v *Inventory) Snapshot() Snapshot {
 			}
 		}
 		switch {
-		case p.device == (devlink.Handle{}):
+		case p.device == (devlink.Handle{}) && v.usable(p.device) == nil:
 			ps.Reason, ps.Message = reason.DeviceNotFound, "there is no device "+p.Device+" with an embedded switch"
 		case v.usable(p.device) != nil:
 			ps.Reason, ps.Message = why(v.usable(p.device))

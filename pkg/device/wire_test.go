@@ -133,15 +133,6 @@ func (c *card) link(n *netdev) {
 	c.tell(unix.RTM_NEWLINK, n)
 }
 
-func (c *card) unlink(index int) *netdev {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.links[index]
-	delete(c.links, index)
-	c.tell(unix.RTM_DELLINK, n)
-	return n
-}
-
 func (c *card) tell(typ netlink.HeaderType, n *netdev) {
 	for s := range c.sockets {
 		s.push(netlink.Message{Header: netlink.Header{Type: typ}, Data: n.encode(c.T, false)})
@@ -318,11 +309,11 @@ func (c *card) setVF(n *netdev, typ uint16, data []byte) unix.Errno {
 	return 0
 }
 
-// vf returns what is set of a VF.
-func (c *card) vf(uplink int, n uint32) vfAttributes {
+// vf1 returns what is set of VF 1 of the NIC whose indices count from 10.
+func (c *card) vf1() vfAttributes {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return *c.links[uplink].vfs[n]
+	return *c.links[10].vfs[1]
 }
 
 func (c *card) dial(groups uint32) (*netlink.Conn, error) {
@@ -469,16 +460,16 @@ func TestVFAttributes(t *testing.T) {
 	}
 	r := device.Request{Device: "0000:03:00.0.vf1", Owner: "a", Attributes: a}
 	f := v.acquire(t, r)
-	before := c.vf(10, 1)
+	before := c.vf1()
 	if err := v.Configure(ctx, f, a); err != nil {
 		t.Fatal(err)
 	}
 	want := vfAttributes{vlan: 7, qos: 3, trust: 1, state: 1, min: 1, max: 5}
-	if got := c.vf(10, 1); got != want {
+	if got := c.vf1(); got != want {
 		t.Errorf("VF after Configure: %+v, want %+v", got, want)
 	}
 	v.release(t, f, "a")
-	if got := c.vf(10, 1); got != before {
+	if got := c.vf1(); got != before {
 		t.Errorf("VF after Release: %+v, want %+v", got, before)
 	}
 
@@ -488,7 +479,7 @@ func TestVFAttributes(t *testing.T) {
 	if err := v.Configure(ctx, f, a); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.vf(10, 1); got.vlan != 8 || got.protocol != 0x88a8 {
+	if got := c.vf1(); got.vlan != 8 || got.protocol != 0x88a8 {
 		t.Errorf("VF after Configure: %+v", got)
 	}
 	// What cannot be restored is kept from everybody, until it can.
@@ -504,7 +495,7 @@ func TestVFAttributes(t *testing.T) {
 	if err := v.Recover(ctx, f.Handle); err != nil {
 		t.Errorf("Recover: %v", err)
 	}
-	if got := c.vf(10, 1); got.vlan != 0 {
+	if got := c.vf1(); got.vlan != 0 {
 		t.Errorf("VF after Recover: %+v", got)
 	}
 
@@ -647,6 +638,51 @@ func TestLostEvents(t *testing.T) {
 	v.counts(t, "vfs", map[device.State]int{device.Free: 2, device.Quarantined: 1})
 }
 
+// Who asks while functions are verified gets one, and is not told that there are none: at the start, and just after a release.
+func TestAcquireWaits(t *testing.T) {
+	c := newCard(t)
+	c.nic("0000:03:00.0", 10, 1)
+	hold, asked := make(chan struct{}), make(chan struct{}, 8)
+	const eswitchGet, portGet = 29, 5
+	c.devlink.Before = func(r devlinktest.Request) {
+		if r.Command == eswitchGet || r.Command == portGet && r.Flags&netlink.Dump != netlink.Dump {
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+			<-hold
+		}
+	}
+	v := c.start(device.Pool{Name: "vfs", Device: "up10", Kind: device.VF})
+	v.Reconciled()
+	<-asked
+	_, err := v.Acquire(context.Background(), device.Request{Owner: "a"})
+	wantReason(t, "Acquire before the device has been read", err, reason.NotReady, "not")
+	hold <- struct{}{}
+	<-asked // now the VF is verified
+	v.until(t, func(s device.Snapshot) error {
+		if len(s.Pools) != 1 || s.Pools[0].Counts[device.Resetting] != 1 {
+			return fmt.Errorf("%+v", s.Pools)
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	_, err = v.Acquire(ctx, device.Request{Owner: "a"})
+	cancel()
+	wantReason(t, "Acquire while the only VF is verified", err, reason.PoolExhausted, "1 resetting")
+	got := make(chan error, 1)
+	go func() {
+		_, err := v.Acquire(context.Background(), device.Request{Owner: "b"})
+		got <- err
+	}()
+	close(hold)
+	if err := <-got; err != nil {
+		t.Errorf("Acquire: %v", err)
+	}
+	_, err = v.Acquire(context.Background(), device.Request{Owner: "c"})
+	wantReason(t, "Acquire while the only VF is used", err, reason.PoolExhausted, "1 used")
+}
+
 // A device that has no room, or a number that is still taken, is told of, and not asked without end.
 func TestFull(t *testing.T) {
 	c := newCard(t)
@@ -734,7 +770,7 @@ func silentDriver(t *testing.T, fromTheBeginning bool) {
 	synctest.Wait()
 	isSilent.Store(true)
 	v.Reconciled()
-	time.Sleep(24 * time.Hour) //nolint:forbidigo // of the bubble's time
+	time.Sleep(24 * time.Hour)
 	if n := asked.Load(); n < 20 || n > 62 {
 		t.Errorf("in a day the driver was asked %d times, want some, and less than there is room for", n)
 	}
@@ -748,7 +784,7 @@ func silentDriver(t *testing.T, fromTheBeginning bool) {
 
 	isSilent.Store(false)
 	close(answers)
-	time.Sleep(time.Hour) //nolint:forbidigo // likewise
+	time.Sleep(time.Hour)
 	s = v.Snapshot()
 	if s.Devices[0].Reason != "" || s.Pools[0].Reason != "" {
 		t.Errorf("devices %+v, pools %+v", s.Devices, s.Pools)

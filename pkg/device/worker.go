@@ -19,6 +19,7 @@ type worker struct {
 	taken chan struct{} // has an element while something is being done to the device
 
 	// Guarded by the Inventory's mutex.
+	read  bool // it has been read, or could not be
 	stale bool // mode, and what sysfs says, are to be read
 	ports bool // the ports too
 	doing string
@@ -152,6 +153,7 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 	e, err := v.kernel.devlink.Eswitch(ctx, w.Handle)
 	if errors.Is(err, devlink.ErrUnsupported) {
 		unlock := v.lock() // it is no NIC, or none that forwards
+		w.read = true
 		if v.world.nics[w.Handle] != nil {
 			v.book.leave(w.Handle)
 			v.world.forget(w.Handle)
@@ -178,6 +180,7 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 		return 0
 	default:
 	}
+	w.read = true
 	n := v.world.nics[w.Handle]
 	if n == nil {
 		n = &nic{Handle: w.Handle, sysfs: sysfsNIC{numa: -1}}
