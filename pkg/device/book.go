@@ -442,6 +442,8 @@ func (b *book) from(p *poolBook, r Request, usable func(devlink.Handle) error) (
 		switch {
 		case r.Device != "" && a.state == Quarantined:
 			return nil, refuse(reason.FunctionQuarantined, "%s is %s", a.Name(), a.condition())
+		case r.Device != "" && a.state == Resetting:
+			return nil, fmt.Errorf("%w%w", errComing, refuse(reason.DeviceBusy, "%s is %s", a.Name(), a.condition()))
 		case r.Device != "" && a.state != Free:
 			return nil, refuse(reason.DeviceBusy, "%s is %s", a.Name(), a.condition())
 		case a.state == Free && (free == nil || a.before(free)):

@@ -1,5 +1,7 @@
 package device
 
+//go:generate go test -run=TestDocument -update .
+
 // An event is what moves a function from one state to another.
 type event string
 
@@ -25,7 +27,7 @@ const nowhere State = ""
 var transitions = map[State]map[event]State{
 	nowhere:     {appears: Unknown, claimed: Gone},
 	Unknown:     {claimed: Used, reconciled: Resetting, vanishes: nowhere},
-	Warming:     {ready: Free, acquired: Used, refused: Quarantined, removed: Removing, vanishes: nowhere},
+	Warming:     {ready: Free, acquired: Used, refused: Quarantined, vanishes: nowhere},
 	Free:        {acquired: Used, refused: Quarantined, removed: Removing, vanishes: nowhere},
 	Used:        {released: Resetting, vanishes: Gone},
 	Resetting:   {verified: Free, refused: Quarantined, vanishes: nowhere},

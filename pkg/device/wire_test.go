@@ -670,9 +670,14 @@ func TestAcquireWaits(t *testing.T) {
 	_, err = v.Acquire(ctx, device.Request{Owner: "a"})
 	cancel()
 	wantReason(t, "Acquire while the only VF is verified", err, reason.PoolExhausted, "1 resetting")
+	it := v.Snapshot().Functions[0].Device
+	ctx, cancel = context.WithTimeout(context.Background(), 10*time.Millisecond)
+	_, err = v.Acquire(ctx, device.Request{Owner: "a", Device: it})
+	cancel()
+	wantReason(t, "Acquire of this VF while it is verified", err, reason.DeviceBusy, "resetting")
 	got := make(chan error, 1)
 	go func() {
-		_, err := v.Acquire(context.Background(), device.Request{Owner: "b"})
+		_, err := v.Acquire(context.Background(), device.Request{Owner: "b", Device: it})
 		got <- err
 	}()
 	close(hold)
