@@ -19,6 +19,7 @@ import (
 
 // An env is what a run of the program sees of the world.
 type env struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	now            func() time.Time
@@ -27,7 +28,7 @@ type env struct {
 }
 
 func environment() env {
-	e := env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
+	e := env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now}
 	if size, err := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ); err == nil {
 		e.width = int(size.Col)
 		if e.width == 0 {
@@ -113,11 +114,15 @@ func (c *cli) root() *cobra.Command {
 		c.chainsCommand(),
 		c.diffCommand(),
 		c.doctorCommand(),
+		c.deviceCommand(),
+		c.auditCommand(),
+		c.gcCommand(),
 		c.nodeCommand(),
 		c.recomputeCommand(),
 		c.explainCommand(),
 		c.versionCommand(),
 	)
+	root.AddCommand(c.deviceLists()...)
 	return root
 }
 
@@ -157,10 +162,11 @@ func (c *cli) dial() (*grpc.ClientConn, error) {
 
 // A daemon is its services, for calls under ctx.
 type daemon struct {
-	ctx   context.Context
-	ports offloadv1.PortServiceClient
-	node  offloadv1.NodeServiceClient
-	flows offloadv1.FlowServiceClient
+	ctx     context.Context
+	ports   offloadv1.PortServiceClient
+	node    offloadv1.NodeServiceClient
+	flows   offloadv1.FlowServiceClient
+	devices offloadv1.DeviceServiceClient
 }
 
 // call calls do with the daemon. The calls together may take --timeout.
@@ -177,10 +183,11 @@ func (c *cli) stream(ctx context.Context, do func(daemon) error) error {
 		return err
 	}
 	return do(daemon{
-		ctx:   ctx,
-		ports: offloadv1.NewPortServiceClient(conn),
-		node:  offloadv1.NewNodeServiceClient(conn),
-		flows: offloadv1.NewFlowServiceClient(conn),
+		ctx:     ctx,
+		ports:   offloadv1.NewPortServiceClient(conn),
+		node:    offloadv1.NewNodeServiceClient(conn),
+		flows:   offloadv1.NewFlowServiceClient(conn),
+		devices: offloadv1.NewDeviceServiceClient(conn),
 	})
 }
 

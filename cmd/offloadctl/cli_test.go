@@ -31,6 +31,7 @@ type fake struct {
 	offloadv1.UnimplementedPortServiceServer
 	offloadv1.UnimplementedNodeServiceServer
 	offloadv1.UnimplementedFlowServiceServer
+	offloadv1.UnimplementedDeviceServiceServer
 
 	status *offloadv1.GetStatusResponse
 	ports  []*offloadv1.Port
@@ -40,6 +41,9 @@ type fake struct {
 
 	differs   bool // the kernel's filters are not as they should be
 	delegated bool // offload is, to Open vSwitch
+
+	tidy bool     // an audit finds nothing
+	done []string // to devices
 }
 
 // sockets counts what serve has made.
@@ -69,6 +73,7 @@ func (f *fake) serve(t *testing.T) string {
 	offloadv1.RegisterPortServiceServer(s, f)
 	offloadv1.RegisterNodeServiceServer(s, f)
 	offloadv1.RegisterFlowServiceServer(s, f)
+	offloadv1.RegisterDeviceServiceServer(s, f)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 	return path
@@ -347,6 +352,7 @@ func (s shell) run(args ...string) (stdout, stderr string, code int) {
 	s.t.Helper()
 	var out, errs bytes.Buffer
 	code = run(s.t.Context(), args, env{
+		stdin:  strings.NewReader(s.env["STDIN"]),
 		stdout: &out, stderr: &errs, width: s.width,
 		now: func() time.Time { return now },
 		getenv: func(name string) string {
@@ -360,7 +366,7 @@ func (s shell) run(args ...string) (stdout, stderr string, code int) {
 }
 
 // golden runs each line of a file: stdout, then stderr after "!", then the exit code unless it is 0. A line may
-// begin with variables of the environment, and with WIDTH=, the terminal's.
+// begin with variables of the environment, and with WIDTH=, the terminal's, and STDIN=, what the user types.
 func (s shell) golden(file string) {
 	s.t.Helper()
 	golden.Run(s.t, file, func(line string) string {
@@ -404,7 +410,7 @@ func words(line string) []string {
 
 func TestCommands(t *testing.T) {
 	s := shell{t: t, socket: newFake().serve(t)}
-	for _, file := range []string{"tables.txt", "programs.txt", "filters.txt", "refused.txt", "complete.txt"} {
+	for _, file := range []string{"tables.txt", "programs.txt", "filters.txt", "refused.txt", "complete.txt", "devices.txt"} {
 		t.Run(file, func(t *testing.T) {
 			s.t = t
 			s.golden(filepath.Join("testdata", file))
@@ -465,7 +471,7 @@ func TestExitCodes(t *testing.T) {
 		f := newFake()
 		f.fail = refusal(codes.Code(e.Code), e.Reason, "no", nil)
 		s := shell{t: t, socket: f.serve(t)}
-		for _, args := range [][]string{{"status"}, {"get", "ports"}, {"get", "flows"}, {"watch", "ports"}, {"node", "leave"}} {
+		for _, args := range [][]string{{"status"}, {"get", "ports"}, {"get", "flows"}, {"watch", "ports"}, {"node", "leave"}, {"pools"}, {"audit"}, {"device", "vfs", "p0", "8", "--yes"}} {
 			_, stderr, code := s.run(args...)
 			if code != want[codes.Code(e.Code)] {
 				t.Errorf("%v with %s: exit code %d, want %d", args, e.Reason, code, want[codes.Code(e.Code)])

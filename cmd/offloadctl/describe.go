@@ -48,7 +48,7 @@ KEY is NETWORK/CONTAINER/IFNAME.`,
 	}
 	port.Flags().BoolVar(&slowest, "slowest", false, "the port whose creation took longest, instead of NAME")
 	port.Flags().BoolVar(&check, "check", false, "compare it with the kernel and Open vSwitch; exit code 1 if it differs")
-	describe.AddCommand(port)
+	describe.AddCommand(port, c.describeDeviceCommand())
 	return describe
 }
 

@@ -11,7 +11,8 @@ import (
 )
 
 func (c *cli) getCommand() *cobra.Command {
-	get := group("get", "list ports, flows, counters, chassis, tunnels or zones")
+	get := group("get", "list ports, flows, counters, chassis, tunnels, zones, devices, functions or pools")
+	get.AddCommand(c.deviceLists()...)
 	get.AddCommand(c.getPortsCommand(), c.getFlowsCommand(), c.getCountersCommand(),
 		&cobra.Command{
 			Use: "chassis", Short: "list the chassis of the deployment that this one sees", Args: usage(cobra.NoArgs),

@@ -58,7 +58,7 @@ func (c *cli) watchCommand() *cobra.Command {
 		},
 	}
 	filter.flags(c, ports)
-	watch.AddCommand(ports)
+	watch.AddCommand(ports, c.watchDevicesCommand())
 	return watch
 }
 

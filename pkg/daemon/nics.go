@@ -222,15 +222,26 @@ func (n *nics) Leftovers(ctx context.Context) ([]api.Leftover, error) {
 func remedy(l ports.Leftover) string {
 	switch l.Where {
 	case "link":
-		return "ip link del " + l.Name
+		return "ip link del " + quoted(l.Name)
 	case "interface":
-		return "ovs-vsctl --if-exists del-port " + l.Name
+		return "ovs-vsctl --if-exists del-port " + quoted(l.Name)
 	case "function":
 		if port, _, ok := strings.Cut(l.Name, " ("); ok && strings.HasPrefix(l.Cause, "quarantined") {
-			return "offloadctl functions release " + port
+			return "offloadctl device release " + quoted(port)
 		}
 	}
 	return ""
+}
+
+// quoted is a word for a shell.
+func quoted(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.:/@", r)
+	}
+	if word != "" && !strings.ContainsFunc(word, func(r rune) bool { return !plain(r) }) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // unmanaged tells of functions that are of no pool, on devices of which others are.

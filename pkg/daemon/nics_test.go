@@ -119,7 +119,7 @@ func TestLeftovers(t *testing.T) {
 		audit: func(context.Context) ([]ports.Leftover, error) {
 			return []ports.Leftover{
 				{Where: "link", Name: "veth1", Cause: "of no port"},
-				{Where: "interface", Name: "veth2", Cause: "of no port; its mark says x"},
+				{Where: "interface", Name: "it's; veth2", Cause: "of no port; its mark says x"},
 				{Where: "function", Name: "pci/0000:03:00.0/2 (pf0vf1)", Cause: "quarantined: FUNCTION_NOT_RESTORED: x"},
 				{Where: "function", Name: "pci/0000:03:00.0/3 (pf0vf2)", Cause: "its owner pods/c9/eth0 is no port"},
 				{Where: "journal", Name: "pods/c3/eth0", Cause: "its Interface rep3 does not exist"},
@@ -154,8 +154,8 @@ func TestLeftovers(t *testing.T) {
 	}
 	want := []api.Leftover{
 		{Where: "link", Name: "veth1", Cause: "of no port", Remedy: "ip link del veth1"},
-		{Where: "interface", Name: "veth2", Cause: "of no port; its mark says x", Remedy: "ovs-vsctl --if-exists del-port veth2"},
-		{Where: "function", Name: "pci/0000:03:00.0/2 (pf0vf1)", Cause: "quarantined: FUNCTION_NOT_RESTORED: x", Remedy: "offloadctl functions release pci/0000:03:00.0/2"},
+		{Where: "interface", Name: "it's; veth2", Cause: "of no port; its mark says x", Remedy: `ovs-vsctl --if-exists del-port 'it'\''s; veth2'`},
+		{Where: "function", Name: "pci/0000:03:00.0/2 (pf0vf1)", Cause: "quarantined: FUNCTION_NOT_RESTORED: x", Remedy: "offloadctl device release pci/0000:03:00.0/2"},
 		{Where: "function", Name: "pci/0000:03:00.0/3 (pf0vf2)", Cause: "its owner pods/c9/eth0 is no port"},
 		{Where: "journal", Name: "pods/c3/eth0", Cause: "its Interface rep3 does not exist"},
 		{Where: "filter", Name: "chain 5 pref 7 protocol ip flower", Cause: "somebody else has put it where ours are; it is left alone"},
