@@ -97,6 +97,40 @@ func TestNamespaceWithoutName(t *testing.T) {
 	<-ended
 }
 
+// A namespace that somebody keeps without a name and a process does not keep the port: the function is quarantined, and comes back to
+// its pool when the namespace dies.
+func TestNamespaceKept(t *testing.T) {
+	r := newRig(t)
+	before := home(t)
+	p := r.unmade(5)
+	s := spec(p, vf)
+	r.mustCreate(s)
+	kept, err := os.Open(s.GetNetns())
+	r.Check(err)
+	r.Check(p.Remove(t.Context()))
+	r.mustDelete(s.GetKey())
+	if out := r.audit(); !strings.Contains(out, "quarantined: "+string(reason.FunctionElsewhere)) {
+		t.Errorf("audit: %q, want that the function is quarantined", out)
+	}
+	others := r.pods(1, 2, 3)
+	for _, o := range others {
+		r.mustCreate(spec(o, vf))
+	}
+	_, err = r.create(s)
+	r.wantReason(err, reason.NetnsGone)
+	q := r.pods(6)[0]
+	_, err = r.create(spec(q, vf))
+	r.wantReason(err, reason.PoolExhausted)
+	r.Check(kept.Close())
+	r.Eventually(20*time.Second, "the function's return", func() bool { return r.audit() == "" })
+	r.mustCreate(spec(q, vf))
+	for _, o := range append(others, q) {
+		r.mustDelete(spec(o, vf).GetKey())
+	}
+	r.wantClean()
+	r.wantRestored(before)
+}
+
 // A device that vanishes takes its port with it: the port says so, can be deleted, and made anew from another. Other ports go on.
 func TestDeviceVanishes(t *testing.T) {
 	r := newRig(t)
@@ -177,6 +211,10 @@ func TestReboot(t *testing.T) {
 	for _, gone := range []*lab.Pod{p, q, v} {
 		r.Check(gone.Remove(t.Context()))
 	}
+	// Without VFs and SFs, and then with new ones.
+	r.Check(run("devlink", "dev", "eswitch", "set", nic.Handle(), "mode", "legacy"))
+	r.Check(nic.SetVFs(0))
+	r.Check(setUp())
 	r.Check(olderBoot(filepath.Join(r.node.Dir, "state", "ports.journal")))
 	out, err := r.node.VSctl(t.Context(), "--bare", "--columns=name", "find", "interface", "external_ids:offloadd-port!=x")
 	if r.Check(err); len(strings.Fields(out)) != 3 {
@@ -188,6 +226,7 @@ func TestReboot(t *testing.T) {
 	r.wantClean(again.Name)
 	r.mustDelete(spec(again, vf).GetKey())
 	r.wantClean()
+	r.wantRestored(nil)
 }
 
 // olderBoot changes a journal into one that was written before the last boot.

@@ -66,6 +66,11 @@ func (r *rig) kill(call, point string, want *offloadv1.PortSpec, p, x, y *lab.Po
 		}
 		pings <- s
 	}()
+	defer func() {
+		if s := <-pings; s.Received != s.Sent || s.Sent == 0 {
+			t.Errorf("others noticed: %+v", s)
+		}
+	}()
 	r.Check(os.WriteFile(arm, []byte(point), 0o644))
 	var err error
 	switch call {
@@ -89,7 +94,4 @@ func (r *rig) kill(call, point string, want *offloadv1.PortSpec, p, x, y *lab.Po
 	}
 	r.mustDelete(want.GetKey())
 	r.wantClean(x.Name, y.Name)
-	if s := <-pings; s.Received != s.Sent || s.Sent == 0 {
-		t.Errorf("others noticed: %+v", s)
-	}
 }

@@ -106,7 +106,10 @@ func start() (*lab.Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(simnic.Load(module, 1), nic.SetVFs(vfs), run("devlink", "dev", "eswitch", "set", nic.Handle(), "mode", "switchdev")); err != nil {
+	if err := simnic.Load(module, 1); err != nil {
+		return nil, err
+	}
+	if err := setUp(); err != nil {
 		return nil, err
 	}
 	l, err := lab.Start(context.Background(), lab.Options{
@@ -126,6 +129,14 @@ func start() (*lab.Lab, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// setUp is what a node does with its NIC when it boots.
+func setUp() error {
+	if err := nic.SetVFs(vfs); err != nil {
+		return err
+	}
+	return run("devlink", "dev", "eswitch", "set", nic.Handle(), "mode", "switchdev")
 }
 
 func run(argv ...string) error {
