@@ -245,7 +245,8 @@ func TestFunctions(t *testing.T) {
 		},
 		{
 			`"kind":"vf","max_tx_rate":100,"capabilities":{"bandwidth":true},"runtimeConfig":{"bandwidth":{"egressRate":5000,"egressBurst":1}}`,
-			ports.Spec{Kind: ports.VF, Attributes: ports.Attributes{MaxRate: 5000}}, "pf0vf0,/eth0,0000:03:00.2",
+			ports.Spec{Kind: ports.VF, Attributes: ports.Attributes{MaxRate: 5000}},
+			"pf0vf0,/eth0,0000:03:00.2",
 		},
 	} {
 		result := tree(t, accepted(t, conf(tt.conf), env("ADD", k8s)...)).(map[string]any)

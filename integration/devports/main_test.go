@@ -186,6 +186,7 @@ func spec(p *lab.Pod, kind offloadv1.PortKind) *offloadv1.PortSpec {
 		s.Pool = "vfs"
 	case sf:
 		s.Pool = "sfs"
+	case veth, auto, offloadv1.PortKind_PORT_KIND_UNSPECIFIED:
 	}
 	return s
 }

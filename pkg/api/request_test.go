@@ -112,7 +112,7 @@ func randomFunction(rnd *rand.Rand, s *ports.Spec) {
 		s.Fallback = pick(rnd, nil, []ports.Kind{ports.SF}, []ports.Kind{ports.SF, ports.Veth})
 	case ports.SF:
 		s.Fallback = pick(rnd, nil, []ports.Kind{ports.VF})
-	default:
+	case ports.Auto, ports.Veth:
 		s.Fallback = pick(rnd, []ports.Kind{ports.VF, ports.SF}, []ports.Kind{ports.SF, ports.Veth})
 	}
 	s.Pool = pick(rnd, "", "fast")

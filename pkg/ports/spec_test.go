@@ -199,8 +199,17 @@ func TestDiffer(t *testing.T) {
 func TestAttributesEqual(t *testing.T) {
 	yes, yes2, no := true, true, false
 	all := []Attributes{
-		{}, {VLAN: 1}, {VLAN: 1, QoS: 1}, {VLAN: 1, VLANProto: VLAN8021AD}, {Trust: &yes}, {Trust: &no}, {SpoofCheck: &yes}, {SpoofCheck: &no},
-		{LinkState: LinkAuto}, {MinRate: 1}, {MaxRate: 1},
+		{},
+		{VLAN: 1},
+		{VLAN: 1, QoS: 1},
+		{VLAN: 1, VLANProto: VLAN8021AD},
+		{Trust: &yes},
+		{Trust: &no},
+		{SpoofCheck: &yes},
+		{SpoofCheck: &no},
+		{LinkState: LinkAuto},
+		{MinRate: 1},
+		{MaxRate: 1},
 	}
 	for i, a := range all {
 		for j, b := range all {
