@@ -75,12 +75,13 @@ var rooms = map[string]room{
 
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
-	"pkg/reason":       {pure: true},
-	"pkg/ports":        {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
-	"pkg/api":          {imports: []string{"pkg/ports", "pkg/device", "pkg/devlink", "pkg/reason", "proto/offload/v1"}},
-	"pkg/api/client":   {imports: []string{"pkg/reason"}},
-	"pkg/deviceplugin": {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},
-	"proto/offload/v1": {},
+	"pkg/reason":                   {pure: true},
+	"pkg/ports":                    {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
+	"pkg/api":                      {imports: []string{"pkg/ports", "pkg/device", "pkg/devlink", "pkg/reason", "proto/offload/v1"}},
+	"pkg/api/client":               {imports: []string{"pkg/reason"}},
+	"pkg/deviceplugin/kubelettest": {},
+	"pkg/deviceplugin":             {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},
+	"proto/offload/v1":             {},
 
 	"internal/apidoc": {},
 	"internal/arch":   {},

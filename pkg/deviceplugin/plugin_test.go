@@ -28,47 +28,45 @@ const (
 // Two resources are offered to a kubelet that comes later, to one that has restarted, with or without removing what it found, and again if
 // somebody removes the sockets. What ends with the plugin are its sockets.
 func TestKubeletComesAndGoes(t *testing.T) {
-	n, k := newNode(), newKubelet(t)
-	_, stop := offer(t, n, k)
+	n := newNode()
+	k, dir := newKubelet(t)
+	_, stop := offer(t, n, dir)
 	time.Sleep(20 * time.Millisecond) // so that the directory, and those above it, come while they are waited for
 	both := func() {
 		t.Helper()
-		k.await("offloadd.io/fast", vfs)
-		k.await("example.com/sf", slot4)
+		k.Await("offloadd.io/fast", vfs)
+		k.Await("example.com/sf", slot4)
 	}
-	k.start()
+	k.Start()
 	both()
 	for range 10 {
-		k.stop()
-		k.start()
+		k.Stop()
+		k.Start()
 		both()
 	}
 	for range 10 { // its socket may have the same inode again
-		k.stop()
-		k.begin()
+		k.Stop()
+		k.Resume()
 		both()
 	}
-	k.mu.Lock()
-	before := k.registrations
-	k.mu.Unlock()
-	if err := os.Remove(filepath.Join(k.sockets(), endpoint("fast"))); err != nil {
+	before, _ := k.Counts()
+	if err := os.Remove(filepath.Join(k.Sockets(), endpoint("fast"))); err != nil {
 		t.Fatal(err)
 	}
-	k.until(func() bool {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return k.registrations > before
+	k.Until(func() bool {
+		now, _ := k.Counts()
+		return now > before
 	}, func() string { return "it was not registered again after its socket was removed" })
-	k.await("offloadd.io/fast", vfs)
+	k.Await("offloadd.io/fast", vfs)
 
-	k.stop()
-	if err := os.RemoveAll(k.dir); err != nil {
+	k.Stop()
+	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	k.start()
+	k.Start()
 	both()
 	stop()
-	left, err := os.ReadDir(k.sockets())
+	left, err := os.ReadDir(k.Sockets())
 	if err != nil || len(left) != 1 || left[0].Name() != "kubelet.sock" {
 		t.Errorf("left when it has ended: %v, %v", left, err)
 	}
@@ -76,41 +74,42 @@ func TestKubeletComesAndGoes(t *testing.T) {
 
 // While nothing happens, nothing is done: kubelet gets no list twice, and no second registration.
 func TestQuiet(t *testing.T) {
-	n, k := newNode(), newKubelet(t)
-	k.start()
-	offer(t, n, k)
-	k.await("offloadd.io/fast", vfs)
-	k.await("example.com/sf", slot4)
+	n := newNode()
+	k, dir := newKubelet(t)
+	k.Start()
+	offer(t, n, dir)
+	k.Await("offloadd.io/fast", vfs)
+	k.Await("example.com/sf", slot4)
 	for range 20 {
 		n.change(func(s *device.Snapshot) { s.Devices[0].Doing += "x" }) // which does not concern kubelet
 	}
-	if err := os.WriteFile(filepath.Join(k.sockets(), "other.sock"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(k.Sockets(), "other.sock"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(100 * time.Millisecond)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.registrations != 2 || k.lists != 2 {
-		t.Errorf("%d registrations and %d lists, want 2 and 2", k.registrations, k.lists)
+	if registrations, lists := k.Counts(); registrations != 2 || lists != 2 {
+		t.Errorf("%d registrations and %d lists, want 2 and 2", registrations, lists)
 	}
 }
 
 // A kubelet that refuses is asked again.
 func TestRefused(t *testing.T) {
-	n, k := newNode(), newKubelet(t)
-	k.refuse = 3
-	k.start()
-	offer(t, n, k)
-	k.await("offloadd.io/fast", vfs)
-	k.await("example.com/sf", slot4)
+	n := newNode()
+	k, dir := newKubelet(t)
+	k.Refuse(3)
+	k.Start()
+	offer(t, n, dir)
+	k.Await("offloadd.io/fast", vfs)
+	k.Await("example.com/sf", slot4)
 }
 
 // Kubelet hears of each change of VFs. Those that pods have stay.
 func TestHealthOfVFs(t *testing.T) {
-	n, k := newNode(), newKubelet(t)
-	k.start()
-	offer(t, n, k)
-	k.await("offloadd.io/fast", vfs)
+	n := newNode()
+	k, dir := newKubelet(t)
+	k.Start()
+	offer(t, n, dir)
+	k.Await("offloadd.io/fast", vfs)
 	for _, tt := range []struct {
 		what   string
 		change func(*device.Snapshot)
@@ -129,7 +128,7 @@ func TestHealthOfVFs(t *testing.T) {
 	} {
 		t.Log(tt.what)
 		n.change(tt.change)
-		k.await("offloadd.io/fast", tt.want)
+		k.Await("offloadd.io/fast", tt.want)
 	}
 }
 
@@ -207,15 +206,16 @@ func TestPrefer(t *testing.T) {
 
 // A container learns what it has got, and Multus what is known of a VF.
 func TestAllocate(t *testing.T) {
-	n, k := newNode(), newKubelet(t)
-	k.start()
-	p, stop := offer(t, n, k)
-	k.await("offloadd.io/fast", vfs)
-	k.await("example.com/sf", slot4)
+	n := newNode()
+	k, dir := newKubelet(t)
+	k.Start()
+	p, stop := offer(t, n, dir)
+	k.Await("offloadd.io/fast", vfs)
+	k.Await("example.com/sf", slot4)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 
-	fast := k.plugin("offloadd.io/fast")
+	fast := k.Plugin("offloadd.io/fast")
 	preferred, err := fast.GetPreferredAllocation(ctx, &pluginapi.PreferredAllocationRequest{ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
 		{AvailableDeviceIDs: []string{"0000:03:00.3", "0000:03:00.2", "0000:03:00.1"}, MustIncludeDeviceIDs: []string{"0000:03:00.3"}, AllocationSize: 2},
 	}})
@@ -237,7 +237,7 @@ func TestAllocate(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"PCIDEVICE_OFFLOADD_IO_FAST": "0000:03:00.3,0000:03:00.1"}, envs); err != nil || diff != "" {
 		t.Errorf("a container with two VFs: %v, want -, got +:\n%s", err, diff)
 	}
-	envs, err = allocate(k.plugin("example.com/sf"), "many.slot.3")
+	envs, err = allocate(k.Plugin("example.com/sf"), "many.slot.3")
 	if diff := cmp.Diff(map[string]string{"SFDEVICE_EXAMPLE_COM_SF": "many.slot.3"}, envs); err != nil || diff != "" {
 		t.Errorf("a container with an SF: %v, want -, got +:\n%s", err, diff)
 	}
@@ -269,35 +269,35 @@ func TestAllocate(t *testing.T) {
 
 // Kubelet is told nothing before it is known what there is.
 func TestNotKnownYet(t *testing.T) {
-	n, k := newNode(), newKubelet(t)
+	n := newNode()
+	k, dir := newKubelet(t)
 	n.is.Pools[0].Reason = reason.NotReady
 	n.is.Functions = nil
-	k.start()
-	offer(t, n, k)
-	k.await("example.com/sf", slot4)
-	if got := k.show("offloadd.io/fast"); got != "not registered" {
+	k.Start()
+	offer(t, n, dir)
+	k.Await("example.com/sf", slot4)
+	if got := k.Show("offloadd.io/fast"); got != "not registered" {
 		t.Fatalf("before the device has been read kubelet knows %q", got)
 	}
 	n.change(func(s *device.Snapshot) { *s = newNode().is })
-	k.await("offloadd.io/fast", vfs)
+	k.Await("offloadd.io/fast", vfs)
 }
 
 func TestAllocations(t *testing.T) {
-	k := newKubelet(t)
+	k, dir := newKubelet(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	resources := map[string]bool{"offloadd.io/fast": true}
-	if all, err := Allocations(ctx, k.dir, resources); err == nil {
+	if all, err := Allocations(ctx, dir, resources); err == nil {
 		t.Errorf("without kubelet: %v", all)
 	}
-	k.pods = &podresources.ListPodResourcesResponse{PodResources: []*podresources.PodResources{
-		{Namespace: "default", Name: "web", Containers: []*podresources.ContainerResources{{Name: "main", Devices: []*podresources.ContainerDevices{
+	k.Give(&podresources.PodResources{
+		Namespace: "default", Name: "web", Containers: []*podresources.ContainerResources{{Name: "main", Devices: []*podresources.ContainerDevices{
 			{ResourceName: "offloadd.io/fast", DeviceIds: []string{"0000:03:00.1", "0000:03:00.2"}}, {ResourceName: "nvidia.com/gpu", DeviceIds: []string{"0"}},
-		}}}},
-		{Namespace: "default", Name: "idle"},
-	}}
-	k.start()
-	all, err := Allocations(ctx, k.dir, resources)
+		}}},
+	}, &podresources.PodResources{Namespace: "default", Name: "idle"})
+	k.Start()
+	all, err := Allocations(ctx, dir, resources)
 	if err != nil {
 		t.Fatal(err)
 	}
