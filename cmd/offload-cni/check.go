@@ -81,6 +81,7 @@ func status(ctx context.Context, r *request) error {
 			code = reason.CNILimited
 		}
 	}
+	errs = append(errs, r.supply(ctx))
 	if r.conf.IPAMType != "" {
 		errs = append(errs, r.ipamError(invoke.DelegateStatus(ctx, r.conf.IPAMType, r.StdinData, nil)))
 	}

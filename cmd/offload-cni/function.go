@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"google.golang.org/grpc"
 
+	"github.com/offloadd/offloadd/pkg/reason"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
@@ -73,6 +77,70 @@ func onOff(s string) *bool {
 		return nil
 	}
 	return new(s == "on")
+}
+
+// supply returns an error if a container could have no function, and has to have one. Of a particular one kubelet keeps account.
+func (r *request) supply(ctx context.Context) error {
+	var s offloadv1.PortSpec
+	r.conf.madeOf(&s)
+	wanted := []offloadv1.PortKind{s.GetKind()}
+	if s.GetKind() == offloadv1.PortKind_PORT_KIND_AUTO {
+		wanted = []offloadv1.PortKind{offloadv1.PortKind_PORT_KIND_VF, offloadv1.PortKind_PORT_KIND_SF}
+		if len(s.GetFallback()) > 0 {
+			wanted = nil
+		}
+	}
+	wanted = append(wanted, s.GetFallback()...)
+	if s.GetDevice() != "" || slices.Contains(wanted, offloadv1.PortKind_PORT_KIND_VETH) {
+		return nil
+	}
+	var resp *offloadv1.ListPoolsResponse
+	err := r.call(ctx, 0, func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		resp, err = offloadv1.NewDeviceServiceClient(conn).ListPools(ctx, &offloadv1.ListPoolsRequest{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var empty []error
+	for _, p := range resp.GetPools() {
+		kind := functionKinds[p.GetKind()]
+		switch why := reason.Reason(p.GetReason()); {
+		case s.GetPool() != "" && s.GetPool() != p.GetName() || !slices.Contains(wanted, kind):
+		case hasRoom(p):
+			return nil
+		case why != "":
+			empty = append(empty, reason.Errorf(why, "pool %s: %s", p.GetName(), p.GetMessage()))
+		default:
+			empty = append(empty, reason.Errorf(reason.PoolExhausted, "pool %s: no function is free", p.GetName()))
+		}
+	}
+	if len(empty) == 0 {
+		return reason.Errorf(reason.PoolNotFound, "there is no pool %s of the kinds that are wanted", s.GetPool())
+	}
+	return all(empty...)
+}
+
+var functionKinds = map[offloadv1.FunctionKind]offloadv1.PortKind{
+	offloadv1.FunctionKind_FUNCTION_KIND_VF: offloadv1.PortKind_PORT_KIND_VF,
+	offloadv1.FunctionKind_FUNCTION_KIND_SF: offloadv1.PortKind_PORT_KIND_SF,
+}
+
+// hasRoom reports whether a pool has a function that is free, or soon will be, or could be made.
+func hasRoom(p *offloadv1.Pool) bool {
+	has := p.GetCapacity()
+	for state, n := range p.GetCounts() {
+		switch state {
+		case "FREE", "RESETTING", "WARMING", "UNKNOWN":
+			if n > 0 {
+				return true
+			}
+		case "GONE", "UNMANAGED": // take no place
+		default:
+			has -= min(has, n)
+		}
+	}
+	return p.GetKind() == offloadv1.FunctionKind_FUNCTION_KIND_SF && has > 0 && p.GetReason() == ""
 }
 
 // A deviceInfo is what the Device Information Specification 1.1.0, section 3, says of a PCI device.

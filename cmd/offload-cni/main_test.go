@@ -79,7 +79,8 @@ func accepted(t *testing.T, conf string, env ...string) string {
 
 // A node is a daemon with no kernel behind it: ports are what was asked for.
 type node struct {
-	api.Node // nil: only Status is called
+	api.Node    // nil: only Status is called
+	api.Devices // nil: only Snapshot and Resource are called
 
 	mu     sync.Mutex // guards what follows
 	feed   *ports.Feed
@@ -88,6 +89,7 @@ type node struct {
 	answer error           // of Create and Delete, if not nil
 	wrong  []ports.Problem // found by Check
 	checks []ports.CheckRequest
+	pools  []device.PoolStatus
 }
 
 func (n *node) Create(ctx context.Context, req ports.CreateRequest) (ports.Port, error) {
@@ -142,6 +144,14 @@ func (n *node) Status(context.Context, api.StatusRequest) (api.Status, error) {
 	return api.Status{}, nil
 }
 
+func (n *node) Snapshot() device.Snapshot {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return device.Snapshot{Pools: n.pools}
+}
+
+func (n *node) Resource(string) string { return "" }
+
 func newNode() *node { return &node{feed: ports.NewFeed()} }
 
 // serve serves a node at a socket until the test ends or stop is called.
@@ -151,7 +161,7 @@ func serve(t *testing.T, socket string, n *node) (server *api.Server, stop func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	server = api.NewServer(n, n, nil, nil, slog.New(slog.DiscardHandler))
+	server = api.NewServer(n, n, nil, n, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, l) }()
@@ -350,6 +360,50 @@ func TestTrace(t *testing.T) {
 		accepted(t, conf(""), env("ADD", k8s, "TRACEPARENT="+parent, "TRACESTATE="+state)...)
 		if diff := cmp.Diff(want, n.trace); diff != "" {
 			t.Errorf("TRACESTATE=%.20q (-want +got):\n%s", state, diff)
+		}
+	}
+}
+
+// STATUS fails if a container has to have a function and can have none.
+func TestStatusOfPools(t *testing.T) {
+	n, server, conf := newLab(t)
+	for _, s := range api.Subsystems() {
+		server.SetHealth(api.Health{Subsystem: s})
+	}
+	pool := func(name string, kind device.Kind, capacity int, counts map[device.State]int, why reason.Reason) device.PoolStatus {
+		return device.PoolStatus{Pool: device.Pool{Name: name, Kind: kind}, Capacity: capacity, Counts: counts, Reason: why, Message: "because"}
+	}
+	full := pool("fast", device.VF, 2, map[device.State]int{device.Used: 2}, "")
+	room := pool("many", device.SF, 4, map[device.State]int{device.Used: 2, device.Quarantined: 1, device.Gone: 1}, "")
+	for _, tt := range []struct {
+		conf  string
+		pools []device.PoolStatus
+		want  string // in the message; "": it succeeds
+	}{
+		{`"kind":"veth"`, nil, ""},
+		{`"kind":"vf"`, nil, "there is no pool"},
+		{`"kind":"vf"`, []device.PoolStatus{full, room}, "pool fast: no function is free"},
+		{`"kind":"vf","pool":"many"`, []device.PoolStatus{full, room}, "there is no pool many"},
+		{`"kind":"vf","fallback":["veth"]`, []device.PoolStatus{full}, ""},
+		{`"kind":"vf","fallback":["sf"]`, []device.PoolStatus{full, room}, ""},
+		{`"kind":"auto"`, []device.PoolStatus{full, room}, ""},
+		{`"pool":"fast"`, []device.PoolStatus{full, room}, "pool fast: no function is free"},
+		{`"deviceID":"0000:03:00.2"`, []device.PoolStatus{full}, ""},
+		{`"kind":"vf"`, []device.PoolStatus{pool("fast", device.VF, 2, map[device.State]int{device.Used: 1, device.Resetting: 1}, "")}, ""},
+		{`"kind":"vf"`, []device.PoolStatus{pool("fast", device.VF, 0, nil, reason.EswitchNotSwitchdev)}, "pool fast: because"},
+		{`"kind":"sf"`, []device.PoolStatus{pool("many", device.SF, 4, map[device.State]int{device.Used: 3, device.Quarantined: 1}, "")}, "pool many: no function is free"},
+		{`"kind":"sf"`, []device.PoolStatus{pool("many", device.SF, 4, map[device.State]int{device.Used: 1}, reason.DeviceFailed)}, "pool many: because"},
+		{`"kind":"sf"`, []device.PoolStatus{pool("many", device.SF, 4, map[device.State]int{device.Free: 1}, reason.DeviceFailed)}, ""},
+	} {
+		n.mu.Lock()
+		n.pools = tt.pools
+		n.mu.Unlock()
+		if tt.want == "" {
+			accepted(t, conf(tt.conf), env("STATUS")...)
+			continue
+		}
+		if e := refused(t, conf(tt.conf), env("STATUS")...); e.Code != 50 || !strings.Contains(e.Msg, tt.want) {
+			t.Errorf("%s: %+v, want code 50 and %q", tt.conf, e, tt.want)
 		}
 	}
 }
