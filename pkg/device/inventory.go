@@ -41,7 +41,7 @@ type Inventory struct {
 	log      *slog.Logger
 	back     time.Duration // how long the netdev of a function may take to come back
 	coming   time.Duration // likewise, that of a new SF
-	spawn    chan *worker  // those that Run has to start
+	arrived  chan struct{} // has an element if there are workers that Run has to start
 	settling sync.Once
 
 	mu       sync.Mutex // guards what follows
@@ -57,7 +57,7 @@ type Inventory struct {
 func New(o Options) *Inventory {
 	v := &Inventory{
 		kernel: kernel{devlink: o.Devlink, dial: o.Route}, sysfs: sysfs(o.Sysfs), log: o.Log,
-		back: o.Patience, coming: o.Patience, spawn: make(chan *worker, 1),
+		back: o.Patience, coming: o.Patience, arrived: make(chan struct{}, 1),
 		world: newWorld(), workers: map[devlink.Handle]*worker{}, changed: make(chan struct{}), revision: 1,
 		// Larger than any that was given before a restart, unless the clock was set back; Claim sees to that.
 		book: newBook(o.Pools, uint64(time.Now().UnixNano())),
@@ -128,16 +128,22 @@ func (v *Inventory) Run(ctx context.Context) error {
 					return err
 				}
 			default:
-				v.onDevlink(ctx, e)
+				v.onDevlink(e)
 			}
 		}
 	})
 	g.Go(func() error {
 		for {
 			select {
-			case w := <-v.spawn:
-				// It ends with its device, or with ctx.
-				g.Go(func() error { return v.work(ctx, w) })
+			case <-v.arrived:
+				v.mu.Lock()
+				for _, w := range v.workers {
+					if !w.started {
+						w.started = true
+						g.Go(func() error { return v.work(ctx, w) }) // it ends with its device, or with ctx
+					}
+				}
+				v.mu.Unlock()
 			case <-ctx.Done():
 				return nil
 			}
@@ -182,26 +188,29 @@ func (v *Inventory) readDevices(ctx context.Context) error {
 	if err != nil {
 		return ended(ctx, fmt.Errorf("device: %w", err))
 	}
+	sfs, err := v.sysfs.sfs()
+	if err != nil {
+		return err
+	}
+	unlock := v.lock()
+	defer unlock(true)
 	here := map[devlink.Handle]bool{}
 	for _, d := range devices {
 		here[d.Handle] = true
-		v.arrive(ctx, d.Handle)
+		sf, isSF := sfs[d.Handle]
+		v.arrive(d.Handle, sf, isSF)
 	}
-	unlock := v.lock()
 	for h, w := range v.workers {
 		if !here[h] {
 			v.leave(w)
 		}
 	}
 	v.listed = true
-	unlock(true)
 	return nil
 }
 
 // arrive starts the worker of a device, or lets it read everything again. The own devices of SFs have none: they have no functions.
-func (v *Inventory) arrive(ctx context.Context, h devlink.Handle) {
-	sf, isSF := v.sysfs.sf(h)
-	unlock := v.lock()
+func (v *Inventory) arrive(h devlink.Handle, sf sfOf, isSF bool) {
 	w := v.workers[h]
 	switch {
 	case isSF:
@@ -209,17 +218,13 @@ func (v *Inventory) arrive(ctx context.Context, h devlink.Handle) {
 		if k, ok := v.world.functionAt(h); ok {
 			v.reviewOne(k)
 		}
-		unlock(true)
 	case w != nil:
 		w.stale, w.ports = true, true
-		unlock(true)
 	default:
-		w = newWorker(h)
-		v.workers[h] = w
-		unlock(false)
+		v.workers[h] = newWorker(h)
 		select {
-		case v.spawn <- w:
-		case <-ctx.Done():
+		case v.arrived <- struct{}{}:
+		default:
 		}
 	}
 }
@@ -311,10 +316,13 @@ func (v *Inventory) isPoolsDevice(names ...string) bool {
 	return slices.ContainsFunc(v.book.pools, func(p *poolBook) bool { return slices.Contains(names, p.Device) })
 }
 
-func (v *Inventory) onDevlink(ctx context.Context, e devlink.Event) {
+func (v *Inventory) onDevlink(e devlink.Event) {
 	switch e.Kind {
 	case devlink.DeviceNew:
-		v.arrive(ctx, e.Device.Handle)
+		sf, isSF := v.sysfs.sf(e.Device.Handle)
+		unlock := v.lock()
+		v.arrive(e.Device.Handle, sf, isSF)
+		unlock(true)
 	case devlink.DeviceGone:
 		unlock := v.lock()
 		if w := v.workers[e.Device.Handle]; w != nil {

@@ -538,6 +538,99 @@ func TestSimnicRestart(t *testing.T) {
 	run(t, "devlink port del %s/%d", nic.Handle(), 0x8000+5)
 }
 
+// A NIC is unplugged while its functions are used, and plugged in again.
+func TestSimnicUnplug(t *testing.T) {
+	load(t, 1)
+	const other = simnic.Device(7)
+	v := start(t, device.Options{Pools: []device.Pool{
+		{Name: "vfs", Device: other.Handle(), Kind: device.VF},
+		{Name: "sfs", Device: other.Handle(), Kind: device.SF, MinWarm: 2, Max: 4},
+	}})
+	v.Reconciled()
+	plug := func() {
+		t.Helper()
+		if _, err := simnic.NewDevice(int(other)); err != nil {
+			t.Fatal(err)
+		}
+		run(t, "devlink dev eswitch set %s mode switchdev", other.Handle())
+		if err := other.SetVFs(2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v.until(t, func(s device.Snapshot) error {
+		if len(s.Devices) != 1 || s.Pools[0].Reason != reason.DeviceNotFound {
+			return fmt.Errorf("%+v %+v", s.Devices, s.Pools)
+		}
+		return nil
+	})
+	_, err := v.Acquire(context.Background(), device.Request{Owner: "a"})
+	wantReason(t, "Acquire without the NIC", err, reason.DeviceNotFound, other.Handle())
+	plug()
+	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
+	v.counts(t, "sfs", map[device.State]int{device.Free: 2})
+	vf := v.acquire(t, device.Request{Pool: "vfs", Owner: "vf"})
+	sf := v.acquire(t, device.Request{Pool: "sfs", Owner: "sf"})
+	if err := other.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	v.until(t, func(s device.Snapshot) error {
+		if len(s.Devices) != 1 || len(s.Functions) != 2 || s.Functions[0].State != device.Gone || s.Functions[1].State != device.Gone {
+			return fmt.Errorf("%+v %+v", s.Devices, s.Functions)
+		}
+		return nil
+	})
+	plug()
+	v.until(t, func(device.Snapshot) error { // the VF is there again, the SF is not
+		a, _ := v.Lookup("vf")
+		b, _ := v.Lookup("sf")
+		if a.State != device.Used || a.Netdev.Index == 0 || b.State != device.Gone {
+			return fmt.Errorf("%+v, %+v", a, b)
+		}
+		return nil
+	})
+	v.release(t, vf, "vf")
+	v.release(t, sf, "sf")
+	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
+	v.counts(t, "sfs", map[device.State]int{device.Free: 2})
+	if err := other.Remove(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A node's worth of functions: all are found, made, given away and taken back.
+func TestSimnicScale(t *testing.T) {
+	load(t, 1)
+	const vfs, sfs = 64, 256
+	run(t, "devlink dev eswitch set %s mode switchdev", nic.Handle())
+	if err := nic.SetVFs(vfs); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	v := start(t, device.Options{Pools: []device.Pool{
+		{Name: "vfs", Device: nic.Handle(), Kind: device.VF},
+		{Name: "sfs", Device: nic.Handle(), Kind: device.SF, MinWarm: sfs, Max: sfs},
+	}})
+	v.Reconciled()
+	v.counts(t, "vfs", map[device.State]int{device.Free: vfs})
+	t.Logf("%d VFs were verified after %v", vfs, time.Since(began))
+	v.counts(t, "sfs", map[device.State]int{device.Free: sfs})
+	t.Logf("%d SFs were made after %v", sfs, time.Since(began))
+	began = time.Now()
+	var all []device.Function
+	for i := range vfs + sfs {
+		all = append(all, v.acquire(t, device.Request{Owner: fmt.Sprint(i)}))
+	}
+	acquired := time.Since(began)
+	t.Logf("a function was acquired in %v", acquired/time.Duration(len(all)))
+	began = time.Now()
+	for i, f := range all {
+		v.release(t, f, fmt.Sprint(i))
+	}
+	t.Logf("a function was released in %v", time.Since(began)/time.Duration(len(all)))
+	v.counts(t, "vfs", map[device.State]int{device.Free: vfs})
+	v.counts(t, "sfs", map[device.State]int{device.Free: sfs})
+}
+
 // Many at the same time, with a driver that is busy now and then: nobody gets what another has, and in the end everything is free.
 func TestSimnicRandom(t *testing.T) {
 	v := switchdev(t)

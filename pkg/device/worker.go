@@ -19,11 +19,12 @@ type worker struct {
 	taken chan struct{} // has an element while something is being done to the device
 
 	// Guarded by the Inventory's mutex.
-	read  bool // it has been read, or could not be
-	stale bool // mode, and what sysfs says, are to be read
-	ports bool // the ports too
-	doing string
-	tries int // to read the names of VFs that are coming, or a device that does not answer
+	started bool
+	read    bool // it has been read, or could not be
+	stale   bool // mode, and what sysfs says, are to be read
+	ports   bool // the ports too
+	doing   string
+	tries   int // to read the names of VFs that are coming, or a device that does not answer
 }
 
 func newWorker(h devlink.Handle) *worker {
@@ -60,6 +61,13 @@ func (v *Inventory) work(ctx context.Context, w *worker) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	readAgain := time.Now().Add(modeInterval)
+	go func() { // it ends with ctx, at the latest when the worker does
+		select {
+		case <-w.gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	for ctx.Err() == nil {
 		due := time.Now().After(readAgain)
 		unlock := v.lock()
@@ -94,9 +102,6 @@ func (v *Inventory) work(ctx context.Context, w *worker) error {
 		select {
 		case <-w.wake:
 		case <-timer.C:
-		case <-w.gone:
-			timer.Stop()
-			return nil
 		case <-ctx.Done():
 		}
 		timer.Stop()
