@@ -456,6 +456,28 @@ func TestPortWithDynamicAddresses(t *testing.T) {
 	wantClean(t, l.Node("n1"), c, 2)
 }
 
+// Where there is no pool of functions, or the bridge takes none, a port that has to have one is refused, and one that may be a veth
+// is a veth and says why.
+func TestPortsWithoutFunctions(t *testing.T) {
+	l, c := fifty(t, lab.Options{})
+	p := l.AddPod("n1", pod(1))
+	s := spec(p)
+	s.Kind = offloadv1.PortKind_PORT_KIND_VF
+	_, err := create(t.Context(), c, s, patience)
+	wantReason(t, err, reason.FeatureUnsupported)
+	wantClean(t, l.Node("n1"), c, 0)
+	s.Fallback = []offloadv1.PortKind{offloadv1.PortKind_PORT_KIND_SF, offloadv1.PortKind_PORT_KIND_VETH}
+	port, err := create(t.Context(), c, s, patience)
+	l.Check(err)
+	if st := port.GetStatus(); st.GetKind() != offloadv1.PortKind_PORT_KIND_VETH || st.GetFellBack() == "" || st.GetFunction() != nil {
+		t.Errorf("%v, because %q, function %v", st.GetKind(), st.GetFellBack(), st.GetFunction())
+	}
+	wantClean(t, l.Node("n1"), c, 1)
+	_, err = remove(t.Context(), c, s.GetKey())
+	l.Check(err)
+	wantClean(t, l.Node("n1"), c, 0)
+}
+
 // Calls for one port that come at the same time have one result, and the last word has the one that deletes.
 func TestPortCallsAtOnce(t *testing.T) {
 	l, c := fifty(t, lab.Options{})

@@ -237,9 +237,10 @@ func (m *making) allocate(ctx context.Context) error {
 }
 
 func (m *making) acquire(ctx context.Context, kinds []Kind) (device.Function, error) {
+	none := reason.Errorf(reason.FeatureUnsupported, "ports allocate: no pool of functions is configured on this node")
 	switch {
 	case m.doors.devices == nil:
-		return device.Function{}, reason.Errorf(reason.FeatureUnsupported, "ports allocate: no pool of functions is configured")
+		return device.Function{}, none
 	case m.doors.sockets.userspace():
 		return device.Function{}, reason.Errorf(reason.FeatureUnsupported,
 			"ports allocate: the integration bridge is of the userspace datapath, and representors belong to the kernel's")
@@ -250,7 +251,11 @@ func (m *making) acquire(ctx context.Context, kinds []Kind) (device.Function, er
 	for _, k := range kinds {
 		r.Kinds = append(r.Kinds, device.Kind(k))
 	}
-	return m.doors.devices.Acquire(ctx, r)
+	f, err := m.doors.devices.Acquire(ctx, r)
+	if reason.Of(err) == reason.PoolNotFound && len(m.doors.devices.Snapshot().Pools) == 0 {
+		err = none
+	}
+	return f, err
 }
 
 // lacking reports whether a function was refused because there is none to be had, in which case a port may be something else.
