@@ -38,6 +38,7 @@ type account struct {
 	since    int64 // Unix time in nanoseconds
 
 	plugged bool // the representor is in a bridge
+	unborn  bool // an SF that nobody has activated
 	hwAddr  *MAC // of the port's function while nobody has it; nil: the driver does not say
 
 	begun   bool  // of Warming and Removing: the kernel was asked
@@ -166,7 +167,7 @@ func (b *book) place(p *poolBook, h devlink.Handle) {
 		switch {
 		case a.pool != nil && a.state == Unmanaged:
 			b.move(a, vanishes)
-			b.appear(facts{a.Function, a.plugged, a.hwAddr})
+			b.appear(facts{a.Function, a.plugged, a.hwAddr, a.unborn})
 		case a.pool == nil && (a.state == Free || a.state == Unknown):
 			a.state = Unmanaged
 		}
@@ -203,7 +204,7 @@ func (b *book) appear(f facts) {
 	}
 	back := a.Netdev.Index == 0 && f.Netdev.Index != 0 || a.Representor.Index == 0 && f.Representor.Index != 0 || a.plugged && !f.plugged
 	a.Handle, a.Bus, a.Device, a.Representor, a.Netdev, a.NUMA = f.Handle, f.Bus, f.Device, f.Representor, f.Netdev, f.NUMA
-	a.plugged = f.plugged
+	a.plugged, a.unborn = f.plugged, f.unborn
 	if a.state == Warming {
 		a.hwAddr = f.hwAddr
 	}
@@ -211,7 +212,7 @@ func (b *book) appear(f facts) {
 	whole := f.Netdev.Index != 0 && f.Representor.Index != 0 && f.Device != ""
 	switch {
 	case a.state == Unknown && b.settled:
-		b.move(a, reconciled)
+		b.resolve(a)
 	case a.state == Warming && a.begun && whole && a.owner != "":
 		b.use(a, a.owner)
 	case a.state == Warming && a.begun && whole:
@@ -309,9 +310,19 @@ func (b *book) settle() {
 	b.settled = true
 	for _, a := range b.sorted() {
 		if a.state == Unknown {
-			b.move(a, reconciled)
+			b.resolve(a)
 		}
 	}
+}
+
+// resolve decides about a function that nobody has claimed. It is verified; an SF that is inactive is what is left of one that was being
+// made, and is deleted.
+func (b *book) resolve(a *account) {
+	if a.unborn {
+		b.move(a, removed)
+		return
+	}
+	b.move(a, reconciled)
 }
 
 // condition is a state in the words of errors.

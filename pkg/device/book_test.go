@@ -412,7 +412,9 @@ func TestBookHistories(t *testing.T) {
 				k.Number += DefaultFirstSF
 			}
 			if h.IntN(2) == 0 {
-				h.appear(h.thing(k))
+				f := h.thing(k)
+				f.unborn = k.Kind == SF && h.IntN(3) == 0
+				h.appear(f)
 				h.dirty[k] = true
 			} else {
 				h.owners++

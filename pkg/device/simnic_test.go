@@ -432,6 +432,19 @@ func TestSimnicFaults(t *testing.T) {
 	v.counts(t, "vfs", map[device.State]int{device.Free: 4})
 	run(t, "ip link del br0")
 
+	// An SF that does not come back can be deleted, wherever it is.
+	lost := v.acquire(t, device.Request{Pool: "sfs", Owner: "a"})
+	run(t, "ip netns add pod")
+	run(t, "ip link set %s netns pod", lost.Netdev.Name)
+	v.release(t, lost, "a")
+	v.until(t, quarantined(lost, reason.FunctionElsewhere))
+	wantReason(t, "Discard of a VF", v.Discard(ctx, f.Handle), reason.DeviceBusy, "not quarantined")
+	if err := v.Discard(ctx, lost.Handle); err != nil {
+		t.Errorf("Discard: %v", err)
+	}
+	run(t, "ip netns del pod")
+	v.counts(t, "sfs", map[device.State]int{device.Free: 4})
+
 	// A late release of an earlier use.
 	again := v.acquire(t, device.Request{Pool: "vfs", Device: f.Device, Owner: "b"})
 	wantReason(t, "Release of an earlier use", v.Release(ctx, f, "a"), reason.DeviceStaleOwner, "used by b")
@@ -448,7 +461,7 @@ func TestSimnicFaults(t *testing.T) {
 	})
 	v.release(t, again, "b")
 	v.counts(t, "vfs", map[device.State]int{device.Free: 4})
-	v.counts(t, "sfs", map[device.State]int{device.Free: 5})
+	v.counts(t, "sfs", map[device.State]int{device.Free: 4})
 
 	f = v.acquire(t, device.Request{Pool: "vfs", Owner: "a"})
 	if err := nic.SetVFs(0); err != nil {
@@ -486,7 +499,7 @@ func TestSimnicRestart(t *testing.T) {
 	v.acquire(t, device.Request{Pool: "vfs", Owner: "forgotten"})
 	v.counts(t, "sfs", map[device.State]int{device.Free: 3, device.Used: 1})
 	v.stop()
-	run(t, "devlink port add %s flavour pcisf pfnum 0 sfnum 110", nic.Handle()) // of the pool's, and inactive
+	run(t, "devlink port add %s flavour pcisf pfnum 0 sfnum 110", nic.Handle()) // as if it was stopped while it made one
 	run(t, "devlink port add %s flavour pcisf pfnum 0 sfnum 7", nic.Handle())   // of nobody's
 
 	v = start(t, device.Options{Pools: twoPools})
@@ -509,7 +522,7 @@ func TestSimnicRestart(t *testing.T) {
 	wantReason(t, "Acquire before Reconciled", err, reason.NotReady, "in use")
 	v.Reconciled()
 	v.counts(t, "vfs", map[device.State]int{device.Free: 3, device.Used: 1})
-	v.counts(t, "sfs", map[device.State]int{device.Free: 3, device.Used: 1, device.Quarantined: 1})
+	v.counts(t, "sfs", map[device.State]int{device.Free: 3, device.Used: 1})
 	v.until(t, func(s device.Snapshot) error {
 		for _, f := range s.Functions {
 			if f.Number == 7 && f.State == device.Unmanaged {
@@ -525,15 +538,6 @@ func TestSimnicRestart(t *testing.T) {
 		}
 	}
 	v.counts(t, "vfs", map[device.State]int{device.Free: 4})
-	var left device.Function
-	for _, f := range v.Snapshot().Functions {
-		if f.Number == 110 {
-			left = f.Function
-		}
-	}
-	if err := v.Discard(ctx, left.Handle); err != nil {
-		t.Errorf("Discard: %v", err)
-	}
 	v.counts(t, "sfs", map[device.State]int{device.Free: 4})
 	run(t, "devlink port del %s/%d", nic.Handle(), 0x8000+5)
 }

@@ -26,7 +26,7 @@ const nowhere State = ""
 // home.
 var transitions = map[State]map[event]State{
 	nowhere:     {appears: Unknown, claimed: Gone},
-	Unknown:     {claimed: Used, reconciled: Resetting, vanishes: nowhere},
+	Unknown:     {claimed: Used, reconciled: Resetting, removed: Removing, vanishes: nowhere},
 	Warming:     {ready: Free, acquired: Used, refused: Quarantined, vanishes: nowhere},
 	Free:        {acquired: Used, refused: Quarantined, removed: Removing, vanishes: nowhere},
 	Used:        {released: Resetting, vanishes: Gone},

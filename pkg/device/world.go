@@ -193,6 +193,7 @@ type facts struct {
 	Function
 	plugged bool // the representor is in a bridge
 	hwAddr  *MAC // nil: the driver does not say
+	unborn  bool // an SF that nobody has activated
 }
 
 // function puts together what is known of a function.
@@ -204,6 +205,7 @@ func (w *world) function(k key) (facts, bool) {
 	}
 	p := w.ports[h]
 	f := facts{Function: Function{Handle: h, Kind: k.Kind, PF: k.PF, Number: k.Number, NUMA: nic.sysfs.numa}, hwAddr: hwAddrOf(p)}
+	f.unborn = k.Kind == SF && p.Function != nil && p.Function.State == devlink.Inactive
 	f.Representor, f.plugged = w.links[p.Ifindex].Link, w.links[p.Ifindex].master != 0
 	device := w.deviceOf(k, p)
 	f.Bus, f.Device = device.Bus, device.Dev
