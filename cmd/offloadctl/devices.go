@@ -286,8 +286,11 @@ func (c *cli) printDevice(r *offloadv1.GetDeviceResponse) {
 			dump = age(c.now().Sub(h.GetLastDump().AsTime())) + " ago"
 		}
 		t.add([]cell{
-			{text: strings.TrimPrefix(h.GetPort()+" "+h.GetName(), " ")}, {text: choose(h.GetHealthy(), "healthy", "error"), style: choose(h.GetHealthy(), green, red)},
-			{text: fmt.Sprint(h.GetErrors())}, {text: fmt.Sprint(h.GetRecoveries())}, {text: dump},
+			{text: strings.TrimPrefix(h.GetPort()+" "+h.GetName(), " ")},
+			{text: choose(h.GetHealthy(), "healthy", "error"), style: choose(h.GetHealthy(), green, red)},
+			{text: fmt.Sprint(h.GetErrors())},
+			{text: fmt.Sprint(h.GetRecoveries())},
+			{text: dump},
 		})
 	}
 	t.flush()

@@ -99,7 +99,7 @@ func functionKey(f device.FunctionStatus) string {
 func poolMessage(p device.PoolStatus, resource string) *offloadv1.Pool {
 	m := &offloadv1.Pool{
 		Name:     p.Name,
-		Device:   p.Pool.Device,
+		Device:   p.Device,
 		Kind:     number(functionKinds, p.Kind),
 		Capacity: uint32(p.Capacity),
 		MinWarm:  uint32(p.MinWarm),

@@ -110,7 +110,27 @@ func DevicePlugin(config Config, devices *device.Inventory, attached *ports.Serv
 		Ready:      attached.Ready(),
 		Log:        log,
 	})
-	return []Task{{"device-plugin", plugin.Run}}
+	return []Task{{"device-plugin", plugin.Run}, {"device-plugin-ports", func(ctx context.Context) error {
+		onChanges(ctx, attached.Feed(), plugin.Look)
+		return nil
+	}}}
+}
+
+// onChanges calls look after each change of ports, until ctx ends.
+func onChanges(ctx context.Context, feed *ports.Feed, look func()) {
+	_, revision := feed.All()
+	for {
+		events, lost, err := feed.Next(ctx, revision)
+		switch {
+		case err != nil:
+			return
+		case lost > 0:
+			_, revision = feed.All()
+		default:
+			revision = events[len(events)-1].Revision
+		}
+		look()
+	}
 }
 
 // heldByName has the port that has asked for a function, by the name that it asked for.

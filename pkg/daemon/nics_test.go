@@ -237,3 +237,34 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("a device that is not there: %+v, %v", d, err)
 	}
 }
+
+// The plugin looks again after each change of ports.
+func TestOnChanges(t *testing.T) {
+	feed := ports.NewFeed()
+	looked := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		onChanges(ctx, feed, func() { looked <- struct{}{} })
+	}()
+	for i := range 3 {
+		for done := false; !done; { // until it follows
+			feed.Put(portWith(fmt.Sprint("c", i), ""))
+			select {
+			case <-looked:
+				done = true
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	cancel()
+	for {
+		select {
+		case <-looked:
+			continue
+		case <-ended:
+		}
+		return
+	}
+}

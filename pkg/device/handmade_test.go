@@ -30,7 +30,7 @@ func TestSFsByHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCard(t)
 		h := c.nic("0000:03:00.0", 1, 1)
-		v := c.start(device.Pool{Name: "vf", Device: h.String(), Kind: device.VF}, device.Pool{Name: "sf", Device: h.String(), Kind: device.SF, Max: 4})
+		v := c.start(device.Pool{Name: "vf", Device: h.String(), Kind: device.VF}, device.Pool{Name: "sf", Device: h.String(), Kind: device.SF, MaxWarm: 1, Max: 4})
 		v.Reconciled()
 		ctx := context.Background()
 		v.counts(t, "vf", map[device.State]int{device.Free: 1})
@@ -125,8 +125,9 @@ func TestSFsByHand(t *testing.T) {
 		if err := v.Release(ctx, f, "a"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := v.DeleteSF(ctx, f.Handle, false); err != nil && reason.Of(err) != reason.DeviceNotFound {
-			t.Errorf("the end of an SF of the pool: %v", err) // unless it was more than the pool keeps, and is gone
+		are(map[uint32]device.State{100: device.Free})
+		if _, err := v.DeleteSF(ctx, f.Handle, false); err != nil {
+			t.Errorf("the end of an SF of the pool: %v", err)
 		}
 		are(map[uint32]device.State{})
 		v.stop()

@@ -89,7 +89,7 @@ func slots(s device.Snapshot, p device.PoolStatus, held map[string]string, usabl
 		u := unit{id: p.Slot(n), numa: numa, pf: p.PF}
 		if owner, ok := held[u.id]; ok {
 			state, has := owned[owner]
-			u.healthy = has && state != device.Gone
+			u.healthy = has && state != device.Gone || !has && usable // without an SF the port is being made or removed
 		} else if usable && left > 0 {
 			left--
 			u.healthy, u.free = true, free > 0

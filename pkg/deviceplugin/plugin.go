@@ -39,7 +39,7 @@ type Options struct {
 
 	// Snapshot tells what there is, as device.Inventory does.
 	Snapshot func() device.Snapshot
-	// Held returns the owners of functions by the names that they have asked for.
+	// Held returns the owners of functions by the names that they have asked for. After a change there has to be a Look.
 	Held func() map[string]string
 	// Ready is closed when it is known whose functions are.
 	Ready <-chan struct{}
@@ -52,14 +52,18 @@ type Options struct {
 // A Plugin offers the functions of pools to kubelet.
 type Plugin struct {
 	Options
-	bell bell
+	bell bell // rings when something happens in kubelet's directory
+	held bell // rings when Held may return something else
 }
 
 // New returns a Plugin that does nothing before Run.
 func New(o Options) *Plugin {
 	o.InfoDir = cmp.Or(o.InfoDir, infoDir)
-	return &Plugin{Options: o, bell: newBell()}
+	return &Plugin{Options: o, bell: newBell(), held: newBell()}
 }
+
+// Look says that Held may return something else.
+func (p *Plugin) Look() { p.held.ring() }
 
 const (
 	registerTime = 5 * time.Second        // for kubelet to answer
@@ -195,7 +199,7 @@ func (p *Plugin) session(ctx context.Context, r *server, kubelet file, pause *ti
 	go func() { served <- s.Serve(l) }() // until Stop below
 	defer func() {
 		s.Stop()
-		<-served
+		_ = <-served // of Stop
 	}()
 	own, ok := identify(path)
 	if !ok {

@@ -153,7 +153,7 @@ func TestSlots(t *testing.T) {
 			t.Errorf("%s: %s, want %s", what, got, want)
 		}
 	}
-	check("a port that has a slot has no SF", "0 1 -2 3")
+	check("a port that has a slot has no SF yet", "0 1 2 3")
 	n.change(func(s *device.Snapshot) { sf(s, 100, device.Used, "pods/c1/eth0"); sf(s, 101, device.Free, "") })
 	check("one used, one free, two that can be made", "0! 1 2 3")
 	n.change(func(s *device.Snapshot) { sf(s, 102, device.Quarantined, "") })
@@ -166,13 +166,32 @@ func TestSlots(t *testing.T) {
 	check("the mode is legacy", "-0 -1 2 -3")
 	n.change(func(s *device.Snapshot) { s.Functions[3].State = device.Gone })
 	check("and the SF that a port has is gone", "-0 -1 -2 -3")
+	n.change(func(s *device.Snapshot) { s.Functions = s.Functions[:3] })
+	check("and forgotten, as its port will be", "-0 -1 -2 -3")
+}
+
+// Who has a slot may change although no SF does.
+func TestHolders(t *testing.T) {
+	n := newNode()
+	k, dir := newKubelet(t)
+	n.is.Pools[1].Reason = reason.PoolExhausted
+	sf(&n.is, 100, device.Free, "")
+	n.held["many.slot.0"] = "pods/c1/eth0" // which has given its SF back, and is about to be forgotten
+	k.Start()
+	p, _ := offer(t, n, dir)
+	k.Await("example.com/sf", "many.slot.0@1 many.slot.1@1 -many.slot.2@1 -many.slot.3@1")
+	n.mu.Lock()
+	delete(n.held, "many.slot.0")
+	n.mu.Unlock()
+	p.Look()
+	k.Await("example.com/sf", "many.slot.0@1 -many.slot.1@1 -many.slot.2@1 -many.slot.3@1")
 }
 
 // How kubelet is to choose: near what it must take, in one place if that is possible, what is ready, and so that much is left in one place.
 func TestPrefer(t *testing.T) {
 	var all []unit
 	add := func(numa int, pf uint16, ids string) {
-		for _, id := range strings.Fields(ids) {
+		for id := range strings.FieldsSeq(ids) {
 			name, busy := strings.CutSuffix(id, "*")
 			all = append(all, unit{id: name, numa: numa, pf: pf, free: !busy, healthy: true})
 		}

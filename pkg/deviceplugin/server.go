@@ -38,6 +38,7 @@ func (r *server) units() ([]unit, <-chan struct{}) {
 func (r *server) ListAndWatch(_ *pluginapi.Empty, stream grpc.ServerStreamingServer[pluginapi.ListAndWatchResponse]) error {
 	var told *pluginapi.ListAndWatchResponse
 	for {
+		held := r.plugin.held.wait()
 		units, changed := r.units()
 		now := &pluginapi.ListAndWatchResponse{}
 		for _, u := range units {
@@ -53,6 +54,7 @@ func (r *server) ListAndWatch(_ *pluginapi.Empty, stream grpc.ServerStreamingSer
 		case <-stream.Context().Done():
 			return nil
 		case <-changed:
+		case <-held:
 		}
 	}
 }
