@@ -104,7 +104,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flows := daemon.NewFlows(agent)
-	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows), log)
+	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows, log), log)
 	agent.ReportHealth(server.SetHealth)
 	listener, err := listen(config)
 	if err != nil {

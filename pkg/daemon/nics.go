@@ -159,10 +159,10 @@ type nics struct {
 // settleTime is how long a pod may be between what kubelet does and what the CNI plugin does, with some room.
 const settleTime = 2 * time.Second
 
-// NewNICs returns the API's view of an inventory; nil if that is.
-func NewNICs(config Config, devices *device.Inventory, attached *ports.Service, flows *Flows) api.Devices {
+// NewNICs returns the API's view of an inventory. If that is nil there are no NICs, but what does not fit together can be asked for.
+func NewNICs(config Config, devices *device.Inventory, attached *ports.Service, flows *Flows, log *slog.Logger) api.Devices {
 	if devices == nil {
-		return nil
+		devices = device.New(device.Options{Log: log}) // it does not run: nothing changes
 	}
 	return &nics{
 		Inventory: devices, offered: config.offered(), kubelet: config.DevicePlugin.KubeletDir,

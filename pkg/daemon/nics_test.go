@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -219,6 +220,22 @@ func TestUnmanaged(t *testing.T) {
 	all := unmanaged(s)
 	if len(all) != 1 || all[0].Name != "pci/0000:03:00.0/1 (pf0vf1)" {
 		t.Errorf("unmanaged: %v, want VF 1 of the first device", all)
+	}
+}
+
+// On a kernel without devlink there is nothing, which is an answer.
+func TestNoNICs(t *testing.T) {
+	attached, err := ports.New(ports.Options{StateDir: t.TempDir(), OVSDatabase: "unix:/nonexistent", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := NewNICs(DefaultConfig(), nil, attached, NewFlows(nil), slog.New(slog.DiscardHandler))
+	if s := n.Snapshot(); len(s.Devices)+len(s.Functions)+len(s.Pools) != 0 || s.Revision == 0 {
+		t.Errorf("snapshot: %+v", s)
+	}
+	_, err = n.SetVFs(t.Context(), devlink.Handle{Bus: "pci", Dev: "0000:03:00.0"}, 4, true)
+	if reason.Of(err) != reason.DeviceNotFound {
+		t.Errorf("VFs of a device that there is not: %v", err)
 	}
 }
 
