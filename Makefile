@@ -96,8 +96,13 @@ bench-tc: prepare-vm bin/vmrun ## the pipeline as TC filters beside tc -batch, i
 	bin/vmrun -timeout 30m -kernel uml -memory 6000 -- $(CURDIR)/bin/benchtc $(BENCHTC)
 
 .PHONY: bench-ports
-bench-ports: prepare build ## pods attached by cnitool: offload-cni, the reference plugin bridge, and the kernel alone
-	go run ./integration/benchports -offloadd bin/offloadd $(BENCHFLAGS)
+bench-ports: prepare prepare-vm build bin/vmrun ## pods attached by cnitool: offload-cni beside the reference plugins; here, then on a simulated NIC in a guest
+	@CGO_ENABLED=0 go build -o bin/ ./integration/benchports
+	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ $(addprefix github.com/containernetworking/,cni/cnitool \
+		plugins/plugins/main/bridge plugins/plugins/main/host-device plugins/plugins/ipam/host-local)
+	@bin/benchports -offloadd bin/offloadd -cni bin $(BENCHFLAGS)
+	@SIMNIC=$$(go run ./integration/simnic/build) && bin/vmrun -kernel qemu -timeout 60m -- \
+		$(CURDIR)/bin/benchports -offloadd bin/offloadd -cni bin -pods 16 -simnic $$SIMNIC $(BENCHFLAGS)
 
 .PHONY: parity
 parity: prepare build ## compare the flows of offloadd with those of ovn-controller, a line for each database contents

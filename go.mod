@@ -3,6 +3,7 @@ module github.com/offloadd/offloadd
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/containernetworking/cni v1.3.1
 	github.com/google/go-cmp v0.7.0
 	github.com/mdlayher/genetlink v1.4.0

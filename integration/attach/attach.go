@@ -20,7 +20,6 @@ var packages = map[string]string{
 	"offload-cni": "./cmd/offload-cni",
 	"cnitool":     "github.com/containernetworking/cni/cnitool",
 	"bandwidth":   "github.com/containernetworking/plugins/plugins/meta/bandwidth",
-	"bridge":      "github.com/containernetworking/plugins/plugins/main/bridge",
 	"host-local":  "github.com/containernetworking/plugins/plugins/ipam/host-local",
 	"portmap":     "github.com/containernetworking/plugins/plugins/meta/portmap",
 	"tuning":      "github.com/containernetworking/plugins/plugins/meta/tuning",

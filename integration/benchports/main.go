@@ -1,25 +1,27 @@
-// Benchports measures how long it takes to attach and detach pods: by cnitool with offload-cni and the daemon, by the same cnitool
-// with the reference plugin bridge, and by the kernel alone, in turn.
+// Benchports measures how long it takes to attach and detach pods by cnitool: with offload-cni and the daemon, and with the reference
+// plugins bridge and host-device, in turn, one pod at a time and several.
 //
-//	go run ./integration/benchports -offloadd bin/offloadd
+//	bin/benchports -offloadd bin/offloadd -cni bin
 //
-// It prints percentiles of each, of each step that the daemon takes, pods per second, and what the daemon adds to the kernel's
-// own time. It needs root.
+// With -simnic, in a guest with Debian's kernel, pods are also attached to VFs and SFs of the simulated NIC, the SFs from pools of several
+// sizes, and made at once or as slowly as NICs make them.
+//
+// It prints percentiles of cnitool's times and of each step that the daemon takes, pods per second, and all that as ratios to the reference
+// plugins. It needs root.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/offloadd/offloadd/integration/attach"
 	"github.com/offloadd/offloadd/integration/lab"
@@ -28,163 +30,141 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "benchports:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string, out io.Writer) error {
+// options are the command line.
+type options struct {
+	offloadd, cni  string
+	pods, parallel int
+	simnic         string
+	warm           []int
+	delays         []time.Duration
+}
+
+func parse(args []string) (options, error) {
+	o := options{warm: []int{0, 16, 128, 256}, delays: []time.Duration{0, 300 * time.Millisecond}}
 	flags := flag.NewFlagSet("benchports", flag.ContinueOnError)
-	offloadd := flags.String("offloadd", "bin/offloadd", "the daemon's binary")
-	pods := flags.Int("pods", 50, "pods of each kind, one after the other, and again in parallel")
-	parallel := flags.Int("parallel", 8, "pods at a time in the second part")
+	flags.StringVar(&o.offloadd, "offloadd", "bin/offloadd", "the daemon's binary")
+	flags.StringVar(&o.cni, "cni", "bin", "the `directory` with cnitool, offload-cni, bridge, host-device and host-local")
+	flags.IntVar(&o.pods, "pods", 50, "pods of each kind, one after the other, and again in parallel")
+	flags.IntVar(&o.parallel, "parallel", 8, "pods at a time in the second part")
+	flags.StringVar(&o.simnic, "simnic", "", "the `module` of the simulated NIC, to measure VFs and SFs too; in a guest")
+	flags.Func("warm", "how many SFs are made in advance: `numbers` with commas between them (0,16,128,256)", func(s string) (err error) {
+		o.warm, err = list(s, strconv.Atoi)
+		return err
+	})
+	flags.Func("delays", "how long the NIC takes to make an SF: `times` with commas between them (0s,300ms)", func(s string) (err error) {
+		o.delays, err = list(s, time.ParseDuration)
+		return err
+	})
 	if err := flags.Parse(args); err != nil {
-		return err
+		return o, err
 	}
-	if *pods < 1 || *pods > 1000 || *parallel < 1 {
-		return fmt.Errorf("%d pods, %d at a time: want 1 to 1000, and at least one at a time", *pods, *parallel)
+	if o.pods < 1 || o.pods > 1000 || o.parallel < 1 || o.parallel > maxParallel {
+		return o, fmt.Errorf("%d pods, %d at a time: want 1 to 1000, and 1 to %d at a time", o.pods, o.parallel, maxParallel)
 	}
-	l, err := lab.Start(ctx, lab.Options{OffloaddPath: *offloadd, Nodes: []lab.NodeConfig{{Name: "n1", Agent: lab.Offloadd}}})
-	if err != nil {
-		return err
-	}
-	defer l.Close() //nolint:errcheck // what is left behind the next lab sweeps
-	b := &bench{lab: l, node: l.Node("n1"), pods: *pods, times: map[string][]time.Duration{}}
-	if err := b.prepare(ctx); err != nil {
-		return fmt.Errorf("%w\n%s", err, l.Tails(8))
-	}
-	defer b.forget() //nolint:errcheck // the same
-	for i := range *pods {
-		if err := b.serial(ctx, i); err != nil {
-			return fmt.Errorf("pod %d: %w\n%s", i, err, l.Tails(8))
+	for _, n := range o.warm {
+		if n < 0 || n > maxWarm {
+			return o, fmt.Errorf("%d SFs in advance: want 0 to %d", n, maxWarm)
 		}
 	}
-	rates := map[string]float64{}
-	for _, net := range b.networks() {
-		begin := time.Now()
-		if err := b.parallel(ctx, net, *parallel); err != nil {
-			return fmt.Errorf("%w\n%s", err, l.Tails(8))
-		}
-		rates[net.plugin] = float64(*pods) / time.Since(begin).Seconds()
-	}
-	load, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(out, report(b.times, b.steps, rates, *parallel, strings.Fields(string(load))[0]))
-	return err
+	return o, nil
 }
 
-// A bench is a node, and what was measured on it.
-type bench struct {
-	lab    *lab.Lab
-	node   *lab.Node
-	pods   int
-	ours   network
-	theirs network
-
-	times map[string][]time.Duration // by row of the report
-	steps []string                   // rows that are steps of the daemon, in the order of a timeline
-}
-
-// A network is one of a plugin.
-type network struct {
-	*attach.Network
-	plugin string
-}
-
-func (b *bench) networks() []network { return []network{b.ours, b.theirs} }
-
-func (b *bench) prepare(ctx context.Context) error {
-	var script strings.Builder
-	script.WriteString("ls-add sw0\n")
-	for i := range b.pods {
-		c := config(i)
-		fmt.Fprintf(&script, "lsp-add sw0 %s -- lsp-set-addresses %s '%s %s'\n", c.Name, c.Name, c.MAC, c.IPs[0].Addr())
-	}
-	if _, err := b.lab.NB(ctx, script.String()); err != nil {
-		return err
-	}
-	if err := b.lab.Sync(ctx); err != nil {
-		return err
-	}
-	path, err := attach.Build(ctx, b.lab.Dir, "bridge", "host-local")
-	if err != nil {
-		return err
-	}
-	ours, err := attach.NewNetwork(b.node, path, "ours", `{"type":"offload-cni","mtu":1400,"routes":[{"dst":"10.0.0.0/16"}]}`)
-	if err != nil {
-		return err
-	}
-	theirs, err := attach.NewNetwork(b.node, path, "theirs", fmt.Sprintf(
-		`{"type":"bridge","bridge":"bench0","mtu":1400,"ipam":{"type":"host-local","dataDir":%q,"subnet":"10.9.0.0/16"}}`,
-		filepath.Join(b.lab.Dir, "leases")))
-	b.ours, b.theirs = network{ours, "offload-cni"}, network{theirs, "bridge"}
-	return err
-}
-
-func (b *bench) forget() error { return b.ours.Forget() }
-
-// serial attaches a pod in each way, one after the other.
-func (b *bench) serial(ctx context.Context, i int) error {
-	for _, net := range b.networks() {
-		pod, err := b.bare(ctx, i)
+func list[T any](s string, parse func(string) (T, error)) ([]T, error) {
+	var all []T
+	for word := range strings.SplitSeq(s, ",") {
+		v, err := parse(word)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, verb := range []string{"add", "del"} {
-			begin := time.Now()
-			if _, err := net.Do(ctx, verb, pod.Netns(), "IgnoreUnknown=1;LogicalPort="+pod.Name); err != nil {
-				return err
-			}
-			b.took(fmt.Sprintf("cnitool %s, %s", verb, net.plugin), time.Since(begin))
-			if net == b.ours && verb == "add" {
-				if err := b.timeline(ctx, pod.Name); err != nil {
-					return err
-				}
-			}
-		}
-		if err := pod.Remove(ctx); err != nil {
-			return err
-		}
+		all = append(all, v)
 	}
-	pod, err := b.bare(ctx, i)
+	return all, nil
+}
+
+func run(ctx context.Context, args []string, out, log io.Writer) (err error) {
+	o, err := parse(args)
 	if err != nil {
 		return err
 	}
-	if err := b.kernel(pod); err != nil {
+	node := lab.NodeConfig{Name: "n1", Agent: lab.Offloadd}
+	if o.simnic != "" {
+		if err := loadNIC(ctx, o); err != nil {
+			return err
+		}
+		// Functions are in the network namespace of the NIC.
+		node.Host, node.ConfigYAML = true, poolsYAML(o, 0)
+	}
+	if err := attach.Sweep(); err != nil { // what a killed run left; the rest of it the lab sweeps
 		return err
 	}
-	return pod.Remove(ctx)
-}
-
-// parallel attaches and detaches all pods, some at a time.
-func (b *bench) parallel(ctx context.Context, net network, at int) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(at)
-	for i := range b.pods {
-		g.Go(func() error {
-			pod, err := b.bare(ctx, i)
-			if err != nil {
-				return err
-			}
-			for _, verb := range []string{"add", "del"} {
-				if _, err := net.Do(ctx, verb, pod.Netns(), "IgnoreUnknown=1;LogicalPort="+pod.Name); err != nil {
-					return err
-				}
-			}
-			return pod.Remove(ctx)
-		})
+	l, err := lab.Start(ctx, lab.Options{OffloaddPath: o.offloadd, Nodes: []lab.NodeConfig{node}})
+	if err != nil {
+		return err
 	}
-	return g.Wait()
+	b := &bench{
+		options: o, lab: l, node: l.Node("n1"), log: log, begun: time.Now(),
+		kernelTimes: map[string]*histogram{placeRow: newHistogram(), moveRow: newHistogram()},
+	}
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w\n%s", err, l.Tails(8))
+		}
+		err = errors.Join(err, b.forget(), l.Close())
+	}()
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	if err := b.measure(ctx); err != nil {
+		return err
+	}
+	machine, err := machine()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s\n\n%s", machine, report(b.trials, b.kernelTimes, o.parallel))
+	return nil
 }
 
-func (b *bench) bare(ctx context.Context, i int) (*lab.Pod, error) {
-	c := config(i)
-	c.Bare = true
-	return b.node.AddPod(ctx, c)
+// machine says on what it was measured.
+func machine() (string, error) {
+	var text [5]string
+	for i, file := range []string{
+		"/proc/sys/kernel/osrelease", "/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg",
+		"/sys/devices/system/clocksource/clocksource0/available_clocksource",
+	} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		text[i] = strings.TrimSpace(string(b))
+	}
+	var memory int
+	if _, err := fmt.Sscanf(text[2], "MemTotal: %d kB", &memory); err != nil {
+		return "", fmt.Errorf("/proc/meminfo: %w", err)
+	}
+	cpus, model := 0, "unknown"
+	for line := range strings.Lines(text[1]) {
+		name, value, _ := strings.Cut(line, ":")
+		switch strings.TrimSpace(name) {
+		case "processor":
+			cpus++
+		case "model name":
+			model = strings.TrimSpace(value)
+		}
+	}
+	kind := ""
+	if os.Getenv("OFFLOADD_VM") == "qemu" {
+		kind = "In a guest of QEMU with KVM. "
+		if !strings.Contains(text[4], "kvm-clock") {
+			kind = "In a guest of QEMU without KVM: each instruction is emulated, so compare these times with each other only. "
+		}
+	}
+	return fmt.Sprintf("%sLinux %s, %d CPUs (%s), %d MiB, load average %s.", kind, text[0], cpus, model, memory/1024, strings.Fields(text[3])[0]), nil
 }
-
-func (b *bench) took(row string, d time.Duration) { b.times[row] = append(b.times[row], d) }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 )
@@ -11,38 +9,96 @@ import (
 // goal is what the daemon may add to the kernel's own time, at the median.
 const goal = 15 * time.Millisecond
 
-// report prints the percentiles of each row: what cnitool takes, the kernel alone, the daemon, and its steps.
-func report(times map[string][]time.Duration, steps []string, rates map[string]float64, parallel int, load string) string {
+// report prints the percentiles of each way's rows, then all ways in a table with ratios, and last what the daemon adds to the kernel's own
+// time.
+func report(trials []*trial, kernel map[string]*histogram, parallel int) string {
 	var b strings.Builder
-	rows := slices.Sorted(maps.Keys(times))
-	rows = slices.DeleteFunc(rows, func(r string) bool { return r == daemonRow || slices.Contains(steps, r) })
-	fmt.Fprintf(&b, "%-32s%10s%10s%10s\n", "ms", "p50", "p90", "p99")
-	line := func(name, row string) {
-		fmt.Fprintf(&b, "%-32s%10s%10s%10s\n", name, ms(percentile(times[row], 50)), ms(percentile(times[row], 90)), ms(percentile(times[row], 99)))
+	at := fmt.Sprintf("%d at a time", parallel)
+	for _, t := range trials {
+		for _, w := range t.ways {
+			serial, parallel := t.serial[w.name], t.parallel[w.name]
+			fmt.Fprintf(&b, "%-38s%-36s%s\n", t.title+": "+w.name, "one at a time", at)
+			fmt.Fprintf(&b, "%-34s%s%s\n", "ms", heads(), heads())
+			for _, r := range steps(serial, parallel) {
+				fmt.Fprintf(&b, "%-34s%s%s\n", label(r), percentiles(serial.rows[r], serial.pods), percentiles(parallel.rows[r], parallel.pods))
+			}
+			b.WriteString("\n")
+		}
 	}
-	for _, r := range append(rows, daemonRow) {
-		line(r, r)
+	fmt.Fprintf(&b, "Medians in ms, pods attached and detached per second, and each as a multiple of the reference's in the same part.\n\n")
+	fmt.Fprintf(&b, "%-38s%-48s%s\n", "", "one at a time", at)
+	columns := fmt.Sprintf("%8s%8s%8s%8s%8s%8s", "ADD", "", "DEL", "", "pods/s", "")
+	for _, t := range trials {
+		fmt.Fprintf(&b, "%-34s%s%s\n", t.title, columns, strings.TrimRight(columns, " "))
+		for _, w := range t.ways {
+			name := "  " + w.name
+			if w.to != "" {
+				name += ", to " + w.to
+			}
+			line := fmt.Sprintf("%-34s%s%s", name, compare(t.serial[w.name], t.serial[w.to]), compare(t.parallel[w.name], t.parallel[w.to]))
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+		}
 	}
-	for _, s := range steps {
-		line("  "+s, s)
+	fmt.Fprintf(&b, "\n%-34s%s\n", "ms", heads())
+	for _, name := range []string{placeRow, moveRow} {
+		fmt.Fprintf(&b, "%-34s%s\n", name, percentiles(kernel[name], int(kernel[name].TotalCount())))
 	}
-	for _, plugin := range slices.Sorted(maps.Keys(rates)) {
-		fmt.Fprintf(&b, "%-32s%10.1f pods/s, attached and detached, %d at a time\n", plugin, rates[plugin], parallel)
+	daemon := trials[0].serial["veth"].rows[row{"ADD", inDaemon}]
+	if daemon == nil {
+		return b.String()
 	}
-	added := percentile(times[daemonRow], 50) - percentile(times[placeRow], 50)
-	moved := percentile(times[daemonRow], 50) - percentile(times[moveRow], 50)
-	fmt.Fprintf(&b, "The daemon adds %s ms to the kernel's own time at the median, %s ms to that with a move; the aim is %s ms. Load average %s.\n",
-		ms(added), ms(moved), ms(goal), load)
+	added := func(name string) string { return ms(daemon.quantile(50) - kernel[name].quantile(50)) }
+	fmt.Fprintf(&b, "For a veth the daemon adds %s ms to the kernel's own time at the median, %s ms to that with a move; the aim is %s ms.\n",
+		added(placeRow), added(moveRow), ms(goal))
 	return b.String()
 }
 
-// percentile returns the smallest value that at least p percent are not above; 0 of none.
-func percentile(all []time.Duration, p int) time.Duration {
-	if len(all) == 0 {
-		return 0
+func heads() string { return fmt.Sprintf("%9s%9s%9s%9s", "p50", "p90", "p99", "max") }
+
+func label(r row) string {
+	if r.step == "" {
+		return "cnitool " + r.verb
 	}
-	sorted := slices.Sorted(slices.Values(all))
-	return sorted[(len(sorted)*p+99)/100-1]
+	return "  " + r.step
+}
+
+// percentiles prints those of a row. Some pods may not have it: that they are fewer than all is said by a tilde.
+func percentiles(h *histogram, pods int) string {
+	if h == nil {
+		return strings.Repeat(fmt.Sprintf("%9s", "-"), 4)
+	}
+	few := ""
+	if h.TotalCount() < int64(pods) {
+		few = "~"
+	}
+	return fmt.Sprintf("%9s%9s%9s%9s", few+ms(h.quantile(50)), ms(h.quantile(90)), ms(h.quantile(99)), ms(h.quantile(100)))
+}
+
+// compare prints a measure, and with a reference its multiples of that.
+func compare(m, to *measure) string {
+	var b strings.Builder
+	column := func(value, reference float64, format string) {
+		multiple := ""
+		if reference != 0 {
+			multiple = fmt.Sprintf("%.2fx", value/reference)
+		}
+		fmt.Fprintf(&b, "%8s%8s", fmt.Sprintf(format, value), multiple)
+	}
+	for _, verb := range []string{"ADD", "DEL"} {
+		median := func(m *measure) float64 {
+			if m == nil {
+				return 0
+			}
+			return m.rows[row{verb, ""}].quantile(50).Seconds() * 1000
+		}
+		column(median(m), median(to), "%.1f")
+	}
+	reference := 0.0
+	if to != nil {
+		reference = to.rate()
+	}
+	column(m.rate(), reference, "%.2f")
+	return b.String()
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f", d.Seconds()*1000) }

@@ -310,6 +310,9 @@ func (n *Node) startOffloadd() error {
 	return os.WriteFile(filepath.Join(n.Dir, "offloadd.pid"), fmt.Appendln(nil, p.cmd.Process.Pid), 0o644)
 }
 
+// Configure sets NodeConfig.ConfigYAML, for the next StartAgent.
+func (n *Node) Configure(yaml string) { n.config.ConfigYAML = yaml }
+
 // StopAgent sends the running agent a signal and waits for its end. SIGTERM ends every agent with its flows
 // and its rows left in place; SIGKILL is a crash.
 func (n *Node) StopAgent(sig syscall.Signal) error {
