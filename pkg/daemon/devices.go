@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/devlink"
@@ -20,7 +21,7 @@ func NewDevices(config Config, log *slog.Logger) (*device.Inventory, []Task, err
 		log.Info("no NICs", "err", err)
 		return nil, nil, nil
 	}
-	devices := device.New(device.Options{Devlink: conn, Log: log, Pools: config.Pools})
+	devices := device.New(device.Options{Devlink: conn, Log: log, Pools: config.Pools, Memory: filepath.Join(config.RunDir, "quarantine.json")})
 	return devices, []Task{{"devices", func(ctx context.Context) error {
 		defer func() { _ = conn.Close() }()
 		return devices.Run(ctx)

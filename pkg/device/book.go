@@ -68,11 +68,15 @@ type book struct {
 	generation uint64 // of the last use
 	settled    bool   // all claims are in
 	now        int64  // Unix time in nanoseconds, set by who calls
+
+	// What has to be restored of functions that nobody has any more, because it could not be, until it is.
+	owed        map[key]Function
+	owedChanged bool // since who writes it down has looked
 }
 
 // newBook opens a book. Generations are larger than the one given.
 func newBook(pools []Pool, generation uint64) *book {
-	b := &book{accounts: map[key]*account{}, owners: map[string]*account{}, generation: generation}
+	b := &book{accounts: map[key]*account{}, owners: map[string]*account{}, generation: generation, owed: map[key]Function{}}
 	for _, p := range pools {
 		pb := &poolBook{Pool: p}
 		if p.Kind == SF {
@@ -106,7 +110,29 @@ func (b *book) move(a *account, e event) bool {
 		b.drop(a)
 	case Warming, Used, Resetting, Gone:
 	}
+	if e == verified || e == claimed || to == nowhere { // a function that comes again is as new
+		b.owe(a, false)
+	}
 	return true
+}
+
+// owe notes what has to be restored of a function that nobody has, or that there is nothing any more.
+func (b *book) owe(a *account, is bool) {
+	_, was := b.owed[a.key()]
+	switch {
+	case is:
+		b.owed[a.key()] = a.Function
+	default:
+		delete(b.owed, a.key())
+	}
+	b.owedChanged = b.owedChanged || is || was
+}
+
+// owing are the functions of which something has to be restored, in order.
+func (b *book) owing() []Function {
+	all := slices.AppendSeq([]Function{}, maps.Values(b.owed))
+	slices.SortFunc(all, func(x, y Function) int { return compareKeys(x.key(), y.key()) })
+	return all
 }
 
 // drop closes an account. The number of an SF rests.
@@ -134,6 +160,9 @@ func (b *book) disown(a *account) {
 func (b *book) quarantine(a *account, r reason.Reason, message string) {
 	if b.move(a, refused) {
 		a.reason, a.message = r, message
+		if a.Before.Netdev != "" {
+			b.owe(a, true)
+		}
 	}
 }
 
@@ -322,7 +351,9 @@ func (b *book) resolve(a *account) {
 		b.move(a, removed)
 		return
 	}
-	b.move(a, reconciled)
+	if b.move(a, reconciled) {
+		a.Before = b.owed[a.key()].Before
+	}
 }
 
 // condition is a state in the words of errors.

@@ -208,6 +208,10 @@ func (h *history) got(a *account) {
 	case f.Generation <= h.last:
 		h.wrong("%s is use %d after use %d", f.Name(), f.Generation, h.last)
 	}
+	if _, owed := h.b.owed[f.key()]; owed || f.Before != (Before{}) {
+		h.wrong("%s was given %s, of which something has to be restored", a.owner, f.Name())
+	}
+	a.Before.Netdev = "before" // as captured
 	h.last, h.has[a.owner], h.dirty[f.key()] = f.Generation, f, true
 }
 
@@ -367,6 +371,11 @@ func (h *history) laws() {
 	}
 	if len(owners) != len(h.b.owners) {
 		h.wrong("%d owners have functions, %d are noted", len(owners), len(h.b.owners))
+	}
+	for k := range h.b.owed {
+		if a := h.b.accounts[k]; a == nil || a.state != Quarantined && a.state != Resetting && a.state != Removing {
+			h.wrong("%s has to be restored, but is in no state for that", k.name())
+		}
 	}
 	for owner, f := range h.has {
 		if a := h.b.owners[owner]; a == nil || a.key() != f.key() || a.Generation != f.Generation || a.state != Used && a.state != Gone {

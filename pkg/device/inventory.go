@@ -28,6 +28,10 @@ type Options struct {
 	// Route opens a socket of rtnetlink that is told of groups, a mask of RTMGRP_*; nil: in the network namespace of the process.
 	Route func(groups uint32) (*netlink.Conn, error)
 
+	// Memory is a file for what has to be restored of functions that are quarantined, so that a restart does not forget it. It must not
+	// outlast a boot, after which functions are as new. "": it is forgotten.
+	Memory string
+
 	// Patience is how long a function that was given back may take to come back to the host, and a new SF to have a network device.
 	// 0: 10 seconds, and a minute.
 	Patience time.Duration
@@ -38,6 +42,7 @@ type Options struct {
 type Inventory struct {
 	kernel   kernel
 	sysfs    sysfs
+	memory   memory
 	log      *slog.Logger
 	back     time.Duration // how long the netdev of a function may take to come back
 	coming   time.Duration // likewise, that of a new SF
@@ -56,7 +61,7 @@ type Inventory struct {
 // New returns an Inventory that knows nothing before Run.
 func New(o Options) *Inventory {
 	v := &Inventory{
-		kernel: kernel{devlink: o.Devlink, dial: o.Route}, sysfs: sysfs(o.Sysfs), log: o.Log,
+		kernel: kernel{devlink: o.Devlink, dial: o.Route}, sysfs: sysfs(o.Sysfs), memory: memory(o.Memory), log: o.Log,
 		back: o.Patience, coming: o.Patience, arrived: make(chan struct{}, 1),
 		world: newWorld(), workers: map[devlink.Handle]*worker{}, changed: make(chan struct{}), revision: 1,
 		// Larger than any that was given before a restart, unless the clock was set back; Claim sees to that.
@@ -67,6 +72,13 @@ func New(o Options) *Inventory {
 	}
 	if v.sysfs == "" {
 		v.sysfs = "/sys"
+	}
+	owed, err := v.memory.read()
+	if err != nil {
+		v.log.Warn("functions that are quarantined are forgotten", "err", err)
+	}
+	for _, f := range owed {
+		v.book.owed[f.key()] = f
 	}
 	if o.Patience == 0 {
 		v.back, v.coming = 10*time.Second, time.Minute
@@ -80,6 +92,12 @@ func (v *Inventory) lock() (unlock func(changed bool)) {
 	v.mu.Lock()
 	v.book.now = time.Now().UnixNano()
 	return func(changed bool) {
+		if v.book.owedChanged {
+			v.book.owedChanged = false
+			if err := v.memory.write(v.book.owing()); err != nil {
+				v.log.Error("functions that are quarantined cannot be remembered", "err", err)
+			}
+		}
 		if changed {
 			v.revision++
 			close(v.changed)

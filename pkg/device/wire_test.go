@@ -329,7 +329,7 @@ func (c *card) dial(groups uint32) (*netlink.Conn, error) {
 // start starts an inventory of the card.
 func (c *card) start(pools ...device.Pool) inventory {
 	c.Helper()
-	return start(c.T, device.Options{Devlink: c.devlink.Conn(), Route: c.dial, Sysfs: c.dir, Pools: pools, Patience: 300 * time.Millisecond})
+	return start(c.T, device.Options{Devlink: c.devlink.Conn(), Route: c.dial, Sysfs: c.dir, Memory: c.dir + "/run/quarantine.json", Pools: pools, Patience: 300 * time.Millisecond})
 }
 
 // A routeSocket is one of rtnetlink's. It implements netlink.Socket, and what netlink.Conn asks of sockets for deadlines.
@@ -489,6 +489,11 @@ func TestVFAttributes(t *testing.T) {
 	v.release(t, f, "a")
 	v.until(t, quarantined(f, reason.KernelRefused))
 	wantReason(t, "Recover", v.Recover(ctx, f.Handle), reason.KernelRefused, "vlan")
+	// Also if the daemon is restarted meanwhile.
+	v.stop()
+	v = c.start(device.Pool{Name: "vfs", Device: "up10", Kind: device.VF})
+	v.Reconciled()
+	v.until(t, quarantined(f, reason.KernelRefused))
 	c.mu.Lock()
 	c.stubborn, c.forgets = false, true
 	c.mu.Unlock()
@@ -508,6 +513,9 @@ func TestVFAttributes(t *testing.T) {
 	_, err := v.Acquire(ctx, device.Request{Owner: "a", Attributes: device.Attributes{VLAN: &device.VLAN{ID: 4095}, MTU: 7}})
 	wantReason(t, "Acquire what is nonsense", err, reason.InvalidField, "mtu")
 	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
+	if b, err := os.ReadFile(c.dir + "/run/quarantine.json"); err != nil || string(b) != "[]\n" {
+		t.Errorf("what has to be restored in the end: %q, %v", b, err)
+	}
 }
 
 // A driver that is stuck holds up what is about its own device, and nothing else.
