@@ -59,8 +59,15 @@ func (t *trace) ask(s source) { t.sources[s] = struct{}{} }
 
 // stale reports whether a source has changed since the last walk. What becomes of its children is another question.
 func (t *trace) stale(p *Rules) bool {
-	for s := range t.sources {
-		if _, changed := p.changed[s]; changed || s.kind == unknownSource {
+	if _, is := t.sources[source{kind: unknownSource}]; is {
+		return true
+	}
+	fewer, more := p.changed, t.sources
+	if len(fewer) > len(more) {
+		fewer, more = more, fewer
+	}
+	for s := range fewer {
+		if _, changed := more[s]; changed {
 			return true
 		}
 	}

@@ -68,8 +68,8 @@ type occupants struct {
 
 // number gives each state a chain: as few as possible, such that no packet can be in two states of a chain. Those of a chain are
 // equally deep, so that sharing makes no path through the chains longer than the longest through the states, and a state's
-// chain has a larger number than those that lead to it. What a state gets does not depend on the order of the walk, so that
-// little changes when a port comes or goes.
+// chain has a larger number than those that lead to it. What a state gets does not depend on the order of the walk, nor on each
+// port that comes or goes, so that few filters change with one.
 func (p *Program) number() {
 	depth := map[*State]int{}
 	for _, s := range p.States { // those that lead to others come first
@@ -79,7 +79,9 @@ func (p *Program) number() {
 			}
 		}
 	}
-	slices.SortStableFunc(p.States, func(a, b *State) int { return cmp.Or(cmp.Compare(depth[a], depth[b]), cmp.Compare(a.ID, b.ID)) })
+	slices.SortStableFunc(p.States, func(a, b *State) int {
+		return cmp.Or(cmp.Compare(depth[a], depth[b]), cmp.Compare(a.kin, b.kin), cmp.Compare(a.ID, b.ID))
+	})
 	var taken []occupants
 	level := 0 // the first chain as deep as the state at hand
 	for _, s := range p.States {

@@ -54,7 +54,8 @@ type State struct {
 	notPorts []uint16 // the packet did not come by these
 
 	// ID identifies the state by its contents.
-	ID uint64
+	ID  uint64
+	kin uint64
 
 	Rules     []Leaf // in order: the first that matches a packet counts; at the end everything is punted
 	Truncated bool

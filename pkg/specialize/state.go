@@ -180,7 +180,7 @@ func (w *walk) follow(at position, start *[ir.XReg0]value, depth int) *State {
 		s.notPorts = append(s.notPorts, p)
 	}
 	slices.Sort(s.notPorts)
-	s.ID = s.identity()
+	s.kin, s.ID = s.identity()
 	w.states[at] = append(w.states[at], s)
 	return s
 }
@@ -192,8 +192,8 @@ func (m *machine) leadsTo(s *State) {
 	}
 }
 
-// identity hashes what the state is.
-func (s *State) identity() uint64 {
+// identity hashes what the state is, and kin what of that does not change with each port that comes or goes.
+func (s *State) identity() (kin, id uint64) {
 	h := uint64(s.Table)<<32 | uint64(s.EtherType)<<16 | uint64(s.Zone)
 	for i, b := range []bool{s.Tracked, s.Tunnelled, s.anyConnection} {
 		if b {
@@ -207,8 +207,9 @@ func (s *State) identity() uint64 {
 		v.known, v.val, v.alias = v.known.And(r.mask), v.val.And(r.mask), v.alias.And(r.mask)
 		h = mix(h ^ v.hash(r.field) ^ mix(r.mask.Hi) ^ r.mask.Lo)
 	}
+	kin = h
 	for _, p := range s.notPorts {
 		h = mix(h ^ uint64(p))
 	}
-	return h
+	return kin, h
 }
