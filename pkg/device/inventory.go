@@ -120,16 +120,17 @@ func (v *Inventory) Run(ctx context.Context) error {
 	defer func() { _ = monitor.Close() }()
 	began := make(chan struct{})
 	g.Go(func() error {
-		return v.kernel.watchLinks(ctx, func() { close(began) }, func(e linkEvent) { v.onLink(ctx, e) })
+		begun := func() error {
+			defer close(began)
+			return v.readLinks(ctx)
+		}
+		return v.kernel.watchLinks(ctx, begun, func(e linkEvent) { v.onLink(ctx, e) })
 	})
 	g.Go(func() error {
 		select {
 		case <-began:
 		case <-ctx.Done():
 			return nil
-		}
-		if err := v.readLinks(ctx); err != nil {
-			return err
 		}
 		if err := v.readDevices(ctx); err != nil {
 			return err
@@ -350,6 +351,7 @@ func (v *Inventory) onDevlink(e devlink.Event) {
 	case devlink.PortNew:
 		unlock := v.lock()
 		v.world.setPort(e.Port)
+		v.touch(e.Port.PortHandle)
 		v.onPort(e.Port)
 		if k, ok := keyOf(e.Port); ok {
 			v.reviewOne(k)
@@ -360,6 +362,7 @@ func (v *Inventory) onDevlink(e devlink.Event) {
 		// Of a port that is gone the kernel tells the flavour too, but who it was is known better here.
 		if p := v.world.ports[e.Port.PortHandle]; p != nil {
 			v.world.delPort(p.PortHandle)
+			v.touch(p.PortHandle)
 			v.onPort(p)
 			if k, ok := keyOf(p); ok {
 				v.book.vanish(k)
@@ -367,6 +370,13 @@ func (v *Inventory) onDevlink(e devlink.Event) {
 		}
 		unlock(true)
 	case devlink.Resync, devlink.ParamNew, devlink.ParamGone, devlink.RateNew, devlink.RateGone, devlink.ReporterChanged:
+	}
+}
+
+// touch notes that a port has changed, for the worker that may be reading all.
+func (v *Inventory) touch(h devlink.PortHandle) {
+	if w := v.workers[h.Handle]; w != nil && w.touched != nil {
+		w.touched[h] = true
 	}
 }
 

@@ -138,9 +138,9 @@ type linkEvent struct {
 
 const rtmgrpLink = 1 // RTMGRP_LINK
 
-// watchLinks calls f for each event of links until ctx ends. begun is called when there is a socket for them: what was before has to be
-// read after that.
-func (k *kernel) watchLinks(ctx context.Context, begun func(), f func(linkEvent)) error {
+// watchLinks calls f for each event of links until ctx ends. begun is called when there is a socket for them, before the first event: what
+// was before has to be read there.
+func (k *kernel) watchLinks(ctx context.Context, begun func() error, f func(linkEvent)) error {
 	nl, err := k.dial(rtmgrpLink)
 	if err != nil {
 		return err
@@ -148,7 +148,9 @@ func (k *kernel) watchLinks(ctx context.Context, begun func(), f func(linkEvent)
 	defer func() { _ = nl.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = nl.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	begun()
+	if err := begun(); err != nil {
+		return err
+	}
 	for {
 		messages, err := nl.Receive()
 		switch {

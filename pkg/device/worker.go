@@ -24,7 +24,11 @@ type worker struct {
 	stale   bool // mode, and what sysfs says, are to be read
 	ports   bool // the ports too
 	doing   string
-	tries   int // to read the names of VFs that are coming, or a device that does not answer
+
+	// touched are the ports that have changed since all are being read, of which the list may not know; nil: they are not being read.
+	touched map[devlink.PortHandle]bool
+
+	tries int // to read the names of VFs that are coming, or a device that does not answer
 }
 
 func newWorker(h devlink.Handle) *worker {
@@ -173,12 +177,17 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 		fs, err = v.sysfs.nic(w.Handle)
 	}
 	if err == nil && withPorts {
+		v.mu.Lock()
+		w.touched = map[devlink.PortHandle]bool{}
+		v.mu.Unlock()
 		ports, err = v.kernel.devlink.Ports(ctx, w.Handle)
 	}
 	if ctx.Err() != nil {
 		return 0
 	}
 	unlock := v.lock()
+	touched := w.touched
+	w.touched = nil
 	select {
 	case <-w.gone:
 		unlock(false)
@@ -209,7 +218,7 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 	}
 	n.mode, n.sysfs, n.known, n.failure = e.Mode, fs, true, nil
 	if withPorts {
-		v.world.setPorts(w.Handle, ports)
+		v.world.setPorts(w.Handle, v.world.merged(ports, touched))
 	}
 	if changed {
 		v.review(w.Handle)
@@ -272,6 +281,7 @@ func (v *Inventory) makeSF(ctx context.Context, w *worker, a *account) {
 	a.later = v.book.now + enableWait.Nanoseconds()
 	if v.world.byKey[f.key()] == (devlink.PortHandle{}) { // otherwise an event was faster, and knows more
 		v.world.setPort(port)
+		v.touch(port.PortHandle)
 	}
 	v.reviewOne(f.key())
 	v.log.Debug("function was made", "function", a.Name())
@@ -373,6 +383,7 @@ func (v *Inventory) removeSF(ctx context.Context, w *worker, a *account) {
 		return
 	}
 	v.world.delPort(f.Handle)
+	v.touch(f.Handle)
 	v.book.vanish(f.key())
 	v.log.Debug("function was removed", "function", f.Name())
 }

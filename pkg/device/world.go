@@ -139,6 +139,17 @@ func (w *world) setPorts(h devlink.Handle, all []*devlink.Port) {
 	}
 }
 
+// merged is a list of ports with what is known better of those that have changed since it was asked for.
+func (w *world) merged(list []*devlink.Port, touched map[devlink.PortHandle]bool) []*devlink.Port {
+	list = slices.DeleteFunc(slices.Clone(list), func(p *devlink.Port) bool { return touched[p.PortHandle] })
+	for h := range touched {
+		if p := w.ports[h]; p != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
 func (w *world) portsOf(h devlink.Handle) []*devlink.Port {
 	var all []*devlink.Port
 	for _, p := range w.ports {

@@ -165,3 +165,31 @@ func TestVFRequests(t *testing.T) {
 		t.Errorf("%s", s)
 	}
 }
+
+// A list of ports does not undo what has happened since it was asked for.
+func TestWorldMerged(t *testing.T) {
+	h := devlink.Handle{Bus: "pci", Dev: "0000:03:00.0"}
+	port := func(index uint32, ifindex int) *devlink.Port {
+		return &devlink.Port{PortHandle: h.Port(index), Ifindex: ifindex, Flavour: devlink.FlavourPCIVF, VF: uint16(index)}
+	}
+	w := newWorld()
+	for _, p := range []*devlink.Port{port(1, 0), port(2, 12), port(4, 14)} {
+		w.setPort(p)
+	}
+	list := []*devlink.Port{port(1, 0), port(2, 12), port(3, 13)} // port 4 has gone, of which an event will tell
+	touched := map[devlink.PortHandle]bool{}
+	for _, p := range []*devlink.Port{port(1, 11), port(5, 15)} {
+		w.setPort(p)
+		touched[p.PortHandle] = true
+	}
+	w.delPort(h.Port(2))
+	touched[h.Port(2)] = true
+	w.setPorts(h, w.merged(list, touched))
+	got := map[uint32]int{}
+	for _, p := range w.portsOf(h) {
+		got[p.Index] = p.Ifindex
+	}
+	if d := cmp.Diff(map[uint32]int{1: 11, 3: 13, 5: 15}, got); d != "" {
+		t.Errorf("ports and indices of their netdevs (-want +got):\n%s", d)
+	}
+}
