@@ -195,11 +195,15 @@ func (p *Plugin) session(ctx context.Context, r *server, kubelet file, pause *ti
 	l.SetUnlinkOnClose(false) // by then it may be another's
 	s := grpc.NewServer(grpc.WaitForHandlers(true))
 	pluginapi.RegisterDevicePluginServer(s, r)
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }() // until Stop below
+	var failed error
+	served := make(chan struct{})
+	go func() { // until Stop below
+		defer close(served)
+		failed = s.Serve(l)
+	}()
 	defer func() {
 		s.Stop()
-		_ = <-served // of Stop
+		<-served
 	}()
 	own, ok := identify(path)
 	if !ok {
@@ -218,9 +222,8 @@ func (p *Plugin) session(ctx context.Context, r *server, kubelet file, pause *ti
 				_ = os.Remove(path) // otherwise it is another's
 			}
 			return nil
-		case err := <-served:
-			served <- err
-			return fmt.Errorf("deviceplugin: serve %s: %w", path, err)
+		case <-served:
+			return fmt.Errorf("deviceplugin: serve %s: %w", path, failed)
 		case <-rung:
 		}
 		rung = p.bell.wait()
