@@ -39,7 +39,7 @@ type Kubelet struct {
 
 // New returns one that has not started. Its directory need not exist.
 func New(t testing.TB, dir string) *Kubelet {
-	k := &Kubelet{t: t, dir: dir, changed: make(chan struct{})}
+	k := &Kubelet{t: t, dir: dir, changed: make(chan struct{}), pods: &podresources.ListPodResourcesResponse{}}
 	t.Cleanup(k.Stop)
 	return k
 }
@@ -198,7 +198,7 @@ func (k *Kubelet) Await(resource, want string) {
 // Until waits until something is so, which is looked at again whenever a plugin has said something.
 func (k *Kubelet) Until(ok func() bool, otherwise func() string) {
 	k.t.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	for {
 		k.mu.Lock()
 		changed := k.changed
