@@ -85,6 +85,9 @@ func messages(out *protogen.GeneratedFile, list []*protogen.Message) {
 			out.P("| field | type | |\n| --- | --- | --- |")
 		}
 		for _, f := range m.Fields {
+			if o := f.Oneof; o != nil && !o.Desc.IsSynthetic() && f == o.Fields[0] {
+				out.P("| `", o.Desc.Name(), "` | one of the next ", len(o.Fields), " | ", cell(o.Comments), " |")
+			}
 			out.P("| `", f.Desc.Name(), "` | ", typeOf(f.Desc), " | ", cell(f.Comments), " |")
 		}
 		out.P()
