@@ -23,13 +23,12 @@ func TestKills(t *testing.T) {
 	before := home(t)
 	r.mustCreate(spec(x, vf))
 	r.mustCreate(spec(y, sf))
-	t.Cleanup(func() {
-		r := &rig{r.In(t), r.node, r.ports}
+	defer func() {
 		r.mustDelete(spec(x, vf).GetKey())
 		r.mustDelete(spec(y, sf).GetKey())
 		r.wantClean()
 		r.wantRestored(before)
-	})
+	}()
 	undoing := []string{"unplug", "unlink", "release", "forget"}
 	for _, kind := range []offloadv1.PortKind{vf, sf} {
 		for _, point := range ports.FaultPoints() {

@@ -35,7 +35,11 @@ const pools = `
 pools:
 - {name: vfs, device: simnic/simnic0, kind: vf}
 - {name: sfs, device: simnic/simnic0, kind: sf, min_warm: 2, max_warm: 4, max: 6}
+device_plugin: {enabled: true, kubelet_dir: ` + kubeletDir + `}
 `
+
+// kubeletDir is where kubelet would be. There is none, but for a test of it.
+const kubeletDir = "/run/kubelet"
 
 // theRig is that of all tests: a guest needs long to start one.
 var theRig struct {
