@@ -21,7 +21,8 @@ type bench struct {
 	options
 	lab   *lab.Lab
 	node  *lab.Node
-	log   io.Writer
+	out   io.Writer // for what was measured
+	log   io.Writer // for what is being measured
 	begun time.Time
 
 	spaces     []*lab.Pod // the pods, without interfaces
@@ -141,7 +142,7 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// try measures a trial; settled, unless nil, waits until what pods of the last part left is done.
+// try measures a trial and prints it; settled, unless nil, waits until what pods of the last part left is done.
 func (b *bench) try(ctx context.Context, t *trial, settled func(context.Context) error) error {
 	t.serial, t.parallel = map[string]*measure{}, map[string]*measure{}
 	fmt.Fprintf(b.log, "%4.0f s: %s\n", time.Since(b.begun).Seconds(), t.title)
@@ -190,7 +191,8 @@ func (b *bench) try(ctx context.Context, t *trial, settled func(context.Context)
 			return err
 		}
 	}
-	return nil
+	_, err := io.WriteString(b.out, details(t, b.parallel))
+	return err
 }
 
 // attach attaches and detaches a pod. It does both even if ctx ends meanwhile, for plugins that are left alone make things anew while

@@ -109,7 +109,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) (err error) {
 		return err
 	}
 	b := &bench{
-		options: o, lab: l, node: l.Node("n1"), log: log, begun: time.Now(),
+		options: o, lab: l, node: l.Node("n1"), out: out, log: log, begun: time.Now(),
 		kernelTimes: map[string]*histogram{placeRow: newHistogram(), moveRow: newHistogram()},
 	}
 	defer func() {
@@ -121,15 +121,16 @@ func run(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	if err := b.measure(ctx); err != nil {
-		return err
-	}
 	machine, err := machine()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s\n\n%s", machine, report(b.trials, b.kernelTimes, o.parallel))
-	return nil
+	fmt.Fprintf(out, "%s\n%d pods of each kind.\n\n", machine, b.pods)
+	if err := b.measure(ctx); err != nil {
+		return err
+	}
+	_, err = io.WriteString(out, summary(b.trials, b.kernelTimes, o.parallel))
+	return err
 }
 
 // machine says on what it was measured.

@@ -9,24 +9,26 @@ import (
 // goal is what the daemon may add to the kernel's own time, at the median.
 const goal = 15 * time.Millisecond
 
-// report prints the percentiles of each way's rows, then all ways in a table with ratios, and last what the daemon adds to the kernel's own
-// time.
-func report(trials []*trial, kernel map[string]*histogram, parallel int) string {
+// details prints the percentiles of each row of each of a trial's ways.
+func details(t *trial, parallel int) string {
 	var b strings.Builder
-	at := fmt.Sprintf("%d at a time", parallel)
-	for _, t := range trials {
-		for _, w := range t.ways {
-			serial, parallel := t.serial[w.name], t.parallel[w.name]
-			fmt.Fprintf(&b, "%-38s%-36s%s\n", t.title+": "+w.name, "one at a time", at)
-			fmt.Fprintf(&b, "%-34s%s%s\n", "ms", heads(), heads())
-			for _, r := range steps(serial, parallel) {
-				fmt.Fprintf(&b, "%-34s%s%s\n", label(r), percentiles(serial.rows[r], serial.pods), percentiles(parallel.rows[r], parallel.pods))
-			}
-			b.WriteString("\n")
+	for _, w := range t.ways {
+		serial, several := t.serial[w.name], t.parallel[w.name]
+		fmt.Fprintf(&b, "%-38s%-36s%d at a time\n", t.title+": "+w.name, "one at a time", parallel)
+		fmt.Fprintf(&b, "%-34s%s%s\n", "ms", heads(), heads())
+		for _, r := range steps(serial, several) {
+			fmt.Fprintf(&b, "%-34s%s%s\n", label(r), percentiles(serial.rows[r], serial.pods), percentiles(several.rows[r], several.pods))
 		}
+		b.WriteString("\n")
 	}
+	return b.String()
+}
+
+// summary prints the medians of all trials, with ratios, and what the daemon adds to the kernel's own time.
+func summary(trials []*trial, kernel map[string]*histogram, parallel int) string {
+	var b strings.Builder
 	fmt.Fprintf(&b, "Medians in ms, pods attached and detached per second, and each as a multiple of the reference's in the same part.\n\n")
-	fmt.Fprintf(&b, "%-38s%-48s%s\n", "", "one at a time", at)
+	fmt.Fprintf(&b, "%-38s%-48s%s\n", "", "one at a time", fmt.Sprintf("%d at a time", parallel))
 	columns := fmt.Sprintf("%8s%8s%8s%8s%8s%8s", "ADD", "", "DEL", "", "pods/s", "")
 	for _, t := range trials {
 		fmt.Fprintf(&b, "%-34s%s%s\n", t.title, columns, strings.TrimRight(columns, " "))

@@ -79,7 +79,7 @@ func TestReport(t *testing.T) {
 	kernel := map[string]*histogram{placeRow: newHistogram(), moveRow: newHistogram()}
 	kernel[placeRow].record(millis(2))
 	kernel[moveRow].record(millis(32))
-	got := report(trials, kernel, 8)
+	got := details(trials[0], 8) + summary(trials, kernel, 8)
 	want := `veths: veth                           one at a time                       8 at a time
 ms                                      p50      p90      p99      max      p50      p90      p99      max
 cnitool ADD                            40.0     40.0     40.0     40.0     40.0     40.0     40.0     40.0
