@@ -102,7 +102,7 @@ bench-ports: prepare prepare-vm build bin/vmrun ## pods attached by cnitool: off
 		plugins/plugins/main/bridge plugins/plugins/main/host-device plugins/plugins/ipam/host-local)
 	@bin/benchports -offloadd bin/offloadd -cni bin $(BENCHFLAGS)
 	@SIMNIC=$$(go run ./integration/simnic/build) && bin/vmrun -kernel qemu -timeout 60m -- \
-		$(CURDIR)/bin/benchports -offloadd bin/offloadd -cni bin -pods 16 -simnic $$SIMNIC $(BENCHFLAGS)
+		$(CURDIR)/bin/benchports -offloadd bin/offloadd -cni bin -pods 8 -simnic $$SIMNIC $(BENCHFLAGS)
 
 .PHONY: parity
 parity: prepare build ## compare the flows of offloadd with those of ovn-controller, a line for each database contents

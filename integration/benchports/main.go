@@ -65,8 +65,8 @@ func parse(args []string) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if o.pods < 1 || o.pods > 1000 || o.parallel < 1 || o.parallel > maxParallel {
-		return o, fmt.Errorf("%d pods, %d at a time: want 1 to 1000, and 1 to %d at a time", o.pods, o.parallel, maxParallel)
+	if o.parallel < 1 || o.parallel > maxParallel || o.pods < o.parallel || o.pods > 1000 {
+		return o, fmt.Errorf("%d pods, %d at a time: want 1 to %d at a time, and as many pods or more, up to 1000", o.pods, o.parallel, maxParallel)
 	}
 	for _, n := range o.warm {
 		if n < 0 || n > maxWarm {

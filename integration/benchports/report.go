@@ -14,7 +14,7 @@ func details(t *trial, parallel int) string {
 	var b strings.Builder
 	for _, w := range t.ways {
 		serial, several := t.serial[w.name], t.parallel[w.name]
-		fmt.Fprintf(&b, "%-38s%-36s%d at a time\n", t.title+": "+w.name, "one at a time", parallel)
+		fmt.Fprintf(&b, "%s: %s\n%-38s%-36s%d at a time\n", t.title, w.name, "", "one at a time", parallel)
 		fmt.Fprintf(&b, "%-34s%s%s\n", "ms", heads(), heads())
 		for _, r := range steps(serial, several) {
 			fmt.Fprintf(&b, "%-34s%s%s\n", label(r), percentiles(serial.rows[r], serial.pods), percentiles(several.rows[r], several.pods))

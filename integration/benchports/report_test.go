@@ -80,7 +80,8 @@ func TestReport(t *testing.T) {
 	kernel[placeRow].record(millis(2))
 	kernel[moveRow].record(millis(32))
 	got := details(trials[0], 8) + summary(trials, kernel, 8)
-	want := `veths: veth                           one at a time                       8 at a time
+	want := `veths: veth
+                                      one at a time                       8 at a time
 ms                                      p50      p90      p99      max      p50      p90      p99      max
 cnitool ADD                            40.0     40.0     40.0     40.0     40.0     40.0     40.0     40.0
   in the daemon                        30.0     30.0     30.0     30.0    ~30.0     30.0     30.0     30.0
@@ -88,7 +89,8 @@ cnitool ADD                            40.0     40.0     40.0     40.0     40.0 
 cnitool DEL                            20.0     20.0     20.0     20.0     20.0     20.0     20.0     20.0
   unlink                               10.0     10.0     10.0     10.0        -        -        -        -
 
-veths: bridge                         one at a time                       8 at a time
+veths: bridge
+                                      one at a time                       8 at a time
 ms                                      p50      p90      p99      max      p50      p90      p99      max
 cnitool ADD                            50.0     50.0     50.0     50.0    100.0    100.0    100.0    100.0
 cnitool DEL                            40.0     40.0     40.0     40.0     10.0     10.0     10.0     10.0
