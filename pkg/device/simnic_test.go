@@ -121,7 +121,7 @@ func start(t *testing.T, o device.Options) inventory {
 // until waits for a snapshot that is as it should be: f returns what is wrong, or nil.
 func (v inventory) until(t *testing.T, f func(device.Snapshot) error) device.Snapshot {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute) // guests may be emulated
 	for {
 		s := v.Snapshot()
 		err := f(s)
@@ -137,7 +137,7 @@ func (v inventory) until(t *testing.T, f func(device.Snapshot) error) device.Sna
 			for _, d := range s.Devices {
 				t.Logf("%+v", d)
 			}
-			t.Fatalf("after 20 seconds: %v", err)
+			t.Fatalf("after a minute: %v", err)
 		}
 	}
 }

@@ -279,10 +279,7 @@ func (v *Inventory) makeSF(ctx context.Context, w *worker, a *account) {
 	defer unlock(true)
 	a.begun = true
 	a.later = v.book.now + enableWait.Nanoseconds()
-	if v.world.byKey[f.key()] == (devlink.PortHandle{}) { // otherwise an event was faster, and knows more
-		v.world.setPort(port)
-		v.touch(port.PortHandle)
-	}
+	// What the port is events tell, in order: the answer may be newer than those that are still to come.
 	v.reviewOne(f.key())
 	v.log.Debug("function was made", "function", a.Name())
 }
