@@ -123,7 +123,8 @@ func (w *world) delPort(h devlink.PortHandle) {
 
 // setAuxiliary notes that a device is that of an SF.
 func (w *world) setAuxiliary(h devlink.Handle, sf sfOf) {
-	if old, ok := w.auxiliary[h]; ok {
+	// Names of devices are used again: the SF that had this one may have another by now.
+	if old, ok := w.auxiliary[h]; ok && w.devices[old] == h {
 		delete(w.devices, old)
 	}
 	w.auxiliary[h], w.devices[sf] = sf, h
