@@ -48,7 +48,12 @@ func TestShadowed(t *testing.T) {
 			p, refuses := made, refusals[name]
 			takes := func(f *tc.Filter) bool { return !refuses(f) }
 			gone := map[tc.Key]bool{}
-			for _, i := range apply.Shadowed(p.Filters, takes) {
+			for _, i := range apply.Shadowed(p.Filters, func(f *tc.Filter, _ bool) apply.Taken {
+				if takes(f) {
+					return apply.ByAll
+				}
+				return apply.ByNone
+			}) {
 				gone[p.Filters[i].Key()] = true
 			}
 			shadowed += len(gone)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/specialize"
 	"github.com/offloadd/offloadd/pkg/tc"
 )
@@ -30,7 +32,10 @@ type Filters struct {
 	index map[string]int
 	said  map[string]struct{}
 	// shadowed are the filters that a NIC must not have; see Shadowed.
-	shadowed map[filterID]struct{}
+	shadowed map[filterID]scope
+	hardware hardware
+	// unsure says that NICs may have other filters than hardware says.
+	unsure bool
 
 	foreign int
 	refused []RefusedFilter
@@ -63,7 +68,7 @@ type SyncOptions struct {
 	Retire bool
 
 	// Hardware says that a NIC takes filters. Then it is asked, before a chain or device is opened again, which filters the NIC has,
-	// and takes those from it that it must not have without the others. It is enough that one of several NICs has a filter.
+	// and takes those from it that it must not have without the others. Where several NICs share the block it has what all of them have.
 	Hardware bool
 }
 
@@ -72,7 +77,7 @@ func NewFilters(log *slog.Logger, dial func() (*tc.Conn, error)) *Filters {
 	if dial == nil {
 		dial = func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) }
 	}
-	return &Filters{log: log, dial: dial, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{}, shadowed: map[filterID]struct{}{}}
+	return &Filters{log: log, dial: dial, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{}, shadowed: map[filterID]scope{}}
 }
 
 // Forget makes the next Sync read what the kernel has.
@@ -81,8 +86,39 @@ func (f *Filters) Forget() { f.known = false }
 // Gone notes that a device is gone, and with it its qdisc. If none is left that has the block, its filters are gone, too.
 func (f *Filters) Gone(ifindex int) {
 	delete(f.bound, ifindex)
+	f.unsure = true
 	if len(f.bound) == 0 {
 		f.known = false
+	}
+}
+
+// Lost reports whether NICs have lost filters that they had, which nobody is told. in lists all filters of the kernel. The next
+// Sync offers them anew.
+func (f *Filters) Lost(in []*tc.Installed) int {
+	if !f.known || f.unsure {
+		return 0 // Sync will see
+	}
+	lost := f.hardware.lost(in)
+	for _, k := range lost {
+		if g := f.table.filters[k]; g != nil {
+			delete(f.hardware.alive, f.table.indexes[g.Indev])
+		}
+		f.offer(k)
+	}
+	if len(lost) > 0 {
+		f.log.Warn("filters lost by the NIC are offered anew", "filters", len(lost))
+		f.unsure = true
+		clear(f.shadowed)
+	}
+	return len(lost)
+}
+
+// offer makes a filter one that the next Sync installs anew, in the order of a change. What is not in hardware does what one with skip_hw does.
+func (f *Filters) offer(k tc.Key) {
+	if g := f.table.filters[k]; g != nil {
+		h := *g
+		h.Flags |= tc.SkipHW
+		f.table.filters[k] = &h
 	}
 }
 
@@ -117,9 +153,57 @@ func (f *Filters) Follow(ctx context.Context, devices []specialize.Device, o Syn
 	}
 	f.log.Info("filters send to a device that was made anew", "filters", len(ops))
 	if o.Hardware {
-		return f.verify(ctx, f.table.indexes)
+		return f.verify(ctx, f.table.indexes, chainsOf(ops))
 	}
 	return nil
+}
+
+// maxKinds bounds how many kinds of filters drivers are asked about at once.
+const maxKinds = 24
+
+// Why asks drivers why they do not take filters, once for each kind of them: of the same keys and actions. It returns what they say in
+// the order of the filters, "" where there is nothing to say. device is a port of the switch whose driver it is.
+func (f *Filters) Why(ctx context.Context, device string, filters []*tc.Filter) (says []string, err error) {
+	defer f.giveUp(&err)
+	if f.conn == nil {
+		if f.conn, err = f.dial(); err != nil {
+			return nil, err
+		}
+	}
+	said := map[string]string{}
+	says = make([]string, len(filters))
+	for i, g := range filters {
+		kind := kindOf(g)
+		words, asked := said[kind]
+		if !asked && len(said) < maxKinds {
+			if words, err = f.conn.WhyNot(ctx, Block, device, g); err != nil {
+				return nil, err
+			}
+			said[kind] = words
+		}
+		says[i] = words
+	}
+	return says, nil
+}
+
+// kindOf is the same for filters that ask for the same keys, and do the same but for values.
+func kindOf(f *tc.Filter) string {
+	b := fmt.Appendf(nil, "%t %x %d %t", f.Chain == 0, f.Protocol, f.EncDstPort, f.Indev == "")
+	for _, t := range f.Match {
+		b = fmt.Appendf(b, " %d/%v", t.Field, t.Mask)
+		if t.Field == ir.CTState || t.Field == ir.IPProto {
+			b = fmt.Appendf(b, "=%v", t.Value)
+		}
+	}
+	for _, a := range f.Actions {
+		b = fmt.Appendf(b, " %T", a)
+		if p, is := a.(tc.Pedit); is {
+			for _, e := range p.Edits {
+				b = fmt.Appendf(b, ",%d/%v", e.Field, e.Mask)
+			}
+		}
+	}
+	return string(b)
 }
 
 // Port is the number of the socket that asks the kernel for changes, 0: none yet; see tc.Event.
@@ -149,15 +233,22 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 		return s, err
 	}
 	f.refused, f.stuck = nil, map[scope]struct{}{}
-	if err := f.bind(ctx, devices); err != nil {
+	fresh, err := f.bind(ctx, devices)
+	if err != nil {
 		return s, err
 	}
 	if len(f.bound) == 0 {
 		f.table = NewFilterTable() // without devices there is no block
 		clear(f.shadowed)
+		f.hardware, f.unsure = hardware{}, true
 		return f.status(0, 0), nil
 	}
-	p := f.table.Plan(f.unshadowed(desired, o.Hardware), indexes, PlanOptions{CloseDevices: o.Hardware})
+	if o.Hardware && fresh {
+		if err := f.offerAll(ctx); err != nil {
+			return s, err
+		}
+	}
+	p := f.plan(desired, indexes, o.Hardware)
 	f.index = indexes
 	changed := 0
 	for _, part := range [][]tc.Op{p.Close, p.Change} {
@@ -166,9 +257,14 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 			return s, err
 		}
 		if o.Hardware && len(part) > 0 {
-			if err := f.verify(ctx, indexes); err != nil {
+			if err := f.verify(ctx, indexes, chainsOf(part)); err != nil {
 				return s, err
 			}
+		}
+	}
+	if o.Hardware && f.unsure {
+		if err := f.verify(ctx, indexes, nil); err != nil {
+			return s, err
 		}
 	}
 	if err := f.closeStuck(ctx, indexes); err != nil {
@@ -232,6 +328,45 @@ func (f *Filters) status(retired, changed int) FilterStatus {
 	}
 }
 
+// plan plans the way to desired. Where something changes it is found out anew what a NIC must not have.
+func (f *Filters) plan(desired []tc.Filter, indexes map[string]int, hardware bool) FilterPlan {
+	o := PlanOptions{CloseDevices: hardware}
+	p := f.table.Plan(f.unshadowed(desired, hardware), indexes, o)
+	if len(f.shadowed) == 0 {
+		return p
+	}
+	changed := map[scope]struct{}{}
+	for _, op := range slices.Concat(p.Close, p.Change) {
+		if op.Filter != nil {
+			changed[scopeOf(op.Filter)] = struct{}{}
+		} else if g := f.table.filters[op.Key]; g != nil {
+			changed[scopeOf(g)] = struct{}{}
+		}
+	}
+	before := len(f.shadowed)
+	maps.DeleteFunc(f.shadowed, func(_ filterID, s scope) bool { _, is := changed[s]; return is })
+	if len(f.shadowed) == before {
+		return p
+	}
+	return f.table.Plan(f.unshadowed(desired, hardware), indexes, o)
+}
+
+// offerAll is for when a device has come. The kernel offers it what is there, but nothing to a driver whose tunnel devices were there
+// before; and what another device did not take may have been kept from it.
+func (f *Filters) offerAll(ctx context.Context) error {
+	clear(f.shadowed)
+	f.unsure = true
+	if _, err := f.look(ctx, nil); err != nil {
+		return err
+	}
+	for k, g := range f.table.filters {
+		if g.EncDstPort != 0 && f.hardware.counts[k] == 0 {
+			f.offer(k)
+		}
+	}
+	return nil
+}
+
 // unshadowed returns desired with those filters kept from the NIC that it must not have. Of those that are desired no more nothing is
 // remembered.
 func (f *Filters) unshadowed(desired []tc.Filter, hardware bool) []tc.Filter {
@@ -242,45 +377,89 @@ func (f *Filters) unshadowed(desired []tc.Filter, hardware bool) []tc.Filter {
 		return desired
 	}
 	out := slices.Clone(desired)
-	still := map[filterID]struct{}{}
+	still := map[filterID]scope{}
 	for i := range out {
 		id := idOf(&out[i])
-		if _, shadowed := f.shadowed[id]; shadowed {
+		if s, shadowed := f.shadowed[id]; shadowed {
 			out[i].Flags |= tc.SkipHW
-			still[id] = struct{}{}
+			still[id] = s
 		}
 	}
 	f.shadowed = still
 	return out
 }
 
-// verify asks which filters the NIC has, and takes those from it that it must not have. A filter that closes a chain or a device and
-// is not in the NIC takes all of them from it.
-func (f *Filters) verify(ctx context.Context, indexes map[string]int) error {
-	has := map[tc.Key]struct{}{}
-	err := f.conn.Dump(ctx, tc.Target{Block: Block}, tc.DumpOptions{Terse: true}, func(in *tc.Installed) error {
-		if in.Filter.Flags&tc.InHW != 0 {
-			has[in.Filter.Key()] = struct{}{}
-		}
-		return nil
-	})
+// verify asks which filters of some chains NICs have, nil: of all, and takes those from them that they must not have. A filter that closes a
+// chain or a device and is not in the NIC takes all of them from it.
+func (f *Filters) verify(ctx context.Context, indexes map[string]int, chains []uint32) error {
+	all, err := f.look(ctx, chains)
 	if err != nil {
 		return err
 	}
-	all := f.table.list()
-	shadowed := Shadowed(all, func(g *tc.Filter) bool {
-		_, is := has[g.Key()]
-		return is
-	})
+	if f.hardware.update(f.table, f.bound) && !all { // what has been enough may not be any more
+		if _, err := f.look(ctx, nil); err != nil {
+			return err
+		}
+		f.hardware.update(f.table, f.bound)
+	}
+	list := f.table.list()
 	var ops []tc.Op
-	for _, i := range slices.Backward(shadowed) { // those that are tried last go first
-		g := all[i]
+	for _, i := range slices.Backward(Shadowed(list, f.hardware.has)) { // those that are tried last go first
+		g := list[i]
 		g.Flags = g.Flags&^(tc.InHW|tc.NotInHW) | tc.SkipHW
 		ops = append(ops, tc.ReplaceOp(&g))
-		f.shadowed[idOf(&g)] = struct{}{}
+		f.shadowed[idOf(&g)] = scopeOf(&g)
 		f.once("filter kept from the NIC, which lacks one before it", g.String())
 	}
-	return f.apply(ctx, ops, indexes)
+	if err := f.apply(ctx, ops, indexes); err != nil {
+		return err
+	}
+	for i := range ops {
+		delete(f.hardware.counts, ops[i].Key)
+	}
+	f.hardware.update(f.table, f.bound)
+	return nil
+}
+
+// maxLooks is up to how many chains are read one by one.
+const maxLooks = 16
+
+// look reads which filters of chains are in hardware, and of chain 0, where devices are told apart; nil: of all. It reports whether it has
+// read all.
+func (f *Filters) look(ctx context.Context, chains []uint32) (all bool, err error) {
+	note := func(in *tc.Installed) error {
+		if n := inHardware(in); n > 0 && specialize.IsOurs(in.Filter.Cookie) {
+			f.hardware.counts[in.Filter.Key()] = n
+		}
+		return nil
+	}
+	if all = chains == nil || f.unsure || len(chains) > maxLooks; all {
+		f.hardware.counts = map[tc.Key]uint32{}
+		err = f.conn.Dump(ctx, tc.Target{Block: Block}, tc.DumpOptions{}, note)
+		f.unsure = f.unsure && err != nil
+		return all, err
+	}
+	if !slices.Contains(chains, 0) {
+		chains = append(chains, 0)
+	}
+	maps.DeleteFunc(f.hardware.counts, func(k tc.Key, _ uint32) bool { return slices.Contains(chains, k.Chain) })
+	for _, c := range chains {
+		if err := f.conn.Dump(ctx, tc.Target{Block: Block}, tc.DumpOptions{Chain: &c}, note); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// chainsOf returns the chains of operations, which are not nil.
+func chainsOf(ops []tc.Op) []uint32 {
+	chains := make([]uint32, 0, 1)
+	for _, op := range ops {
+		if !slices.Contains(chains, op.Key.Chain) {
+			chains = append(chains, op.Key.Chain)
+		}
+	}
+	return chains
 }
 
 // adopt reads what the kernel has.
@@ -289,7 +468,7 @@ func (f *Filters) adopt(ctx context.Context, indexes map[string]int) error {
 	if err != nil {
 		return err
 	}
-	f.bound, f.table, f.foreign = map[int]struct{}{}, NewFilterTable(), 0
+	f.bound, f.table, f.foreign, f.unsure = map[int]struct{}{}, NewFilterTable(), 0, true
 	for _, q := range qdiscs {
 		if q.Block == Block {
 			f.bound[q.Ifindex] = struct{}{}
@@ -316,8 +495,8 @@ func (f *Filters) adopt(ctx context.Context, indexes map[string]int) error {
 
 var errAbsent = errors.New("it is not there; filters that send to it stay")
 
-// bind gives devices the block.
-func (f *Filters) bind(ctx context.Context, devices []specialize.Device) error {
+// bind gives devices the block. It reports whether one has it anew.
+func (f *Filters) bind(ctx context.Context, devices []specialize.Device) (fresh bool, err error) {
 	for _, d := range devices {
 		if _, has := f.bound[d.Ifindex]; has {
 			continue
@@ -326,15 +505,16 @@ func (f *Filters) bind(ctx context.Context, devices []specialize.Device) error {
 		switch errno := unix.Errno(0); {
 		case err == nil:
 			f.bound[d.Ifindex] = struct{}{}
+			fresh = true
 		case errors.Is(err, unix.ENODEV):
 			f.refuse("device "+d.Name, errAbsent)
 		case errors.As(err, &errno):
 			f.refuse("device "+d.Name, err)
 		default:
-			return err
+			return fresh, err
 		}
 	}
-	return nil
+	return fresh, nil
 }
 
 // unbind takes the block from devices that should not have it.
@@ -352,6 +532,7 @@ func (f *Filters) unbind(ctx context.Context, devices []specialize.Device) error
 			return err
 		}
 		delete(f.bound, ifindex)
+		f.unsure = true
 	}
 	if len(f.bound) == 0 {
 		f.table = NewFilterTable() // the block is gone
@@ -399,11 +580,13 @@ func (f *Filters) apply(ctx context.Context, ops []tc.Op, indexes map[string]int
 // closeStuck closes chains and devices that lack a filter and are not closed yet.
 func (f *Filters) closeStuck(ctx context.Context, indexes map[string]int) error {
 	closed := f.table.closed()
+	untunnelled := f.table.untunnelled(nil)
 	handles := f.table.handles()
 	var ops []tc.Op
 	for s := range f.stuck {
 		if _, already := closed[s]; !already {
-			g := specialize.Closed(s.chain, s.indev)
+			_, plain := untunnelled[s]
+			g := s.closing(!plain)
 			g.Handle = handles.next(g.Chain, g.Pref)
 			ops = append(ops, tc.AddOp(&g))
 		}

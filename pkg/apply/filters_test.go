@@ -15,29 +15,46 @@ import (
 	"github.com/offloadd/offloadd/pkg/tc/tctest"
 )
 
-// Once Sync has returned, a NIC that refuses filters has none that decides what an earlier one should have decided.
+// Once Sync has returned, a NIC that refuses filters, each for some devices, has for no device one that decides what an earlier one should have
+// decided.
 func TestHardware(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	refuses := map[string]bool{}
+	type asked struct {
+		filter  string
+		ifindex int
+	}
+	refuses := map[asked]bool{}
+	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "b", Ifindex: 2}, {Name: "c", Ifindex: 3}}
+	takes := func(g tc.Filter, ifindex int) bool {
+		if g.Indev != "" && g.Indev != devices[ifindex-1].Name {
+			return false
+		}
+		if specialize.KindOf(g.Cookie) == specialize.KindClosed && g.Indev != "" {
+			return true // if none of its own is taken, a device is thought to take none at all
+		}
+		g.Handle, g.Flags = 0, 0
+		one, all := asked{g.String(), ifindex}, asked{g.String(), 0}
+		if _, known := refuses[all]; !known {
+			refuses[all] = rnd.IntN(12) == 0
+		}
+		if _, known := refuses[one]; !known {
+			refuses[one] = rnd.IntN(36) == 0
+		}
+		return !refuses[one] && !refuses[all]
+	}
 	k := tctest.NewKernel(t)
-	k.NIC = func(payload []byte) bool {
+	k.NIC = func(payload []byte, ifindex int) bool {
 		in, err := tc.Decode(payload)
 		if err != nil {
 			t.Error(err)
 			return false
 		}
-		in.Filter.Handle, in.Filter.Flags = 0, 0
-		name := in.Filter.String()
-		if _, known := refuses[name]; !known {
-			refuses[name] = rnd.IntN(6) == 0
-		}
-		return !refuses[name]
+		return takes(in.Filter, ifindex)
 	}
 	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
-	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "b", Ifindex: 2}, {Name: "c", Ifindex: 3}}
-	shadowed := 0
+	shadowed, had := 0, 0
 	for range 60 {
 		desired := randomFilters(rnd)
 		s, err := f.Sync(t.Context(), desired, devices, SyncOptions{Hardware: true, Retire: rnd.IntN(2) == 0})
@@ -53,13 +70,120 @@ func TestHardware(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bad := Shadowed(all, func(f *tc.Filter) bool { return f.Flags&tc.InHW != 0 }); len(bad) > 0 {
-			t.Fatalf("the NIC has %s", all[bad[0]].String())
+		for _, d := range devices {
+			var absent []*tc.Filter
+			enters := false // packets of d meet what is not for d alone only behind what is
+			for i := range all {
+				g := &all[i]
+				switch {
+				case g.Indev != "" && g.Indev != d.Name:
+				case g.Flags&tc.SkipHW != 0 || !takes(*g, d.Ifindex):
+					absent = append(absent, g)
+				case g.Indev == d.Name:
+					enters = true
+				}
+			}
+			for i := range all {
+				g := &all[i]
+				if !enters || g.Indev != "" && g.Indev != d.Name || g.Flags&tc.SkipHW != 0 || !takes(*g, d.Ifindex) {
+					continue
+				}
+				had++
+				if n := slices.IndexFunc(absent, func(a *tc.Filter) bool { return a.Chain == g.Chain && a.Pref < g.Pref && overlap(a, g) }); n >= 0 {
+					t.Fatalf("for %s the NIC has %s, but not %s", d.Name, g.String(), absent[n].String())
+				}
+			}
 		}
 	}
-	if shadowed == 0 {
-		t.Error("no filter was shadowed")
+	if shadowed == 0 || had == 0 {
+		t.Errorf("%d filters were shadowed, the NIC had %d", shadowed, had)
 	}
+}
+
+// A NIC that refuses one of many filters goes on with those that do not come after it, takes all again once it does not refuse it any
+// more and something changes there, and those that it has lost.
+func TestHardwareComesBack(t *testing.T) {
+	k := tctest.NewKernel(t)
+	refused, gone := uint16(200), map[int]bool{}
+	k.NIC = func(payload []byte, ifindex int) bool {
+		in, err := tc.Decode(payload)
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		g := in.Filter
+		tunnel := ifindex == 9
+		switch {
+		case gone[ifindex] || g.Pref == refused:
+			return false
+		case tunnel:
+			return g.EncDstPort != 0
+		default:
+			return g.Indev == "" || g.Indev == "pod"
+		}
+	}
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	ours := specialize.Closed(0, "").Cookie
+	ours[3] = byte(specialize.KindEntry)
+	filter := func(pref uint16, from string, port uint16, m ir.Match) tc.Filter {
+		return tc.Filter{Pref: pref, Protocol: tc.ProtocolIPv4, Indev: from, EncDstPort: port, Match: m, Cookie: ours, Actions: []tc.Action{tc.Pass{}}}
+	}
+	var all ir.Match
+	frag := all.Eq(ir.IPFrag, 1)
+	desired := []tc.Filter{
+		filter(10, "", 0, frag), filter(10, "tunnel", geneveUDPPort, frag),
+		filter(100, "pod", 0, all.Eq(ir.IPDst, 1)), filter(200, "pod", 0, all.Eq(ir.IPProto, 6)),
+		filter(300, "pod", 0, all.Eq(ir.IPProto, 17)), filter(400, "pod", 0, all),
+		filter(100, "tunnel", geneveUDPPort, all),
+	}
+	devices := []specialize.Device{{Name: "pod", Ifindex: 1}, {Name: "tunnel", Ifindex: 9}}
+	sync := func(what string, want ...uint16) {
+		t.Helper()
+		if _, err := f.Sync(t.Context(), desired, devices, SyncOptions{Hardware: true}); err != nil {
+			t.Fatal(err)
+		}
+		var has []*tc.Installed
+		var prefs []uint16
+		err := f.conn.Dump(t.Context(), tc.Target{Block: Block}, tc.DumpOptions{}, func(in *tc.Installed) error {
+			if has = append(has, in); in.Filter.Flags&tc.InHW != 0 {
+				prefs = append(prefs, in.Filter.Pref)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(prefs, want) {
+			t.Errorf("%s: in hardware are %v, want %v", what, prefs, want)
+		}
+		if n := f.Lost(has); n != 0 {
+			t.Errorf("%s: %d filters are lost", what, n)
+		}
+	}
+	listed := func() (all []*tc.Installed) {
+		err := f.conn.Dump(t.Context(), tc.Target{Block: Block}, tc.DumpOptions{}, func(in *tc.Installed) error {
+			all = append(all, in)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	sync("a filter is refused", 10, 10, 100, 100, 300)
+	refused = 0
+	sync("nothing changes", 10, 10, 100, 100, 200, 300) // this kernel's NIC takes it by itself
+	desired = append(desired, filter(500, "pod", 0, all))
+	sync("something changes", 10, 10, 100, 100, 200, 300, 400, 500)
+
+	gone[9] = true
+	if n := f.Lost(listed()); n != 2 {
+		t.Errorf("the tunnel device has lost %d filters, want 2", n)
+	}
+	sync("what is lost", 10, 100, 200, 300, 400, 500)
+	gone[9] = false
+	devices = append(devices, specialize.Device{Name: "another", Ifindex: 2})
+	sync("a device comes", 10, 10, 100, 100, 200, 300, 400, 500)
 }
 
 // What overlaps is kept from the NIC, and what does not is not.
@@ -84,8 +208,11 @@ func TestShadowed(t *testing.T) {
 		{"one pref", []tc.Filter{ip(0, 1, all.Eq(ir.IPDst, 1)), {Pref: 1, Handle: 2, Protocol: tc.ProtocolIPv4, Match: all.Eq(ir.IPDst, 2)}}, []int{0}, nil},
 		{"other devices", []tc.Filter{{Pref: 1, Handle: 1, Protocol: tc.ProtocolIPv4, Indev: "a"}, {Pref: 2, Handle: 1, Protocol: tc.ProtocolIPv4, Indev: "b"}}, []int{0}, nil},
 	} {
-		got := Shadowed(c.filters, func(f *tc.Filter) bool {
-			return !slices.ContainsFunc(c.absent, func(i int) bool { return c.filters[i].Key() == f.Key() })
+		got := Shadowed(c.filters, func(f *tc.Filter, _ bool) Taken {
+			if slices.ContainsFunc(c.absent, func(i int) bool { return c.filters[i].Key() == f.Key() }) {
+				return ByNone
+			}
+			return ByAll
 		})
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: Shadowed = %v, want %v", c.name, got, c.want)

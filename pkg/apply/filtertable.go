@@ -32,6 +32,19 @@ type scope struct {
 	indev string
 }
 
+// closing returns the filter that closes s. enc says that all filters of s are for packets from a tunnel: as one of them, it can be in
+// the hardware for those.
+func (s scope) closing(enc bool) tc.Filter {
+	f := specialize.Closed(s.chain, s.indev)
+	if enc {
+		f.EncDstPort = geneveUDPPort
+	}
+	return f
+}
+
+// geneveUDPPort is that of all filters for packets from a tunnel.
+const geneveUDPPort = 6081
+
 func scopeOf(f *tc.Filter) scope {
 	if f.Chain == 0 {
 		return scope{0, f.Indev}
@@ -233,11 +246,13 @@ func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, o PlanOp
 		}
 	}
 	closed := t.closed()
+	untunnelled := t.untunnelled(desired)
 	for _, s := range changed {
-		if _, already := closed[s]; !already {
-			f := specialize.Closed(s.chain, s.indev)
+		_, plain := untunnelled[s]
+		if !slices.ContainsFunc(closed[s], func(k tc.Key) bool { return (t.filters[k].EncDstPort == 0) == plain }) {
+			f := s.closing(!plain)
 			f.Handle = handles.next(f.Chain, f.Pref)
-			closed[s] = f.Key()
+			closed[s] = append(closed[s], f.Key())
 			p.Close = append(p.Close, tc.AddOp(&f))
 		}
 	}
@@ -266,21 +281,44 @@ func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, o PlanOp
 	for _, s := range slices.SortedFunc(maps.Keys(closed), func(a, b scope) int {
 		return cmp.Or(cmp.Compare(b.chain, a.chain), cmp.Compare(a.indev, b.indev))
 	}) {
-		p.Open = append(p.Open, tc.DeleteOp(closed[s]))
+		for _, k := range closed[s] {
+			p.Open = append(p.Open, tc.DeleteOp(k))
+		}
 	}
 	return p
 }
 
 // closed returns the filters that close scopes.
-func (t *FilterTable) closed() map[scope]tc.Key {
-	out := map[scope]tc.Key{}
-	for k, f := range t.filters {
+func (t *FilterTable) closed() map[scope][]tc.Key {
+	out := map[scope][]tc.Key{}
+	for _, k := range slices.SortedFunc(maps.Keys(t.filters), compareFilterKeys) {
 		if k.Pref == specialize.PrefGuard {
-			out[scopeOf(f)] = k
+			s := scopeOf(t.filters[k])
+			out[s] = append(out[s], k)
 		}
 	}
 	return out
 }
+
+// untunnelled returns the scopes that have filters, or will, that are not only for packets from a tunnel. Ends of chains do what those do that
+// close them.
+func (t *FilterTable) untunnelled(desired []tc.Filter) map[scope]struct{} {
+	out := map[scope]struct{}{}
+	for k, f := range t.filters {
+		if f.EncDstPort == 0 && k.Pref != specialize.PrefGuard && !isEnd(f) {
+			out[scopeOf(f)] = struct{}{}
+		}
+	}
+	for i := range desired {
+		if f := &desired[i]; f.EncDstPort == 0 && !isEnd(f) {
+			out[scopeOf(f)] = struct{}{}
+		}
+	}
+	return out
+}
+
+// isEnd reports whether f is the end of a chain.
+func isEnd(f *tc.Filter) bool { return f.Chain != 0 && f.Pref == specialize.PrefEnd }
 
 func compareFilterKeys(a, b tc.Key) int {
 	return cmp.Or(cmp.Compare(a.Chain, b.Chain), cmp.Compare(a.Pref, b.Pref), cmp.Compare(a.Handle, b.Handle))

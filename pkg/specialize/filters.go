@@ -90,6 +90,10 @@ func (p *Program) Filters() []Filter {
 			Actions: []tc.Action{tc.Pass{}}, Cookie: cookie(KindGuard, 0, nil),
 		}
 		l.add(f, KindGuard, g.Reason, nil)
+		if p.Devices[p.guarded] != 0 {
+			f.Indev, f.EncDstPort = p.guarded, geneveUDPPort
+			l.add(f, KindGuard, g.Reason, nil)
+		}
 	}
 	for _, e := range p.Entries {
 		if p.Devices[e.Device] == 0 {

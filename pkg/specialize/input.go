@@ -47,7 +47,8 @@ type Tunnel struct {
 
 // Caps is what kernel and devices can do, as far as the shape of the chains depends on it.
 type Caps struct {
-	// TunnelKeysInEveryChain makes filters for packets from a tunnel ask for the tunnel's keys in all chains, as mlx5 needs it.
+	// TunnelKeysInEveryChain makes filters for packets from a tunnel ask for the tunnel's keys in all chains, as mlx5 needs it, and says guards
+	// once more, for packets from tunnels. Ends of chains it may lack: it leaves what it has no filter for to the kernel anyway.
 	TunnelKeysInEveryChain bool
 
 	// WholeLabel says that labels of connections can be matched as a whole only, as in mlx5.

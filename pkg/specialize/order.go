@@ -59,11 +59,13 @@ func (p *Program) collect() {
 // the end of a chain is taken to have, up from 1.
 const ChainBase = 0x0e000000
 
-// occupants are the states that have a chain number: of one depth and address family, and either one or some of different zones.
+// occupants are the states that have a chain number: of one depth and address family, all asking for tunnels or none, and either one or
+// some of different zones.
 type occupants struct {
-	depth     int
-	etherType uint16
-	zones     map[uint16]struct{} // nil: a state without a zone
+	depth      int
+	etherType  uint16
+	asksTunnel bool
+	zones      map[uint16]struct{} // nil: a state without a zone
 }
 
 // number gives each state a chain: as few as possible, such that no packet can be in two states of a chain. Those of a chain are
@@ -92,7 +94,7 @@ func (p *Program) number() {
 		for ; n < len(taken) && !taken[n].admit(s); n++ {
 		}
 		if n == len(taken) {
-			o := occupants{depth: depth[s], etherType: s.EtherType}
+			o := occupants{depth: depth[s], etherType: s.EtherType, asksTunnel: s.asksTunnel}
 			if s.Tracked {
 				o.zones = map[uint16]struct{}{s.Zone: {}}
 			}
@@ -104,7 +106,7 @@ func (p *Program) number() {
 
 // admit adds s if there is place for it.
 func (o *occupants) admit(s *State) bool {
-	if o.zones == nil || !s.Tracked || o.etherType != s.EtherType {
+	if o.zones == nil || !s.Tracked || o.etherType != s.EtherType || o.asksTunnel != s.asksTunnel {
 		return false
 	}
 	if _, there := o.zones[s.Zone]; there {

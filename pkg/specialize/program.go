@@ -15,6 +15,9 @@ type Program struct {
 
 	// Devices are the interface indexes of the devices, by name; 0: not there.
 	Devices map[string]int
+
+	// guarded is the tunnel device, for which guards are said once more.
+	guarded string
 }
 
 // A Guard leaves packets to Open vSwitch before anything else is asked.

@@ -68,6 +68,9 @@ func (p *Rules) specialize(in Input, mistakes faults) *Program {
 	}
 	if in.TunnelDevice != nil {
 		out.Devices[in.TunnelDevice.Name] = in.TunnelDevice.Ifindex
+		if in.Caps.TunnelKeysInEveryChain {
+			out.guarded = in.TunnelDevice.Name
+		}
 	}
 	for i, e := range v4.Entries {
 		out.Entries = append(out.Entries, e, v6.Entries[i])

@@ -194,7 +194,7 @@ func TestTry(t *testing.T) {
 				}
 				return filterOf(t, target, c.has)
 			}
-			k.NIC = func([]byte) bool { return c.inHW }
+			k.NIC = func([]byte, int) bool { return c.inHW }
 			a, words := try(t.Context(), NewConn(k.Dial()), target, []Filter{c.try})
 			if a != c.answer || !strings.Contains(words, c.words) {
 				t.Errorf("try() = %v, %q, want %v, %q", a, words, c.answer, c.words)

@@ -28,8 +28,9 @@ type Kernel struct {
 	// kernels leave out what they do not know.
 	Makes func(payload []byte) []byte
 
-	// NIC, if not nil, says of the payload of RTM_NEWTFILTER whether a NIC takes the filter. It is not asked of those with skip_hw.
-	NIC func(payload []byte) bool
+	// NIC, if not nil, says of the payload of RTM_NEWTFILTER whether a NIC takes the filter for a device that has its target, 0 if there is
+	// none at all, whenever the filter is listed. It is not asked of those with skip_hw.
+	NIC func(payload []byte, ifindex int) bool
 
 	// Interrupted says that something changes during each list.
 	Interrupted bool
@@ -261,13 +262,64 @@ func (k *Kernel) listed(filter []byte) []byte {
 		return b // not a filter of flower
 	}
 	has := ne.Uint32(flags)
-	if has&skipHW == 0 && k.NIC != nil && k.NIC(filter) {
+	n := uint32(0)
+	if has&skipHW == 0 && k.NIC != nil {
+		for _, ifindex := range k.devices(placeOf(filter)) {
+			if k.NIC(filter, ifindex) {
+				n++
+			}
+		}
+	}
+	if n > 0 {
 		has |= inHW
 	} else {
 		has |= notInHW
 	}
 	ne.PutUint32(flags, has)
-	return b
+	return count(b, n)
+}
+
+// devices returns those whose ingress has the filters of a target.
+func (k *Kernel) devices(of place) []int {
+	if of.ifindex != magicBlock {
+		return []int{int(of.ifindex)}
+	}
+	if len(k.qdiscs) == 0 {
+		return []int{0}
+	}
+	var all []int
+	for _, ifindex := range slices.Sorted(maps.Keys(k.qdiscs)) {
+		if block := attribute(k.qdiscs[ifindex][tcmsgSize:], unix.TCA_INGRESS_BLOCK); block != nil && ne.Uint32(block) == of.parent {
+			all = append(all, int(ifindex))
+		}
+	}
+	return all
+}
+
+// magicBlock is TCM_IFINDEX_MAGIC_BLOCK.
+const magicBlock = 0xffffffff
+
+// count adds to a filter how many devices have it in hardware.
+func count(b []byte, n uint32) []byte {
+	const inHWCount = 86 // TCA_FLOWER_IN_HW_COUNT
+	out := slices.Clone(b[:tcmsgSize])
+	for rest := b[tcmsgSize:]; len(rest) >= 4; {
+		size := int(ne.Uint16(rest))
+		if size < 4 || size > len(rest) {
+			break
+		}
+		padded := min((size+3)&^3, len(rest))
+		at := len(out)
+		out = append(out, rest[:padded]...)
+		if ne.Uint16(rest[2:])&^(netlink.Nested|netlink.NetByteOrder) == unix.TCA_OPTIONS {
+			out = ne.AppendUint16(out, 8)
+			out = ne.AppendUint16(out, inHWCount)
+			out = ne.AppendUint32(out, n)
+			ne.PutUint16(out[at:], uint16(len(out)-at))
+		}
+		rest = rest[padded:]
+	}
+	return out
 }
 
 // reply returns an answer to a message.
