@@ -26,7 +26,9 @@ func (c *cli) explainCommand() *cobra.Command {
 		Long: `explain REASON says what a reason of an error means and what to do; it needs no daemon.
 
 explain PORT tells how many of a port's packets are forwarded by filters, and why others are left to Open vSwitch: the reason, what would
-change it, and the logical flow that decides; with -o wide also reasons that no packet has met. PORT is a logical port or a device.
+change it, and the logical flow that decides; with -o wide also reasons that no packet has met. Of filters that a NIC does not have it tells
+what its driver says: for that it is offered one of each kind once more, for a moment, where no packet comes. PORT is a logical port or a
+device.
 
 explain PORT PACKET tells where a packet of the port is handled: by the NIC, by TC or by Open vSwitch, the filters that it meets, and
 why it is left to Open vSwitch. If offload is delegated to Open vSwitch both show megaflows of its datapath instead: of the port, or those
@@ -105,6 +107,9 @@ func (c *cli) explainPort(d daemon, port string) error {
 		s.add("Dropped", share(e.GetDropped(), total))
 		s.add("Left to OVS", share(p, total))
 	}
+	if n := e.GetInHw(); n > 0 || len(e.GetRefusals()) > 0 {
+		s.add("In hardware", hardwareText(e))
+	}
 	s.add("Counted", choose(e.GetShared(), "with packets of other ports that come to the same chains", ""))
 	s.print()
 	met, names := e.GetPunts(), []string(nil)
@@ -118,11 +123,29 @@ func (c *cli) explainPort(d daemon, port string) error {
 			}
 		}
 	}
+	c.printRefusals(e.GetRefusals())
 	c.printPunts(met, true)
 	if len(names) > 0 {
 		fmt.Fprintf(c.stdout, "\nwithout packets (-o wide says why): %s\n", strings.Join(names, ", "))
 	}
 	return nil
+}
+
+// hardwareText says how many of the filters that a port's packets can meet are in hardware.
+func hardwareText(e *offloadv1.ExplainResponse) string {
+	all := e.GetInHw()
+	for _, r := range e.GetRefusals() {
+		all += r.GetFilters()
+	}
+	return fmt.Sprintf("%d of %d filters", e.GetInHw(), all)
+}
+
+// printRefusals prints why filters are not in hardware.
+func (c *cli) printRefusals(refusals []*offloadv1.Refusal) {
+	for _, r := range refusals {
+		fmt.Fprintf(c.stdout, "\n%s: %d filters, %d packets\n", c.paint(yellow, "not in hardware"), r.GetFilters(), r.GetCounters().GetPackets())
+		fmt.Fprintf(c.stdout, "  why:  %s\n  one:  %s\n", r.GetText(), filterNoise.ReplaceAllString(r.GetExample(), ""))
+	}
 }
 
 // share prints a count and what part of the total it is.

@@ -99,6 +99,9 @@ func (c *cli) filterColumns() []column[*offloadv1.Filter] {
 			if f.GetError() != "" {
 				text += " (" + f.GetError() + ")"
 			}
+			if f.GetNotInHw() != "" {
+				text += " (not in hardware: " + f.GetNotInHw() + ")"
+			}
 			return text
 		}},
 	}

@@ -28,7 +28,7 @@ var fakeFilters = []*offloadv1.Filter{
 	{
 		Pref: 10, Handle: 1, Kind: offloadv1.FilterKind_FILTER_KIND_GUARD, State: offloadv1.FilterState_FILTER_STATE_INSTALLED,
 		Text:     "chain 0 pref 10 handle 0x1 protocol ip flower ip_flags frag action pass" + fakeCookie,
-		Counters: seen(2, 3000), Reason: "fragment",
+		Counters: seen(2, 3000), Reason: "fragment", NotInHw: "mlx5_core: Unsupported key",
 	},
 	{
 		Pref: 100, Handle: 1, Kind: offloadv1.FilterKind_FILTER_KIND_ENTRY, Device: "vethc1", State: offloadv1.FilterState_FILTER_STATE_INSTALLED, InHw: true,
@@ -177,8 +177,9 @@ func (f *fake) Explain(_ context.Context, req *offloadv1.ExplainRequest) (*offlo
 		}}, nil
 	case req.GetMicroflow() == "":
 		return &offloadv1.ExplainResponse{
-			Device: "vethc1", Forwarded: seen(92, 9200), Dropped: seen(0, 0), Punted: seen(8, 800), Shared: true,
-			Punts: []*offloadv1.Punt{nat, {Reason: "multicast", Text: "The destination is a multicast or broadcast address.", Fix: "Nothing to do.", Filters: 1, Counters: seen(0, 0), Shared: true}},
+			Device: "vethc1", Forwarded: seen(92, 9200), Dropped: seen(0, 0), Punted: seen(8, 800), Shared: true, InHw: 11,
+			Refusals: []*offloadv1.Refusal{{Text: "mlx5_core: Unsupported key", Filters: 2, Counters: seen(5, 300), Example: fakeFilters[0].GetText()}},
+			Punts:    []*offloadv1.Punt{nat, {Reason: "multicast", Text: "The destination is a multicast or broadcast address.", Fix: "Nothing to do.", Filters: 1, Counters: seen(0, 0), Shared: true}},
 		}, nil
 	case req.GetMicroflow() == "tcp.dst == 443":
 		one := &offloadv1.Punt{Reason: nat.GetReason(), Text: nat.GetText(), Fix: nat.GetFix(), LogicalFlow: natFlow, Filters: 1}

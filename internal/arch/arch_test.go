@@ -49,7 +49,7 @@ var rooms = map[string]room{
 
 	"pkg/ir":                    {pure: true},
 	"pkg/eval":                  {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
-	"pkg/tc":                    {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go", "caps_probe.go"}},
+	"pkg/tc":                    {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go", "caps_probe.go", "why.go"}},
 	"pkg/tc/tctest":             {},
 	"pkg/devlink":               {pure: true, doors: []string{"conn.go"}},
 	"pkg/devlink/devlinktest":   {imports: []string{"pkg/devlink"}},

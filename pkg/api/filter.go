@@ -37,6 +37,7 @@ type Filter struct {
 	State     FilterState
 	Installed string // with FilterDifferent, what the kernel has; with FilterForeign and FilterDelegated, what Text leaves out
 	InHW      bool
+	NotInHW   string    // why not, by the driver's words; "": it is, or there is no hardware
 	Counters  *Counters // without Duration; nil: the kernel does not have it
 	Reason    string    // why its packets are left to Open vSwitch; "": they are not
 	Rows      []string  // UUIDs
@@ -108,6 +109,14 @@ type Punt struct {
 	Shared      bool     // with other ports
 }
 
+// A Refusal is why hardware does not have filters.
+type Refusal struct {
+	Text     string // the driver's words
+	Filters  int
+	Counters Counters // without Duration: of packets that went through software because of it, and others
+	Example  string   // one of the filters
+}
+
 // An ExplainRequest is a port, or a packet that it sends.
 type ExplainRequest struct {
 	Port      string   // logical port or device
@@ -150,6 +159,8 @@ type Explanation struct {
 	Forwarded, Dropped, Punted *Counters // nil with a packet
 	Shared                     bool
 	Punts                      []Punt
+	Refusals                   []Refusal // of filters that the port's packets meet
+	InHW                       int       // how many of these filters are in hardware
 	Layers                     []LayerVerdict
 	Filters                    []Filter
 

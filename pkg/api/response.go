@@ -362,6 +362,7 @@ func filterMessage(f Filter) *offloadv1.Filter {
 		State:     number(filterStates, f.State),
 		Installed: f.Installed,
 		InHw:      f.InHW,
+		NotInHw:   f.NotInHW,
 		Counters:  filterCounters(f.Counters),
 		Reason:    f.Reason,
 		Rows:      f.Rows,
@@ -425,6 +426,10 @@ func explanationMessage(e Explanation) *offloadv1.ExplainResponse {
 	}
 	for _, f := range e.Megaflows {
 		m.Megaflows = append(m.Megaflows, megaflowMessage(f))
+	}
+	m.InHw = uint64(e.InHW)
+	for _, r := range e.Refusals {
+		m.Refusals = append(m.Refusals, &offloadv1.Refusal{Text: r.Text, Filters: uint64(r.Filters), Counters: filterCounters(&r.Counters), Example: r.Example})
 	}
 	for _, p := range e.Punts {
 		punt := &offloadv1.Punt{

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/offloadd/offloadd/pkg/specialize"
@@ -30,14 +31,15 @@ func probeKernel(ctx context.Context, log *slog.Logger) tc.Caps {
 	return c
 }
 
-// driverMLX5 is that of NVIDIA's NICs from ConnectX-4 on.
-const driverMLX5 = "mlx5_core"
+// likeMLX5 are the drivers that take filters as mlx5 does, that of NVIDIA's NICs from ConnectX-4 on: it, and that of the simulated NIC of our
+// tests, whose chains are to be those of the real one.
+var likeMLX5 = []string{"mlx5_core", "simnic"}
 
 // shape returns what the chains depend on of kernel and devices.
 func shape(kernel *tc.Caps, drivers []string) specialize.Caps {
 	c := specialize.Caps{NoFrag: kernel.Has(tc.CapNoFrag)}
 	for _, d := range drivers {
-		if d == driverMLX5 {
+		if slices.Contains(likeMLX5, d) {
 			c.TunnelKeysInEveryChain, c.WholeLabel = true, true
 		}
 	}

@@ -92,6 +92,9 @@ func (f *Flows) explainPort(ctx context.Context, v *filterView, e *api.Explanati
 			leaves = append(leaves, x.wanted.Leaf)
 		}
 	}
+	if err := f.refusals(ctx, v, mine, e); err != nil {
+		return err
+	}
 	flows, err := f.deciding(ctx, leaves)
 	if err != nil {
 		return err
@@ -140,6 +143,41 @@ func (f *Flows) explainPort(ctx context.Context, v *filterView, e *api.Explanati
 	}
 	slices.SortFunc(e.Punts, func(a, b api.Punt) int {
 		return cmp.Or(cmp.Compare(b.Counters.Packets, a.Counters.Packets), strings.Compare(a.Reason, b.Reason), strings.Compare(uuidOf(a.LogicalFlow), uuidOf(b.LogicalFlow)))
+	})
+	return nil
+}
+
+// refusals tells which filters hardware has, of those that mine are, and why not the others.
+func (f *Flows) refusals(ctx context.Context, v *filterView, mine []*viewedFilter, e *api.Explanation) error {
+	among := map[*viewedFilter]struct{}{}
+	for _, x := range mine {
+		among[x] = struct{}{}
+		if x.has != nil && x.has.Filter.Flags&tc.InHW != 0 {
+			e.InHW++
+		}
+	}
+	if err := f.agent.offload.ask(ctx, v, func(x *viewedFilter) bool { _, is := among[x]; return is }); err != nil {
+		return err
+	}
+	name, _ := v.devices()
+	all := map[string]*api.Refusal{}
+	for _, x := range mine {
+		if x.says == "" {
+			continue
+		}
+		r := all[x.says]
+		if r == nil {
+			r = &api.Refusal{Text: x.says, Example: x.filter().Args(name)}
+			all[x.says] = r
+		}
+		r.Filters++
+		add(&r.Counters, x.counters())
+	}
+	for _, r := range all {
+		e.Refusals = append(e.Refusals, *r)
+	}
+	slices.SortFunc(e.Refusals, func(a, b api.Refusal) int {
+		return cmp.Or(cmp.Compare(b.Filters, a.Filters), strings.Compare(a.Text, b.Text))
 	})
 	return nil
 }
@@ -212,6 +250,9 @@ func (f *Flows) explainPacket(ctx context.Context, v *filterView, place portPlac
 		verdict = eval.NewBlock(v.installed).Run(came, eval.Arrival{Device: place.device}, tracker.track)
 	}
 	path := v.path(&verdict)
+	if err := f.agent.offload.ask(ctx, v, func(x *viewedFilter) bool { return slices.Contains(path, x) }); err != nil {
+		return err
+	}
 	name, _ := v.devices()
 	for _, x := range path {
 		e.Filters = append(e.Filters, x.show(name))
@@ -365,8 +406,14 @@ func layers(idle string, v *eval.Verdict, path []*viewedFilter, missed bool, nam
 	switch {
 	case hardware == 0:
 		nic.Text = "no filter that the packet meets is in hardware"
+		if len(path) > 0 && path[0].says != "" {
+			nic.Text += ": " + path[0].says
+		}
 	case hardware < len(path):
 		nic.Text = fmt.Sprintf("it has the first %d of %d filters", hardware, len(path))
+		if says := path[hardware].says; says != "" {
+			nic.Text += ": " + says
+		}
 	case missed:
 		nic.Text = "the connection is not established"
 	case v.Kind == eval.Passed:

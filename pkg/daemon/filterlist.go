@@ -35,34 +35,86 @@ type filterView struct {
 type viewedFilter struct {
 	wanted *specialize.Filter
 	has    *tc.Installed
-	err    error // why the kernel refused it
+	err    error  // why the kernel refused it
+	says   string // why it is not in hardware
 }
 
 // view reads what the kernel has, in the loop, so that nothing of ours changes meanwhile.
 func (o *offload) view(ctx context.Context) (*filterView, error) {
 	var v *filterView
 	var has []*tc.Installed
-	done := make(chan error, 1)
-	read := func(context.Context) {
-		var err error
-		v, has, err = o.read(ctx)
-		done <- err
-	}
-	select {
-	case o.calls <- read:
-	case <-o.ended:
-		return nil, reason.Errorf(reason.ShuttingDown, "daemon filters: the loop has ended")
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if err := <-done; err != nil { // reading ends with ctx
-		if errno := unix.Errno(0); errors.As(err, &errno) {
-			err = &reason.Error{Reason: reason.KernelRefused, Err: fmt.Errorf("daemon filters: %w", err)}
+	err := o.call(ctx, func(l *offloader) (err error) {
+		if v, has, err = o.read(ctx); err == nil && l.filters.Lost(has) > 0 {
+			poke(o.work) // what drivers take away they tell nobody
 		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	v.pair(v.program.Filters(), has)
 	return v, nil
+}
+
+// call lets the loop do something, which has to end with ctx.
+func (o *offload) call(ctx context.Context, do func(*offloader) error) error {
+	done := make(chan error, 1)
+	select {
+	case o.calls <- func(_ context.Context, l *offloader) { done <- do(l) }:
+	case <-o.ended:
+		return reason.Errorf(reason.ShuttingDown, "daemon filters: the loop has ended")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	err := <-done
+	if errno := unix.Errno(0); errors.As(err, &errno) {
+		err = &reason.Error{Reason: reason.KernelRefused, Err: fmt.Errorf("daemon filters: %w", err)}
+	}
+	return err
+}
+
+// notBefore is why a filter is not in hardware that the hardware might take.
+const notBefore = "kept from the hardware, which has not all filters before it"
+
+// ask finds out why filters of a view that should be in hardware are not, of those that fits selects. It asks drivers, which takes them a
+// while, and adds and removes filters that no packet meets.
+func (o *offload) ask(ctx context.Context, v *filterView, fits func(*viewedFilter) bool) error {
+	var open []*viewedFilter
+	var filters []*tc.Filter
+	for i := range v.filters {
+		f := &v.filters[i]
+		switch {
+		case f.state() != api.FilterInstalled || f.has.Filter.Flags&tc.InHW != 0 || !fits(f):
+		case f.has.Filter.Flags&tc.SkipHW != 0:
+			f.says = notBefore
+		default:
+			open, filters = append(open, f), append(filters, &f.has.Filter)
+		}
+	}
+	if len(open) == 0 {
+		return nil
+	}
+	return o.call(ctx, func(l *offloader) error {
+		port := l.port()
+		if port == "" {
+			return nil
+		}
+		says, err := l.filters.Why(ctx, port, filters)
+		for i := range says {
+			open[i].says = cmp.Or(says[i], "the driver does not say why")
+		}
+		return err
+	})
+}
+
+// port is a device of a NIC, "" if there is none.
+func (l *offloader) port() string {
+	for _, d := range l.devices {
+		if l.representor(d.Name) {
+			return d.Name
+		}
+	}
+	return ""
 }
 
 // read begins a view, and reads what the kernel has over a connection of its own.
@@ -171,7 +223,8 @@ func (f *viewedFilter) state() api.FilterState {
 		return api.FilterMissing
 	}
 	w, h := &f.wanted.Filter, &f.has.Filter
-	if len(f.has.Foreign) > 0 || w.Cookie != h.Cookie || w.Flags&given != h.Flags&given || !reflect.DeepEqual(w.Actions, h.Actions) {
+	// One that is kept from hardware does what it should, in software.
+	if len(f.has.Foreign) > 0 || w.Cookie != h.Cookie || w.Flags&given != h.Flags&given&^tc.SkipHW || !reflect.DeepEqual(w.Actions, h.Actions) {
 		return api.FilterDifferent
 	}
 	return api.FilterInstalled
@@ -203,6 +256,7 @@ func (f *viewedFilter) show(device func(int) string) api.Filter {
 	}
 	if f.has != nil {
 		out.InHW = f.has.Filter.Flags&tc.InHW != 0
+		out.NotInHW = f.says
 		more := strings.Join(f.has.Foreign, ", ")
 		switch {
 		case out.State == api.FilterForeign:
@@ -477,15 +531,21 @@ func (f *Flows) Filters(ctx context.Context, filter api.FilterFilter, yield func
 		}
 	}
 	name, _ := v.devices()
-	for i := range v.filters {
-		g := v.filters[i].filter()
+	fits := func(x *viewedFilter) bool {
+		g := x.filter()
 		if filter.Chain != nil && *filter.Chain != g.Chain {
-			continue
+			return false
 		}
 		if _, reached := chains[g.Chain]; device != "" && !reached && (g.Chain != 0 || g.Indev != "" && g.Indev != device) {
-			continue
+			return false
 		}
-		if len(filter.States) > 0 && !slices.Contains(filter.States, v.filters[i].state()) {
+		return len(filter.States) == 0 || slices.Contains(filter.States, x.state())
+	}
+	if err := f.agent.offload.ask(ctx, v, fits); err != nil {
+		return err
+	}
+	for i := range v.filters {
+		if !fits(&v.filters[i]) {
 			continue
 		}
 		if err := yield(v.filters[i].show(name)); err != nil {

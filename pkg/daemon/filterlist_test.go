@@ -81,6 +81,7 @@ func filtersOf(t *testing.T, p *specialize.Program, k *tctest.Kernel) *Flows {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	calls := a.offload.calls
+	l := &offloader{offload: a.offload, filters: apply.NewFilters(a.offload.log, a.offload.dial)}
 	go func() {
 		defer close(done)
 		for {
@@ -88,7 +89,7 @@ func filtersOf(t *testing.T, p *specialize.Program, k *tctest.Kernel) *Flows {
 			case <-ctx.Done():
 				return
 			case f := <-calls:
-				f(ctx)
+				f(ctx, l)
 			case c := <-a.commands:
 				c.run()
 				close(c.done)
@@ -229,7 +230,7 @@ func TestFiltersUnavailable(t *testing.T) {
 	if err := ask(off); reason.Of(err) != reason.FeatureUnsupported {
 		t.Errorf("without filters: %v, want %s", err, reason.FeatureUnsupported)
 	}
-	ended := &offload{calls: make(chan func(context.Context)), ended: make(chan struct{})}
+	ended := &offload{calls: make(chan func(context.Context, *offloader)), ended: make(chan struct{})}
 	close(ended.ended)
 	if _, err := ended.view(t.Context()); reason.Of(err) != reason.ShuttingDown {
 		t.Errorf("when the loop has ended: %v, want %s", err, reason.ShuttingDown)

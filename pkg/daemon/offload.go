@@ -71,7 +71,7 @@ type offload struct {
 
 	work    chan struct{}
 	changed chan struct{}
-	calls   chan func(context.Context)
+	calls   chan func(context.Context, *offloader)
 	ended   chan struct{} // closed when the loop has ended
 
 	// dial connects those who read what the kernel has.
@@ -95,7 +95,7 @@ type offloadStatus struct {
 func newOffload(log *slog.Logger, everywhere bool, recompute func() error) *offload {
 	return &offload{
 		log: log, everywhere: everywhere, recompute: recompute,
-		work: make(chan struct{}, 1), changed: make(chan struct{}, 1), calls: make(chan func(context.Context)),
+		work: make(chan struct{}, 1), changed: make(chan struct{}, 1), calls: make(chan func(context.Context, *offloader)),
 		ended: make(chan struct{}), dial: func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) },
 		representor: isRepresentor,
 	}
@@ -192,7 +192,7 @@ func (o *offload) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case f := <-o.calls:
-			f(ctx)
+			f(ctx, l)
 			continue
 		case e := <-events:
 			if l.concerns(e) && again == nil {

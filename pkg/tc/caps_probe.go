@@ -240,19 +240,24 @@ func try(ctx context.Context, c *Conn, t Target, fs []Filter) (a Answer, words s
 			a, words = Unknown, "the filter is not removed: "+err.Error()
 		}
 	}()
+	said := make([]string, len(fs))
 	for i := range fs {
 		f := &fs[i]
-		refused, err := c.Apply(ctx, t, []Op{AddOp(f)})
+		says, refused, err := c.Offer(ctx, t, f)
 		if err != nil {
 			return Unknown, err.Error()
 		}
-		if len(refused) > 0 {
-			return verdictOf(&refused[0])
+		if refused != nil {
+			return verdictOf(&OpError{Op: AddOp(f), Err: refused, Message: says})
 		}
+		said[i] = says
 		done = append(done, DeleteOp(f.Key()))
 	}
 	for i := range fs {
 		if a, words := c.kept(ctx, t, &fs[i]); a != Yes {
+			if said[i] != "" {
+				words += " (" + said[i] + ")"
+			}
 			return a, words
 		}
 	}
@@ -276,7 +281,7 @@ func (c *Conn) kept(ctx context.Context, t Target, f *Filter) (Answer, string) {
 		got.Flags &^= InHW | NotInHW | Verbose
 		want.Flags &^= Verbose
 		switch {
-		case f.Flags&SkipSW != 0 && in.Filter.Flags&InHW == 0:
+		case f.Flags&(SkipSW|Verbose) != 0 && in.Filter.Flags&InHW == 0:
 			a, words = No, "the filter is not in the hardware"
 		case got.String() == want.String() && len(in.Foreign) == 0:
 			a, words = Yes, ""
@@ -452,8 +457,7 @@ func inside(b []byte, want uint16, f func([]byte)) {
 // scratchChain is where filters are tried on devices: nothing leads to it.
 const scratchChain = 0x0f1df00
 
-// ProbeDevice finds out what a device of the caller's network namespace can do, by adding filters for the hardware alone and removing
-// them again. No packet meets them: they are in chains to which nothing leads, or for Ethernet addresses that nobody has. A device
+// ProbeDevice finds out what a device of the caller's network namespace can do, by adding filters for the hardware and removing them again. No packet meets them: they are in chains to which nothing leads, or for Ethernet addresses that nobody has. A device
 // without qdisc for them gets one meanwhile. It fails if there is no such device.
 func ProbeDevice(ctx context.Context, name string) (d DeviceCaps, err error) {
 	d.Name = name
@@ -481,6 +485,16 @@ func ProbeDevice(ctx context.Context, name string) (d DeviceCaps, err error) {
 
 	target, remove, why := borrowQdisc(ctx, conn, device.Index)
 	defer func() { err = errors.Join(err, remove()) }()
+	probe := func(c *Capability, t trial) (Answer, string) {
+		fs := c.filters(t)
+		if target.Block != 0 {
+			// One that is for the hardware alone has to be taken for all devices of a block, and some never take it.
+			for i := range fs {
+				fs[i].Indev, fs[i].Flags = name, fs[i].Flags&^SkipSW
+			}
+		}
+		return try(ctx, conn, target, fs)
+	}
 	t := trial{device: name, egress: otherPort(name), pref: 64000, chain: scratchChain, another: scratchChain + 1}
 	for i := range DeviceCapabilities {
 		c := &DeviceCapabilities[i]
@@ -508,13 +522,13 @@ func ProbeDevice(ctx context.Context, name string) (d DeviceCaps, err error) {
 		case (c.Name == CapRedirect || c.Needs == CapRedirect) && t.egress == 0:
 			f.Words = "the switch has no other port to send to"
 		case c.Name == CapDrop:
-			if f.Answer, f.Words = try(ctx, conn, target, c.filters(t)); f.Answer == No {
+			if f.Answer, f.Words = probe(c, t); f.Answer == No {
 				// Perhaps it is only the chain.
 				t.chain = 0
-				f.Answer, f.Words = try(ctx, conn, target, c.filters(t))
+				f.Answer, f.Words = probe(c, t)
 			}
 		default:
-			f.Answer, f.Words = try(ctx, conn, target, c.filters(t))
+			f.Answer, f.Words = probe(c, t)
 		}
 		d.Findings = append(d.Findings, f)
 		t.pref += 10

@@ -1384,6 +1384,9 @@ type Filter struct {
 	Rows []string `protobuf:"bytes,12,rep,name=rows,proto3" json:"rows,omitempty"`
 	// With FILTER_STATE_REFUSED, why.
 	Error string `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
+	// Why the hardware of a device that has some does not have it: what the driver says, or that a filter before it is not there. Empty: it
+	// has it, or there is no such hardware.
+	NotInHw string `protobuf:"bytes,14,opt,name=not_in_hw,json=notInHw,proto3" json:"not_in_hw,omitempty"`
 	// With FILTER_STATE_DELEGATED, the UFID of its megaflow, in 32 hexadecimal digits.
 	Ufid          string `protobuf:"bytes,20,opt,name=ufid,proto3" json:"ufid,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1507,6 +1510,13 @@ func (x *Filter) GetRows() []string {
 func (x *Filter) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *Filter) GetNotInHw() string {
+	if x != nil {
+		return x.NotInHw
 	}
 	return ""
 }
@@ -2284,6 +2294,11 @@ type ExplainResponse struct {
 	Layers []*LayerVerdict `protobuf:"bytes,8,rep,name=layers,proto3" json:"layers,omitempty"`
 	// With a packet, the filters that run, in order.
 	Filters []*Filter `protobuf:"bytes,9,rep,name=filters,proto3" json:"filters,omitempty"`
+	// Without a packet, why filters that the port's packets can meet are not in hardware, those of most filters first. Empty also if there is
+	// no hardware.
+	Refusals []*Refusal `protobuf:"bytes,10,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// How many of these filters are in hardware.
+	InHw uint64 `protobuf:"varint,11,opt,name=in_hw,json=inHw,proto3" json:"in_hw,omitempty"`
 	// Offload is delegated to Open vSwitch: there are no punts, and megaflows tell where packets are handled.
 	Delegated bool `protobuf:"varint,20,opt,name=delegated,proto3" json:"delegated,omitempty"`
 	// Without a packet, the megaflows of the device, what has counted most first. With one, those that it meets, in order; where ovs-vswitchd
@@ -2388,6 +2403,20 @@ func (x *ExplainResponse) GetFilters() []*Filter {
 	return nil
 }
 
+func (x *ExplainResponse) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetInHw() uint64 {
+	if x != nil {
+		return x.InHw
+	}
+	return 0
+}
+
 func (x *ExplainResponse) GetDelegated() bool {
 	if x != nil {
 		return x.Delegated
@@ -2407,6 +2436,79 @@ func (x *ExplainResponse) GetMegaflowsLeft() uint64 {
 		return x.MegaflowsLeft
 	}
 	return 0
+}
+
+// Refusal is why hardware does not have filters.
+type Refusal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the driver says, or that filters before them are not there.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// How many filters.
+	Filters uint64 `protobuf:"varint,2,opt,name=filters,proto3" json:"filters,omitempty"`
+	// What they have counted, without duration.
+	Counters *Counters `protobuf:"bytes,3,opt,name=counters,proto3" json:"counters,omitempty"`
+	// One of them, as arguments of tc(8).
+	Example       string `protobuf:"bytes,4,opt,name=example,proto3" json:"example,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Refusal) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Refusal) GetFilters() uint64 {
+	if x != nil {
+		return x.Filters
+	}
+	return 0
+}
+
+func (x *Refusal) GetCounters() *Counters {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
+func (x *Refusal) GetExample() string {
+	if x != nil {
+		return x.Example
+	}
+	return ""
 }
 
 // Megaflow is an entry of Open vSwitch's datapath.
@@ -2436,7 +2538,7 @@ type Megaflow struct {
 
 func (x *Megaflow) Reset() {
 	*x = Megaflow{}
-	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	mi := &file_offload_v1_flow_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2550,7 @@ func (x *Megaflow) String() string {
 func (*Megaflow) ProtoMessage() {}
 
 func (x *Megaflow) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[21]
+	mi := &file_offload_v1_flow_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2563,7 @@ func (x *Megaflow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Megaflow.ProtoReflect.Descriptor instead.
 func (*Megaflow) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{21}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Megaflow) GetUfid() string {
@@ -2536,7 +2638,7 @@ type DiffFiltersRequest struct {
 
 func (x *DiffFiltersRequest) Reset() {
 	*x = DiffFiltersRequest{}
-	mi := &file_offload_v1_flow_proto_msgTypes[22]
+	mi := &file_offload_v1_flow_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +2650,7 @@ func (x *DiffFiltersRequest) String() string {
 func (*DiffFiltersRequest) ProtoMessage() {}
 
 func (x *DiffFiltersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[22]
+	mi := &file_offload_v1_flow_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2663,7 @@ func (x *DiffFiltersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffFiltersRequest.ProtoReflect.Descriptor instead.
 func (*DiffFiltersRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{22}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{23}
 }
 
 // DiffFiltersResponse is a difference.
@@ -2577,7 +2679,7 @@ type DiffFiltersResponse struct {
 
 func (x *DiffFiltersResponse) Reset() {
 	*x = DiffFiltersResponse{}
-	mi := &file_offload_v1_flow_proto_msgTypes[23]
+	mi := &file_offload_v1_flow_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2691,7 @@ func (x *DiffFiltersResponse) String() string {
 func (*DiffFiltersResponse) ProtoMessage() {}
 
 func (x *DiffFiltersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[23]
+	mi := &file_offload_v1_flow_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2704,7 @@ func (x *DiffFiltersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffFiltersResponse.ProtoReflect.Descriptor instead.
 func (*DiffFiltersResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{23}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DiffFiltersResponse) GetFilter() *Filter {
@@ -2637,7 +2739,7 @@ type PortCounters struct {
 
 func (x *PortCounters) Reset() {
 	*x = PortCounters{}
-	mi := &file_offload_v1_flow_proto_msgTypes[24]
+	mi := &file_offload_v1_flow_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2751,7 @@ func (x *PortCounters) String() string {
 func (*PortCounters) ProtoMessage() {}
 
 func (x *PortCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[24]
+	mi := &file_offload_v1_flow_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2764,7 @@ func (x *PortCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortCounters.ProtoReflect.Descriptor instead.
 func (*PortCounters) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{24}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PortCounters) GetLogicalPort() string {
@@ -2704,7 +2806,7 @@ type ListPortCountersRequest struct {
 
 func (x *ListPortCountersRequest) Reset() {
 	*x = ListPortCountersRequest{}
-	mi := &file_offload_v1_flow_proto_msgTypes[25]
+	mi := &file_offload_v1_flow_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2818,7 @@ func (x *ListPortCountersRequest) String() string {
 func (*ListPortCountersRequest) ProtoMessage() {}
 
 func (x *ListPortCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[25]
+	mi := &file_offload_v1_flow_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2831,7 @@ func (x *ListPortCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortCountersRequest.ProtoReflect.Descriptor instead.
 func (*ListPortCountersRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{25}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListPortCountersRequest) GetPort() string {
@@ -2750,7 +2852,7 @@ type ListPortCountersResponse struct {
 
 func (x *ListPortCountersResponse) Reset() {
 	*x = ListPortCountersResponse{}
-	mi := &file_offload_v1_flow_proto_msgTypes[26]
+	mi := &file_offload_v1_flow_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2864,7 @@ func (x *ListPortCountersResponse) String() string {
 func (*ListPortCountersResponse) ProtoMessage() {}
 
 func (x *ListPortCountersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_flow_proto_msgTypes[26]
+	mi := &file_offload_v1_flow_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2877,7 @@ func (x *ListPortCountersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortCountersResponse.ProtoReflect.Descriptor instead.
 func (*ListPortCountersResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_flow_proto_rawDescGZIP(), []int{26}
+	return file_offload_v1_flow_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListPortCountersResponse) GetPort() *PortCounters {
@@ -2855,7 +2957,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\flogical_port\x18\a \x01(\tR\vlogicalPort\x12\x10\n" +
 	"\x03via\x18\b \x01(\tR\x03via\":\n" +
 	"\rTraceResponse\x12)\n" +
-	"\x04step\x18\x01 \x01(\v2\x15.offload.v1.TraceStepR\x04step\"\x8c\x03\n" +
+	"\x04step\x18\x01 \x01(\v2\x15.offload.v1.TraceStepR\x04step\"\xa8\x03\n" +
 	"\x06Filter\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\rR\x05chain\x12\x12\n" +
 	"\x04pref\x18\x02 \x01(\rR\x04pref\x12\x16\n" +
@@ -2870,7 +2972,8 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	" \x01(\v2\x14.offload.v1.CountersR\bcounters\x12\x16\n" +
 	"\x06reason\x18\v \x01(\tR\x06reason\x12\x12\n" +
 	"\x04rows\x18\f \x03(\tR\x04rows\x12\x14\n" +
-	"\x05error\x18\r \x01(\tR\x05error\x12\x12\n" +
+	"\x05error\x18\r \x01(\tR\x05error\x12\x1a\n" +
+	"\tnot_in_hw\x18\x0e \x01(\tR\anotInHw\x12\x12\n" +
 	"\x04ufid\x18\x14 \x01(\tR\x04ufid\"~\n" +
 	"\x12ListFiltersRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\tR\x04port\x12\x19\n" +
@@ -2927,7 +3030,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x05layer\x18\x01 \x01(\x0e2\x11.offload.v1.LayerR\x05layer\x12/\n" +
 	"\x06answer\x18\x02 \x01(\x0e2\x17.offload.v1.LayerAnswerR\x06answer\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x1a\n" +
-	"\bdelivers\x18\x04 \x01(\bR\bdelivers\"\xe8\x03\n" +
+	"\bdelivers\x18\x04 \x01(\bR\bdelivers\"\xae\x04\n" +
 	"\x0fExplainResponse\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x12\n" +
 	"\x04idle\x18\x02 \x01(\tR\x04idle\x122\n" +
@@ -2937,10 +3040,18 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x06shared\x18\x06 \x01(\bR\x06shared\x12&\n" +
 	"\x05punts\x18\a \x03(\v2\x10.offload.v1.PuntR\x05punts\x120\n" +
 	"\x06layers\x18\b \x03(\v2\x18.offload.v1.LayerVerdictR\x06layers\x12,\n" +
-	"\afilters\x18\t \x03(\v2\x12.offload.v1.FilterR\afilters\x12\x1c\n" +
+	"\afilters\x18\t \x03(\v2\x12.offload.v1.FilterR\afilters\x12/\n" +
+	"\brefusals\x18\n" +
+	" \x03(\v2\x13.offload.v1.RefusalR\brefusals\x12\x13\n" +
+	"\x05in_hw\x18\v \x01(\x04R\x04inHw\x12\x1c\n" +
 	"\tdelegated\x18\x14 \x01(\bR\tdelegated\x122\n" +
 	"\tmegaflows\x18\x15 \x03(\v2\x14.offload.v1.MegaflowR\tmegaflows\x12%\n" +
-	"\x0emegaflows_left\x18\x16 \x01(\x04R\rmegaflowsLeft\"\x8a\x02\n" +
+	"\x0emegaflows_left\x18\x16 \x01(\x04R\rmegaflowsLeft\"\x83\x01\n" +
+	"\aRefusal\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x18\n" +
+	"\afilters\x18\x02 \x01(\x04R\afilters\x120\n" +
+	"\bcounters\x18\x03 \x01(\v2\x14.offload.v1.CountersR\bcounters\x12\x18\n" +
+	"\aexample\x18\x04 \x01(\tR\aexample\"\x8a\x02\n" +
 	"\bMegaflow\x12\x12\n" +
 	"\x04ufid\x18\x01 \x01(\tR\x04ufid\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x1b\n" +
@@ -3039,7 +3150,7 @@ func file_offload_v1_flow_proto_rawDescGZIP() []byte {
 }
 
 var file_offload_v1_flow_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_offload_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_offload_v1_flow_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_offload_v1_flow_proto_goTypes = []any{
 	(Pipeline)(0),                    // 0: offload.v1.Pipeline
 	(FlowState)(0),                   // 1: offload.v1.FlowState
@@ -3070,16 +3181,17 @@ var file_offload_v1_flow_proto_goTypes = []any{
 	(*ExplainRequest)(nil),           // 26: offload.v1.ExplainRequest
 	(*LayerVerdict)(nil),             // 27: offload.v1.LayerVerdict
 	(*ExplainResponse)(nil),          // 28: offload.v1.ExplainResponse
-	(*Megaflow)(nil),                 // 29: offload.v1.Megaflow
-	(*DiffFiltersRequest)(nil),       // 30: offload.v1.DiffFiltersRequest
-	(*DiffFiltersResponse)(nil),      // 31: offload.v1.DiffFiltersResponse
-	(*PortCounters)(nil),             // 32: offload.v1.PortCounters
-	(*ListPortCountersRequest)(nil),  // 33: offload.v1.ListPortCountersRequest
-	(*ListPortCountersResponse)(nil), // 34: offload.v1.ListPortCountersResponse
-	(*durationpb.Duration)(nil),      // 35: google.protobuf.Duration
+	(*Refusal)(nil),                  // 29: offload.v1.Refusal
+	(*Megaflow)(nil),                 // 30: offload.v1.Megaflow
+	(*DiffFiltersRequest)(nil),       // 31: offload.v1.DiffFiltersRequest
+	(*DiffFiltersResponse)(nil),      // 32: offload.v1.DiffFiltersResponse
+	(*PortCounters)(nil),             // 33: offload.v1.PortCounters
+	(*ListPortCountersRequest)(nil),  // 34: offload.v1.ListPortCountersRequest
+	(*ListPortCountersResponse)(nil), // 35: offload.v1.ListPortCountersResponse
+	(*durationpb.Duration)(nil),      // 36: google.protobuf.Duration
 }
 var file_offload_v1_flow_proto_depIdxs = []int32{
-	35, // 0: offload.v1.Counters.duration:type_name -> google.protobuf.Duration
+	36, // 0: offload.v1.Counters.duration:type_name -> google.protobuf.Duration
 	1,  // 1: offload.v1.Flow.state:type_name -> offload.v1.FlowState
 	8,  // 2: offload.v1.Flow.counters:type_name -> offload.v1.Counters
 	8,  // 3: offload.v1.Flow.filtered:type_name -> offload.v1.Counters
@@ -3114,34 +3226,36 @@ var file_offload_v1_flow_proto_depIdxs = []int32{
 	25, // 32: offload.v1.ExplainResponse.punts:type_name -> offload.v1.Punt
 	27, // 33: offload.v1.ExplainResponse.layers:type_name -> offload.v1.LayerVerdict
 	18, // 34: offload.v1.ExplainResponse.filters:type_name -> offload.v1.Filter
-	29, // 35: offload.v1.ExplainResponse.megaflows:type_name -> offload.v1.Megaflow
-	6,  // 36: offload.v1.Megaflow.layer:type_name -> offload.v1.Layer
-	8,  // 37: offload.v1.Megaflow.counters:type_name -> offload.v1.Counters
-	18, // 38: offload.v1.DiffFiltersResponse.filter:type_name -> offload.v1.Filter
-	8,  // 39: offload.v1.PortCounters.from:type_name -> offload.v1.Counters
-	8,  // 40: offload.v1.PortCounters.to:type_name -> offload.v1.Counters
-	32, // 41: offload.v1.ListPortCountersResponse.port:type_name -> offload.v1.PortCounters
-	11, // 42: offload.v1.FlowService.ListLogicalFlows:input_type -> offload.v1.ListLogicalFlowsRequest
-	13, // 43: offload.v1.FlowService.ListFlows:input_type -> offload.v1.ListFlowsRequest
-	15, // 44: offload.v1.FlowService.Trace:input_type -> offload.v1.TraceRequest
-	19, // 45: offload.v1.FlowService.ListFilters:input_type -> offload.v1.ListFiltersRequest
-	23, // 46: offload.v1.FlowService.ListChains:input_type -> offload.v1.ListChainsRequest
-	26, // 47: offload.v1.FlowService.Explain:input_type -> offload.v1.ExplainRequest
-	30, // 48: offload.v1.FlowService.DiffFilters:input_type -> offload.v1.DiffFiltersRequest
-	33, // 49: offload.v1.FlowService.ListPortCounters:input_type -> offload.v1.ListPortCountersRequest
-	12, // 50: offload.v1.FlowService.ListLogicalFlows:output_type -> offload.v1.ListLogicalFlowsResponse
-	14, // 51: offload.v1.FlowService.ListFlows:output_type -> offload.v1.ListFlowsResponse
-	17, // 52: offload.v1.FlowService.Trace:output_type -> offload.v1.TraceResponse
-	20, // 53: offload.v1.FlowService.ListFilters:output_type -> offload.v1.ListFiltersResponse
-	24, // 54: offload.v1.FlowService.ListChains:output_type -> offload.v1.ListChainsResponse
-	28, // 55: offload.v1.FlowService.Explain:output_type -> offload.v1.ExplainResponse
-	31, // 56: offload.v1.FlowService.DiffFilters:output_type -> offload.v1.DiffFiltersResponse
-	34, // 57: offload.v1.FlowService.ListPortCounters:output_type -> offload.v1.ListPortCountersResponse
-	50, // [50:58] is the sub-list for method output_type
-	42, // [42:50] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	29, // 35: offload.v1.ExplainResponse.refusals:type_name -> offload.v1.Refusal
+	30, // 36: offload.v1.ExplainResponse.megaflows:type_name -> offload.v1.Megaflow
+	8,  // 37: offload.v1.Refusal.counters:type_name -> offload.v1.Counters
+	6,  // 38: offload.v1.Megaflow.layer:type_name -> offload.v1.Layer
+	8,  // 39: offload.v1.Megaflow.counters:type_name -> offload.v1.Counters
+	18, // 40: offload.v1.DiffFiltersResponse.filter:type_name -> offload.v1.Filter
+	8,  // 41: offload.v1.PortCounters.from:type_name -> offload.v1.Counters
+	8,  // 42: offload.v1.PortCounters.to:type_name -> offload.v1.Counters
+	33, // 43: offload.v1.ListPortCountersResponse.port:type_name -> offload.v1.PortCounters
+	11, // 44: offload.v1.FlowService.ListLogicalFlows:input_type -> offload.v1.ListLogicalFlowsRequest
+	13, // 45: offload.v1.FlowService.ListFlows:input_type -> offload.v1.ListFlowsRequest
+	15, // 46: offload.v1.FlowService.Trace:input_type -> offload.v1.TraceRequest
+	19, // 47: offload.v1.FlowService.ListFilters:input_type -> offload.v1.ListFiltersRequest
+	23, // 48: offload.v1.FlowService.ListChains:input_type -> offload.v1.ListChainsRequest
+	26, // 49: offload.v1.FlowService.Explain:input_type -> offload.v1.ExplainRequest
+	31, // 50: offload.v1.FlowService.DiffFilters:input_type -> offload.v1.DiffFiltersRequest
+	34, // 51: offload.v1.FlowService.ListPortCounters:input_type -> offload.v1.ListPortCountersRequest
+	12, // 52: offload.v1.FlowService.ListLogicalFlows:output_type -> offload.v1.ListLogicalFlowsResponse
+	14, // 53: offload.v1.FlowService.ListFlows:output_type -> offload.v1.ListFlowsResponse
+	17, // 54: offload.v1.FlowService.Trace:output_type -> offload.v1.TraceResponse
+	20, // 55: offload.v1.FlowService.ListFilters:output_type -> offload.v1.ListFiltersResponse
+	24, // 56: offload.v1.FlowService.ListChains:output_type -> offload.v1.ListChainsResponse
+	28, // 57: offload.v1.FlowService.Explain:output_type -> offload.v1.ExplainResponse
+	32, // 58: offload.v1.FlowService.DiffFilters:output_type -> offload.v1.DiffFiltersResponse
+	35, // 59: offload.v1.FlowService.ListPortCounters:output_type -> offload.v1.ListPortCountersResponse
+	52, // [52:60] is the sub-list for method output_type
+	44, // [44:52] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_flow_proto_init() }
@@ -3162,7 +3276,7 @@ func file_offload_v1_flow_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_flow_proto_rawDesc), len(file_offload_v1_flow_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
