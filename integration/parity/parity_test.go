@@ -176,8 +176,8 @@ func TestReport(t *testing.T) {
 	lflows := []Lflow{
 		{UUID: "0000000a-1", Stage: "ls_in_acl", Pipeline: "ingress", Table: 8, Priority: 5, Match: "tcp", Actions: "next;"},
 		{UUID: "0000000b-1", Stage: "ls_in_acl", Pipeline: "ingress", Table: 8, Priority: 5, Match: "ip.proto == 6", Actions: "next;"},
-		{UUID: "0000000c-1", Stage: "ls_in_acl", Pipeline: "ingress", Table: 8, Priority: 5, Match: "udp", Actions: `reg0 = 0; reject { outport <-> inport; };`},
-		{UUID: "0000000d-1", Stage: "ls_in_acl", Pipeline: "ingress", Table: 8, Priority: 5, Match: "icmp", Actions: `sample(obs_point="reject {");`},
+		{UUID: "0000000c-1", Stage: "ls_in_acl", Pipeline: "ingress", Table: 8, Priority: 5, Match: "udp", Actions: `reg0 = 0; put_arp(inport, arp.spa, arp.sha);`},
+		{UUID: "0000000d-1", Stage: "ls_in_acl", Pipeline: "ingress", Table: 8, Priority: 5, Match: "icmp", Actions: `sample(obs_point="put_arp(");`},
 	}
 	lflows = append(lflows, Lflow{UUID: "0000000e-1", Match: "ip4 && ip.dscp == 1"})
 	reference := `
@@ -192,12 +192,12 @@ cookie=0xa, table=16, priority=5,conj_id=2,udp actions=drop
 		name, a, b, want string
 	}{
 		{
-			"a tie and a reject that is out of scope", reference, `
+			"a tie and a verb that is out of scope", reference, `
 cookie=0xb, table=16, priority=5,tcp actions=resubmit(,17)
 table=16, priority=5,udp,tp_dst=2 actions=conjunction(7,1/2)
 cookie=0xa, table=16, priority=5,conj_id=7,udp actions=drop`,
 			`3 flows equal (1 of them attributed to another, interchangeable logical flow)
-out of scope (reject): 3 flows
+out of scope (put_arp): 3 flows
 `,
 		},
 		{
@@ -207,7 +207,7 @@ out of scope (reject): 3 flows
 +++ B
 table 17: 0 only in A, 1 only in B, 0 with the same match
 + cookie=0xc, table=17, priority=1 actions=drop
-    # ls_in_acl ingress 8 5 (udp) (reg0 = 0; reject { outport <-> inport; };)
+    # ls_in_acl ingress 8 5 (udp) (reg0 = 0; put_arp(inport, arp.spa, arp.sha);)
 `,
 		},
 		{
@@ -217,7 +217,7 @@ table 17: 0 only in A, 1 only in B, 0 with the same match
 +++ B
 table 0: 1 only in A, 0 only in B, 0 with the same match
 - cookie=0xd, table=0, priority=5,icmp actions=drop
-    # ls_in_acl ingress 8 5 (icmp) (sample(obs_point="reject {");)
+    # ls_in_acl ingress 8 5 (icmp) (sample(obs_point="put_arp(");)
 `,
 		},
 		{
