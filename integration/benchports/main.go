@@ -114,7 +114,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	}
 	defer func() {
 		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w\n%s", err, l.Tails(8))
+			err = fmt.Errorf("%w\n%s", err, l.Tails(60))
 		}
 		err = errors.Join(err, b.forget(), l.Close())
 	}()
