@@ -159,7 +159,10 @@ func (f *Filters) Follow(ctx context.Context, devices []specialize.Device, o Syn
 }
 
 // maxKinds bounds how many kinds of filters drivers are asked about at once.
-const maxKinds = 24
+const maxKinds = 64
+
+// notAsked is what is said of filters of further kinds.
+const notAsked = "nobody has asked the driver: too many kinds of filters are not in hardware"
 
 // Why asks drivers why they do not take filters, once for each kind of them: of the same keys and actions. It returns what they say in
 // the order of the filters, "" where there is nothing to say. device is a port of the switch whose driver it is.
@@ -175,7 +178,11 @@ func (f *Filters) Why(ctx context.Context, device string, filters []*tc.Filter) 
 	for i, g := range filters {
 		kind := kindOf(g)
 		words, asked := said[kind]
-		if !asked && len(said) < maxKinds {
+		switch {
+		case asked:
+		case len(said) >= maxKinds:
+			words = notAsked
+		default:
 			if words, err = f.conn.WhyNot(ctx, Block, device, g); err != nil {
 				return nil, err
 			}
@@ -190,7 +197,7 @@ func (f *Filters) Why(ctx context.Context, device string, filters []*tc.Filter) 
 func kindOf(f *tc.Filter) string {
 	b := fmt.Appendf(nil, "%t %x %d %t", f.Chain == 0, f.Protocol, f.EncDstPort, f.Indev == "")
 	for _, t := range f.Match {
-		b = fmt.Appendf(b, " %d/%v", t.Field, t.Mask)
+		b = fmt.Appendf(b, " %d", t.Field)
 		if t.Field == ir.CTState || t.Field == ir.IPProto {
 			b = fmt.Appendf(b, "=%v", t.Value)
 		}
@@ -199,7 +206,7 @@ func kindOf(f *tc.Filter) string {
 		b = fmt.Appendf(b, " %T", a)
 		if p, is := a.(tc.Pedit); is {
 			for _, e := range p.Edits {
-				b = fmt.Appendf(b, ",%d/%v", e.Field, e.Mask)
+				b = fmt.Appendf(b, ",%d", e.Field)
 			}
 		}
 	}
@@ -281,6 +288,12 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 	}
 	if err := f.unbind(ctx, devices); err != nil {
 		return s, err
+	}
+	if len(f.refused) > 0 {
+		// Perhaps only because somebody has taken the block away meanwhile, which refuses everything.
+		if err := f.stillBound(ctx); err != nil {
+			return s, err
+		}
 	}
 	retired := len(p.Retire)
 	if o.Retire {
@@ -515,6 +528,20 @@ func (f *Filters) bind(ctx context.Context, devices []specialize.Device) (fresh 
 		}
 	}
 	return fresh, nil
+}
+
+// stillBound fails if a device does not have the block any more.
+func (f *Filters) stillBound(ctx context.Context) error {
+	qdiscs, err := f.conn.Qdiscs(ctx)
+	if err != nil {
+		return err
+	}
+	for ifindex := range f.bound {
+		if !slices.ContainsFunc(qdiscs, func(q tc.Qdisc) bool { return q.Ifindex == ifindex && q.Block == Block }) {
+			return fmt.Errorf("apply filters: device %d has lost the block", ifindex)
+		}
+	}
+	return nil
 }
 
 // unbind takes the block from devices that should not have it.
