@@ -8,7 +8,7 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. qemu=./pkg/device:Simnic qemu=./integration/simnic:. qemu=./integration/devports:.
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. qemu=./pkg/device:Simnic qemu=./integration/simnic:. qemu=./integration/offloadnic:TestInHardware qemu=./integration/devports:.
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \

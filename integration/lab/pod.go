@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ type PodConfig struct {
 
 	// Bare leaves the pod without an interface: something else makes eth0, and plugs it in.
 	Bare bool
+
+	// HostIface is the pod's interface on the node, where something else makes it: a representor. By default it is v-NAME.
+	HostIface string
 }
 
 // A Pod is a namespace whose eth0 is a port of a node's br-int.
@@ -64,7 +68,7 @@ func (n *Node) AddPod(ctx context.Context, c PodConfig) (*Pod, error) {
 }
 
 // Iface is the pod's interface on the node.
-func (p *Pod) Iface() string { return "v-" + p.Name }
+func (p *Pod) Iface() string { return cmp.Or(p.HostIface, "v-"+p.Name) }
 
 // Netns is the name of the pod's network namespace, as ip-netns(8) knows it.
 func (p *Pod) Netns() string { return p.space.name }

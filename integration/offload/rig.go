@@ -42,6 +42,11 @@ const software = "--tc-software"
 type Options struct {
 	OffloaddPath string
 
+	// NIC is for nodes without software filters: n1 is of this process's network namespace, and its agent installs filters on devices that
+	// can offload. Plug makes its pods. n2 has no such devices, and no filters.
+	NIC  bool
+	Plug func(context.Context, *lab.Node, lab.PodConfig) (time.Duration, error)
+
 	// Log receives a line for each step, or nothing if it is nil.
 	Log io.Writer
 }
@@ -49,8 +54,11 @@ type Options struct {
 // Start builds the lab and returns when everything is forwarded, with filters.
 func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 	r := &Rig{flags: []string{software, "--offload=direct"}}
+	if o.NIC {
+		r.flags = r.flags[1:]
+	}
 	nodes := []lab.NodeConfig{
-		{Name: "n1", Agent: lab.Offloadd, AgentArgs: r.flags},
+		{Name: "n1", Agent: lab.Offloadd, AgentArgs: r.flags, Host: o.NIC},
 		{Name: "n2", Agent: lab.Offloadd, AgentArgs: r.flags},
 	}
 	r.Scene = scene.New(append(nodes, nodes[0]))
@@ -59,7 +67,7 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 		return nil, err
 	}
 	if _, err = r.NB(ctx, r.Scene.Northbound()+policy); err == nil {
-		if _, err = r.Scene.PopulateBy(ctx, r.Lab, plug); err == nil {
+		if _, err = r.Scene.PopulateBy(ctx, r.Lab, o.plug); err == nil {
 			err = r.Sync(ctx)
 		}
 	}
@@ -71,7 +79,10 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 }
 
 // plug makes a pod and waits for nothing.
-func plug(ctx context.Context, n *lab.Node, c lab.PodConfig) (time.Duration, error) {
+func (o *Options) plug(ctx context.Context, n *lab.Node, c lab.PodConfig) (time.Duration, error) {
+	if o.Plug != nil && n.Name == "n1" {
+		return o.Plug(ctx, n, c)
+	}
 	_, err := n.AddPod(ctx, c)
 	return 0, err
 }
