@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"bytes"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -186,6 +187,40 @@ func TestHardwareComesBack(t *testing.T) {
 	sync("a device comes", 10, 10, 100, 100, 200, 300, 400, 500)
 }
 
+// A kernel that refuses everything for a while, as one does whose block somebody takes away in the middle of a change, is asked again, and
+// then has what is wanted.
+func TestEverythingRefused(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 0))
+	k := tctest.NewKernel(t)
+	k.NIC = func([]byte, int) bool { return true }
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "b", Ifindex: 2}, {Name: "c", Ifindex: 3}}
+	sync := func(desired []tc.Filter) FilterStatus {
+		t.Helper()
+		s, err := f.Sync(t.Context(), desired, devices, SyncOptions{Hardware: true, Retire: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for range 20 {
+		before, after := randomFilters(rnd), randomFilters(rnd)
+		sync(before)
+		k.Refuse = func(m netlink.Message) (unix.Errno, string) {
+			if m.Header.Type == unix.RTM_NEWTFILTER {
+				return unix.EINVAL, "Block of given index was not found"
+			}
+			return 0, ""
+		}
+		sync(after)
+		k.Refuse = nil
+		f.Forget()
+		if s := sync(after); len(s.Refused) > 0 || s.Closed > 0 || s.Installed < len(after) {
+			t.Fatalf("%+v, want %d filters", s, len(after))
+		}
+	}
+}
+
 // What overlaps is kept from the NIC, and what does not is not.
 func TestShadowed(t *testing.T) {
 	var all ir.Match
@@ -265,5 +300,27 @@ func TestDeviceMadeAnew(t *testing.T) {
 		if m := g.Actions[0].(tc.Mirred); m.Ifindex == 7 {
 			t.Errorf("a filter still sends to the old device: %s", g.String())
 		}
+	}
+}
+
+// What closes a device may be refused itself: the device has just gone. The rest goes on.
+func TestRefusedGuard(t *testing.T) {
+	k := tctest.NewKernel(t)
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	ours := specialize.Closed(0, "").Cookie
+	ours[3] = byte(specialize.KindEntry)
+	filter := func(from string) tc.Filter {
+		return tc.Filter{Pref: 100, Protocol: tc.ProtocolIPv4, Indev: from, Cookie: ours, Actions: []tc.Action{tc.Mirred{Ifindex: 1}}}
+	}
+	k.Refuse = func(m netlink.Message) (unix.Errno, string) {
+		if m.Header.Type == unix.RTM_NEWTFILTER && bytes.Contains(m.Data, []byte("gone\x00")) {
+			return unix.EINVAL, ""
+		}
+		return 0, ""
+	}
+	devices := []specialize.Device{{Name: "here", Ifindex: 1}, {Name: "gone", Ifindex: 2}}
+	s, err := f.Sync(t.Context(), []tc.Filter{filter("here"), filter("gone")}, devices, SyncOptions{Hardware: true})
+	if err != nil || s.Installed != 1 || s.Closed != 0 || len(s.Refused) == 0 {
+		t.Errorf("Sync = %+v, %v; want one filter, and the others refused", s, err)
 	}
 }
