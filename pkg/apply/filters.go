@@ -279,6 +279,9 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 	}
 	p.Open = slices.DeleteFunc(p.Open, func(op tc.Op) bool {
 		g := f.table.Filter(op.Key)
+		if g == nil {
+			return true // it was refused itself
+		}
 		_, stays := f.stuck[scopeOf(g)]
 		return stays
 	})
