@@ -411,16 +411,22 @@ func (l *load) wantAll(t *testing.T, streams []stream, after time.Time) {
 	t.Helper()
 	for _, s := range streams {
 		for _, back := range []bool{false, true} {
-			from, to := s.ends(back)
-			sent, lost := l.lost(s, back, after)
-			if sent == 0 {
-				t.Errorf("%v: nothing was sent from %s to %s", s, from, to)
-			}
-			if len(lost) > 0 {
-				t.Errorf("%v: of %d packets from %s to %s %d are lost, the first sent at %s and the last at %s", s, sent, from, to, len(lost),
-					clock(lost[0].at), clock(lost[len(lost)-1].at))
-			}
+			l.wantAllOf(t, s, back, after)
 		}
+	}
+}
+
+// wantAllOf is wantAll for one direction of a stream.
+func (l *load) wantAllOf(t *testing.T, s stream, back bool, after time.Time) {
+	t.Helper()
+	from, to := s.ends(back)
+	sent, lost := l.lost(s, back, after)
+	if sent == 0 {
+		t.Errorf("%v: nothing was sent from %s to %s", s, from, to)
+	}
+	if len(lost) > 0 {
+		t.Errorf("%v: of %d packets from %s to %s %d are lost, the first sent at %s and the last at %s", s, sent, from, to, len(lost),
+			clock(lost[0].at), clock(lost[len(lost)-1].at))
 	}
 }
 
