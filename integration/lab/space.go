@@ -94,13 +94,16 @@ func quietIPv6() error {
 func nameSpace(name string) (*space, error) {
 	s := &space{name: name}
 	path := filepath.Join(netnsDir, name)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
-	if err == nil {
-		err = errors.Join(f.Close(), unix.Mount("/proc/self/ns/net", path, "none", unix.MS_BIND, ""))
-	}
-	if err == nil {
-		s.ns, err = netns.Get()
-	}
+	err := onOwnThread(func() error { // the process's first thread may be inside another namespace just now
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
+		if err == nil {
+			err = errors.Join(f.Close(), unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, ""))
+		}
+		if err == nil {
+			s.ns, err = netns.Get()
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("netns attach %s: %w", name, err)
 	}
