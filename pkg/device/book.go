@@ -403,7 +403,7 @@ func (b *book) acquire(r Request, usable func(devlink.Handle) error) (*account, 
 	return nil, worst(refusals)
 }
 
-// errComing is in a refusal that may be none in a moment: something is being verified, and likely to be free then.
+// errComing is in a refusal that may be none in a moment: a device is being read, or a function verified, and likely to be free then.
 var errComing = errors.New("")
 
 // worst is the refusal to tell about if there are several: that of the first pool, together with those of the others.

@@ -424,10 +424,13 @@ func (v *Inventory) Lookup(owner string) (FunctionStatus, bool) {
 
 // usable says why functions of a device cannot be used, or nil. No device may be one that has not been read yet.
 func (v *Inventory) usable(h devlink.Handle) error {
+	unread := func(h devlink.Handle) error {
+		return fmt.Errorf("%w%w", errComing, reason.Errorf(reason.NotReady, "device %v: it has not been read yet", h))
+	}
 	if h == (devlink.Handle{}) {
 		for _, w := range v.workers {
 			if !w.read {
-				return reason.Errorf(reason.NotReady, "device %v: it has not been read yet", w.Handle)
+				return unread(w.Handle)
 			}
 		}
 		return nil
@@ -435,7 +438,7 @@ func (v *Inventory) usable(h devlink.Handle) error {
 	nic := v.world.nics[h]
 	switch {
 	case nic == nil || !nic.known && nic.failure == nil:
-		return reason.Errorf(reason.NotReady, "device %v: it has not been read yet", h)
+		return unread(h)
 	case nic.failure != nil:
 		return reason.Errorf(reason.DeviceFailed, "device %v: it cannot be read: %w", h, nic.failure).With("device", h.String())
 	case nic.mode != devlink.ModeSwitchdev:
@@ -444,7 +447,8 @@ func (v *Inventory) usable(h devlink.Handle) error {
 	return nil
 }
 
-// Acquire gives somebody a function, and waits if it has to be made first. What its attributes are is noted in Before. Reasons for errors
+// Acquire gives somebody a function, and waits if it has to be made first, or devices are still being read, or all that are not in use are
+// being verified. What its attributes are is noted in Before. Reasons for errors
 // are POOL_NOT_FOUND, POOL_EXHAUSTED, DEVICE_NOT_FOUND, DEVICE_BUSY, FUNCTION_QUARANTINED, ESWITCH_NOT_SWITCHDEV, FEATURE_UNSUPPORTED for an
 // attribute that the function cannot have, and NOT_READY before Reconciled.
 func (v *Inventory) Acquire(ctx context.Context, r Request) (Function, error) {
@@ -457,11 +461,15 @@ func (v *Inventory) Acquire(ctx context.Context, r Request) (Function, error) {
 	}
 	for {
 		unlock := v.lock()
-		if !v.book.settled || !v.listed {
+		if !v.book.settled {
 			unlock(false)
 			return Function{}, reason.Errorf(reason.NotReady, "device acquire for %s: it is not known yet which functions are in use", r.Owner)
 		}
-		a, err := v.book.acquire(r, v.usable)
+		var a *account
+		err := errUnlisted
+		if v.listed {
+			a, err = v.book.acquire(r, v.usable)
+		}
 		if errors.Is(err, errComing) {
 			changed := v.changed
 			unlock(false)
@@ -499,6 +507,9 @@ func (v *Inventory) Acquire(ctx context.Context, r Request) (Function, error) {
 		}
 	}
 }
+
+// errUnlisted is why nobody gets anything before it is known which devices there are.
+var errUnlisted = fmt.Errorf("%w%w", errComing, reason.Errorf(reason.NotReady, "device acquire: it is not known yet which devices there are"))
 
 // capture notes what a function is set to, before anything is.
 func (v *Inventory) capture(ctx context.Context, f Function, r Request) (Function, error) {

@@ -664,8 +664,19 @@ func TestAcquireWaits(t *testing.T) {
 	v := c.start(device.Pool{Name: "vfs", Device: "up10", Kind: device.VF})
 	v.Reconciled()
 	<-asked
-	_, err := v.Acquire(context.Background(), device.Request{Owner: "a"})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	_, err := v.Acquire(ctx, device.Request{Owner: "a"})
+	cancel()
 	wantReason(t, "Acquire before the device has been read", err, reason.NotReady, "not")
+	const it = "0000:03:00.0.vf0"
+	got := make(chan error, 2)
+	ask := func(r device.Request) {
+		go func() {
+			_, err := v.Acquire(context.Background(), r)
+			got <- err
+		}()
+	}
+	ask(device.Request{Owner: "b"})
 	hold <- struct{}{}
 	<-asked // now the VF is verified
 	v.until(t, func(s device.Snapshot) error {
@@ -674,23 +685,20 @@ func TestAcquireWaits(t *testing.T) {
 		}
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	ctx, cancel = context.WithTimeout(context.Background(), 10*time.Millisecond)
 	_, err = v.Acquire(ctx, device.Request{Owner: "a"})
 	cancel()
 	wantReason(t, "Acquire while the only VF is verified", err, reason.PoolExhausted, "1 resetting")
-	it := v.Snapshot().Functions[0].Device
 	ctx, cancel = context.WithTimeout(context.Background(), 10*time.Millisecond)
 	_, err = v.Acquire(ctx, device.Request{Owner: "a", Device: it})
 	cancel()
 	wantReason(t, "Acquire of this VF while it is verified", err, reason.DeviceBusy, "resetting")
-	got := make(chan error, 1)
-	go func() {
-		_, err := v.Acquire(context.Background(), device.Request{Owner: "b", Device: it})
-		got <- err
-	}()
+	ask(device.Request{Owner: "b", Device: it})
 	close(hold)
-	if err := <-got; err != nil {
-		t.Errorf("Acquire: %v", err)
+	for range 2 {
+		if err := <-got; err != nil {
+			t.Errorf("Acquire: %v", err)
+		}
 	}
 	_, err = v.Acquire(context.Background(), device.Request{Owner: "c"})
 	wantReason(t, "Acquire while the only VF is used", err, reason.PoolExhausted, "1 used")
