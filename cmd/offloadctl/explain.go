@@ -72,6 +72,7 @@ func (c *cli) printReason(e reason.Entry) {
 	s.add("Reason", string(e.Reason))
 	s.add("Meaning", e.Meaning)
 	s.add("Remedy", e.Remedy)
+	s.add("Seen", e.Runbook().Seen)
 	s.add("Retry", choose(e.Retry, "the same call may succeed later", "the same call fails again until somebody does something"))
 	s.add("Exit code", fmt.Sprint(exitOfReason(e.Reason)))
 	s.add("CNI code", fmt.Sprint(e.CNI))
@@ -79,6 +80,14 @@ func (c *cli) printReason(e reason.Entry) {
 		s.add("CNI STATUS", fmt.Sprint(e.Status))
 	}
 	s.print()
+	for _, list := range []struct {
+		heading  string
+		commands []string
+	}{{"What shows it", e.Runbook().Look}, {"What mends it", e.Runbook().Mend}} {
+		if len(list.commands) > 0 {
+			fmt.Fprintf(c.stdout, "\n%s:\n  %s\n", list.heading, strings.Join(list.commands, "\n  "))
+		}
+	}
 }
 
 func (c *cli) explainPort(d daemon, port string) error {

@@ -19,6 +19,9 @@ var codeNames = map[Code]string{
 	CodeUnimplemented: "UNIMPLEMENTED", CodeInternal: "INTERNAL", CodeUnavailable: "UNAVAILABLE", CodeDataLoss: "DATA_LOSS",
 }
 
+// block prints commands as a block of code.
+func block(commands []string) string { return "```\n" + strings.Join(commands, "\n") + "\n```\n" }
+
 // docs/reasons.md is what the table says.
 func TestDocument(t *testing.T) {
 	const file = "../../docs/reasons.md"
@@ -31,6 +34,11 @@ What can go wrong has a stable name: in the errors of the API (google.rpc.ErrorI
 errors, in the status of ports and subsystems, on the command line and in the log. *Code* is that of gRPC, *CNI* the error code
 with which ADD, DEL and CHECK fail, *STATUS* that of the CNI verb STATUS while it is so. *Retry* says whether the same call may succeed
 later without anybody doing anything.
+
+For each reason there is what it means, how it is seen, commands that show what is wrong and change nothing, and how to mend it. Words in
+capitals are to be replaced: PORT is a logical port or NETWORK/CONTAINER/IFNAME, NETNS what ip-netns(8) calls a container's namespace, DEVICE
+the devlink handle of a NIC, FUNCTION that of the port of a VF or SF. Where there is no Kubernetes its commands stand for those of what makes
+the containers: to delete a pod is a CNI DEL, and an ADD when it comes again.
 
 | reason | code | CNI | STATUS | retry |
 | --- | --- | --- | --- | --- |
@@ -50,7 +58,11 @@ later without anybody doing anything.
 		fmt.Fprintf(&b, "| [%s](#%s) | %s | %d | %s | %s |\n", e.Reason, strings.ToLower(string(e.Reason)), name, e.CNI, status, retry)
 	}
 	for _, e := range Table {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n%s\n", e.Reason, e.Meaning, e.Remedy)
+		r := e.Runbook()
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n*Seen:* %s\n\n*Look:*\n\n%s\n*Mend:* %s\n", e.Reason, e.Meaning, r.Seen, block(r.Look), e.Remedy)
+		if len(r.Mend) > 0 {
+			b.WriteString("\n" + block(r.Mend))
+		}
 	}
 	if *update {
 		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
