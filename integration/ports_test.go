@@ -317,7 +317,7 @@ func TestPortsSurviveKills(t *testing.T) {
 					_, err = create(ctx, c, want, patience)
 					l.Check(err)
 					wantClean(t, n1, c, 3)
-					if ok, err := p.Ping(ctx, x.Addr(false), time.Second); err != nil || !ok {
+					if ok, err := p.Ping(ctx, x.Addr(false), 5*time.Second); err != nil || !ok {
 						t.Errorf("the port does not work: %v", err)
 					}
 					_, err = remove(ctx, c, want.GetKey())
