@@ -78,6 +78,8 @@ func (b *behind) Check(ctx context.Context, req ports.CheckRequest) ([]ports.Pro
 
 func (b *behind) Feed() *ports.Feed { return b.feed }
 
+func (b *behind) Known(ctx context.Context) error { return b.do(ctx, "Known", nil) }
+
 func (b *behind) Identity(ctx context.Context) (Identity, error) {
 	return Identity{Version: "v1", Capabilities: []string{"port.veth", "flow.trace"}, Started: time.Unix(1, 0)}, b.do(ctx, "Identity", nil)
 }

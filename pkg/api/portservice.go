@@ -90,6 +90,9 @@ func (s *portService) find(ctx context.Context, k *offloadv1.PortKey) (ports.Por
 		return ports.Port{}, err
 	}
 	subject(ctx, key, "")
+	if err := s.ports.Known(ctx); err != nil {
+		return ports.Port{}, err
+	}
 	p, ok := s.ports.Feed().Find(key)
 	if !ok {
 		return ports.Port{}, reason.Errorf(reason.PortNotFound, "api port %s: there is none", key)
@@ -97,9 +100,12 @@ func (s *portService) find(ctx context.Context, k *offloadv1.PortKey) (ports.Por
 	return p, nil
 }
 
-func (s *portService) ListPorts(_ context.Context, req *offloadv1.ListPortsRequest) (*offloadv1.ListPortsResponse, error) {
+func (s *portService) ListPorts(ctx context.Context, req *offloadv1.ListPortsRequest) (*offloadv1.ListPortsResponse, error) {
 	filter, err := parsePortFilter(req.GetFilter())
 	if err != nil {
+		return nil, err
+	}
+	if err := s.ports.Known(ctx); err != nil {
 		return nil, err
 	}
 	all, _ := s.ports.Feed().All()

@@ -27,6 +27,9 @@ type Ports interface {
 
 	// Feed shows the ports. It is always the same.
 	Feed() *ports.Feed
+
+	// Known waits until the Feed has all ports that there are: a daemon that has just started does not know at once.
+	Known(ctx context.Context) error
 }
 
 // Node tells of the chassis. Calls come from many goroutines.

@@ -15,6 +15,9 @@ func (s *portService) WatchPorts(req *offloadv1.WatchPortsRequest, stream offloa
 	}
 	w := &watch{feed: s.ports.Feed(), filter: filter, send: stream.Send}
 	ctx := stream.Context()
+	if err := s.ports.Known(ctx); err != nil {
+		return err
+	}
 	if err := w.begin(req.GetResumeToken()); err != nil {
 		return err
 	}

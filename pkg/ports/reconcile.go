@@ -334,7 +334,7 @@ type Leftover struct {
 // Audit compares journal, Open vSwitch and kernel, and returns what does not fit together, by place and name. Ports on which an
 // operation is under way are left out. It changes nothing.
 func (s *Service) Audit(ctx context.Context) ([]Leftover, error) {
-	if err := s.usable(ctx); err != nil {
+	if err := s.Known(ctx); err != nil {
 		return nil, err
 	}
 	links, err := s.doors.kernel.ours()

@@ -114,7 +114,7 @@ func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 // Create makes a port, see api.Ports.
 func (s *Service) Create(ctx context.Context, req CreateRequest) (Port, error) {
-	if err := s.usable(ctx); err != nil {
+	if err := s.Known(ctx); err != nil {
 		return Port{}, err
 	}
 	spec := req.Spec
@@ -171,8 +171,8 @@ func (s *Service) waitFor(ctx context.Context, e *entry) error {
 	}
 }
 
-// usable waits until the daemon knows what there is.
-func (s *Service) usable(ctx context.Context) error {
+// Known waits until it is known which ports there are: before, the Feed lacks those of an earlier daemon.
+func (s *Service) Known(ctx context.Context) error {
 	select {
 	case <-s.ready:
 		return nil
@@ -295,7 +295,7 @@ func (s *Service) replay(ctx context.Context, p Port, until Wait) (Port, error) 
 
 // Delete removes a port, see api.Ports.
 func (s *Service) Delete(ctx context.Context, req DeleteRequest) (bool, error) {
-	if err := s.usable(ctx); err != nil {
+	if err := s.Known(ctx); err != nil {
 		return false, err
 	}
 	for {
@@ -397,7 +397,7 @@ func (s *Service) fail(e *entry, err error) {
 
 // Check compares a port with what there is, see api.Ports.
 func (s *Service) Check(ctx context.Context, req CheckRequest) ([]Problem, error) {
-	if err := s.usable(ctx); err != nil {
+	if err := s.Known(ctx); err != nil {
 		return nil, err
 	}
 	p, ok := s.feed.Find(req.Key)
