@@ -37,56 +37,69 @@ const (
 var runbooks = map[Reason]Runbook{
 	InvalidField: {
 		"A call, or the ADD of a pod, fails at once, the same way each time; the message lists field: cause.",
-		[]string{lookEvents, "cat /etc/cni/net.d/*.conflist", "offloadctl explain INVALID_FIELD"}, nil,
+		[]string{lookEvents, "cat /etc/cni/net.d/*.conflist", "offloadctl explain INVALID_FIELD"},
+		nil,
 	},
 	DeadlineRequired: {
 		"A program of your own that calls the API fails at once. offloadctl and offload-cni always set a deadline.",
-		[]string{"grpcurl -plaintext unix:///run/offloadd/offloadd.sock list"}, nil,
+		[]string{"grpcurl -plaintext unix:///run/offloadd/offloadd.sock list"},
+		nil,
 	},
 	PageTokenInvalid: {
 		"A program of your own fails at the second page of a list: it changed the filter between pages, or kept the token over a restart.",
-		[]string{"offloadctl get ports -o json"}, nil,
+		[]string{"offloadctl get ports -o json"},
+		nil,
 	},
 	PermissionDenied: {
 		"offloadctl exits with 5, or the runtime cannot add pods: the caller's user, or its user namespace, is not root's.",
-		[]string{"id", "cat /proc/self/uid_map", "ls -l /run/offloadd"}, nil,
+		[]string{"id", "cat /proc/self/uid_map", "ls -l /run/offloadd"},
+		nil,
 	},
 	FeatureUnsupported: {
 		"An ADD fails at once, or describe port says why it fell back to another kind; the message names what is not supported.",
-		[]string{"offloadctl node info", "offloadctl doctor", lookDevice, "offloadctl pools"}, nil,
+		[]string{"offloadctl node info", "offloadctl doctor", lookDevice, "offloadctl pools"},
+		nil,
 	},
 	VersionSkew: {
 		"A new offloadctl, or a new offload-cni in /opt/cni/bin, calls an old daemon, mostly in the middle of an upgrade.",
-		[]string{"offloadctl version", "ls -l /opt/cni/bin/offload-cni"}, []string{"systemctl restart offloadd"},
+		[]string{"offloadctl version", "ls -l /opt/cni/bin/offload-cni"},
+		[]string{"systemctl restart offloadd"},
 	},
 
 	PortNotFound: {
 		"CHECK of a pod fails, or offloadctl exits with 3: the port was deleted, or belongs to another node.",
-		[]string{"offloadctl get ports", "ovn-sbctl --columns=chassis find port_binding logical_port=LPORT"}, []string{mendPod},
+		[]string{"offloadctl get ports", "ovn-sbctl --columns=chassis find port_binding logical_port=LPORT"},
+		[]string{mendPod},
 	},
 	PortConflict: {
 		"ADD of a container that has a port already fails: the pod or the network's configuration was changed in between.",
-		[]string{lookPort, "cat /etc/cni/net.d/*.conflist", lookEvents}, []string{mendPod},
+		[]string{lookPort, "cat /etc/cni/net.d/*.conflist", lookEvents},
+		[]string{mendPod},
 	},
 	PortBusy: {
 		"ADD, DEL or CHECK fails and is tried again by the runtime: an earlier call for the same port has not ended.",
-		[]string{lookPort, "offloadctl get ports --state creating,deleting", lookLog}, nil,
+		[]string{lookPort, "offloadctl get ports --state creating,deleting", lookLog},
+		nil,
 	},
 	PortDeleted: {
 		"An ADD fails while the runtime tears the same pod down. If nobody wants the pod any more nothing is wrong.",
-		[]string{lookEvents, lookLog}, []string{mendPod},
+		[]string{lookEvents, lookLog},
+		[]string{mendPod},
 	},
 	NetnsGone: {
 		"An ADD fails, or after a restart the log says that a port was removed since its network namespace is gone.",
-		[]string{"ip netns list", "ls -l /run/netns", "findmnt -o TARGET,PROPAGATION /run/netns", "crictl pods"}, []string{mendPod},
+		[]string{"ip netns list", "ls -l /run/netns", "findmnt -o TARGET,PROPAGATION /run/netns", "crictl pods"},
+		[]string{mendPod},
 	},
 	NetnsInvalid: {
 		"An ADD fails at once, mostly for a pod with hostNetwork: true whose network is asked for all the same.",
-		[]string{lookEvents, "ls -l /run/netns"}, nil,
+		[]string{lookEvents, "ls -l /run/netns"},
+		nil,
 	},
 	IfnameInUse: {
 		"An ADD fails: another plugin, or an earlier network of the pod, has made an interface of this name.",
-		[]string{"ip -n NETNS -d link show", lookEvents, "cat /etc/cni/net.d/*.conflist"}, []string{mendPod},
+		[]string{"ip -n NETNS -d link show", lookEvents, "cat /etc/cni/net.d/*.conflist"},
+		[]string{mendPod},
 	},
 	MACInUse: {
 		"An ADD fails; the metadata name the port on this node that has the address.",
@@ -121,19 +134,23 @@ var runbooks = map[Reason]Runbook{
 
 	LinkMissing: {
 		"A port is FAILED, and CHECK fails: its interface, or the network namespace with it, was deleted from outside.",
-		[]string{lookCheck, "ip -n NETNS -d link show", lookLinks, lookAudit}, []string{mendPod},
+		[]string{lookCheck, "ip -n NETNS -d link show", lookLinks, lookAudit},
+		[]string{mendPod},
 	},
 	LinkChanged: {
 		"CHECK fails; describe port --check has what is and what should be.",
-		[]string{lookCheck, "ip -n NETNS -d link show", lookLog}, []string{"ip -n NETNS link set IFNAME up address MAC mtu MTU"},
+		[]string{lookCheck, "ip -n NETNS -d link show", lookLog},
+		[]string{"ip -n NETNS link set IFNAME up address MAC mtu MTU"},
 	},
 	AddressMissing: {
 		"CHECK fails: somebody flushed the addresses, or the interface was down, which takes IPv6 addresses with it.",
-		[]string{lookCheck, "ip -n NETNS addr show"}, []string{"ip -n NETNS addr add ADDRESS dev IFNAME", mendPod},
+		[]string{lookCheck, "ip -n NETNS addr show"},
+		[]string{"ip -n NETNS addr add ADDRESS dev IFNAME", mendPod},
 	},
 	RouteMissing: {
 		"CHECK fails: a program in the container changed its routes, or the interface was down for a moment.",
-		[]string{lookCheck, "ip -n NETNS route show table all"}, []string{"ip -n NETNS route add DESTINATION via GATEWAY", mendPod},
+		[]string{lookCheck, "ip -n NETNS route show table all"},
+		[]string{"ip -n NETNS route add DESTINATION via GATEWAY", mendPod},
 	},
 	PortUnplugged: {
 		"A port is FAILED or CHECK fails: its Interface is no longer in the bridge, or iface-id was changed.",
@@ -142,7 +159,8 @@ var runbooks = map[Reason]Runbook{
 	},
 	KernelRefused: {
 		"A call fails with the request as ip(8) or tc(8) takes it and the kernel's words; or offload.filter in status has it, with the first filter that was refused.",
-		[]string{lookStatus, "offloadctl diff", "offloadctl doctor", lookKernel, "tc -s filter show block 3869"}, nil,
+		[]string{lookStatus, "offloadctl diff", "offloadctl doctor", lookKernel, "tc -s filter show block 3869"},
+		nil,
 	},
 	HWOffloadOff: {
 		"The subsystem offload.filter in status is not serving, and no megaflow is in TC or in hardware.",
@@ -152,7 +170,8 @@ var runbooks = map[Reason]Runbook{
 
 	PoolNotFound: {
 		"An ADD fails at once: the network's configuration, or the device that kubelet gave, names a pool that this node does not have.",
-		[]string{"offloadctl pools", "cat /etc/cni/net.d/*.conflist", "ps -o args= -C offloadd"}, nil,
+		[]string{"offloadctl pools", "cat /etc/cni/net.d/*.conflist", "ps -o args= -C offloadd"},
+		nil,
 	},
 	PoolExhausted: {
 		"An ADD fails and is tried again; or describe port says that a port fell back to another kind because of it.",
@@ -166,7 +185,8 @@ var runbooks = map[Reason]Runbook{
 	},
 	DeviceBusy: {
 		"A call fails and is tried again: another has the function, or the column DOING of devices says what keeps the NIC busy.",
-		[]string{"offloadctl devices -o wide", lookFunction, "offloadctl watch devices"}, nil,
+		[]string{"offloadctl devices -o wide", lookFunction, "offloadctl watch devices"},
+		nil,
 	},
 	DeviceGone: {
 		"Ports of one NIC become FAILED together: it was reset or removed, changed its mode, or somebody deleted the VFs or the SF.",
@@ -180,7 +200,8 @@ var runbooks = map[Reason]Runbook{
 	},
 	DeviceStaleOwner: {
 		"In the log only, after a DEL that came late or twice.",
-		[]string{"offloadctl functions --owner NETWORK/CONTAINER/IFNAME", lookAudit}, nil,
+		[]string{"offloadctl functions --owner NETWORK/CONTAINER/IFNAME", lookAudit},
+		nil,
 	},
 	EswitchNotSwitchdev: {
 		"Pools of the NIC have it as their reason, and no pod gets a function, mostly after a boot that nobody made switch the mode.",
@@ -204,7 +225,8 @@ var runbooks = map[Reason]Runbook{
 	},
 	FunctionQuarantined: {
 		"A call that names the function, or the device that kubelet gave, fails; kubelet is told that the device is unhealthy.",
-		[]string{"offloadctl functions --state quarantined -o wide", lookAudit, "offloadctl gc --dry-run"}, []string{mendRelease},
+		[]string{"offloadctl functions --state quarantined -o wide", lookAudit, "offloadctl gc --dry-run"},
+		[]string{mendRelease},
 	},
 	FunctionsInUse: {
 		"offloadctl device exits with 5 before anything is done, and names the ports.",
@@ -218,12 +240,14 @@ var runbooks = map[Reason]Runbook{
 	},
 	AttributeNotKept: {
 		"An ADD with a VLAN, trust, spoof check, link state, rate, MAC address or MTU fails, and the function goes back to its pool.",
-		[]string{lookDevice, "devlink dev info DEVICE", "ip -d link show UPLINK", "devlink port function rate show", lookKernel}, nil,
+		[]string{lookDevice, "devlink dev info DEVICE", "ip -d link show UPLINK", "devlink port function rate show", lookKernel},
+		nil,
 	},
 
 	JournalFailed: {
 		"Every ADD and DEL fails, and CNI STATUS too, so that the node becomes NotReady; pods that run are not concerned.",
-		[]string{"df -h /var/lib/offloadd", "df -i /var/lib/offloadd", "findmnt -T /var/lib/offloadd", "ls -l /var/lib/offloadd", lookLog}, nil,
+		[]string{"df -h /var/lib/offloadd", "df -i /var/lib/offloadd", "findmnt -T /var/lib/offloadd", "ls -l /var/lib/offloadd", lookLog},
+		nil,
 	},
 	JournalCorrupt: {
 		"After a start the log names file and place; the disk or a crash of the machine is the cause, not a crash of the daemon.",
@@ -232,7 +256,8 @@ var runbooks = map[Reason]Runbook{
 	},
 	TooManyPorts: {
 		"Every ADD fails, and CNI STATUS too, while ports that nobody needs may be left.",
-		[]string{"offloadctl get ports", lookAudit, "crictl pods"}, []string{mendPod},
+		[]string{"offloadctl get ports", lookAudit, "crictl pods"},
+		[]string{mendPod},
 	},
 
 	SBDisconnected: {
@@ -262,11 +287,13 @@ var runbooks = map[Reason]Runbook{
 	},
 	NotReady: {
 		"Calls fail and CNI STATUS too, for seconds after a start; if it stays so, status names the database or the NIC that has not been read.",
-		[]string{lookStatus, lookLog, "offloadctl devices"}, nil,
+		[]string{lookStatus, lookLog, "offloadctl devices"},
+		nil,
 	},
 	DatapathNotFound: {
 		"offloadctl trace or flows exits with 3: no port of this node is on the switch or router, directly or through routers.",
-		[]string{"ovn-nbctl show", "ovn-sbctl --columns=external_ids list datapath_binding", "offloadctl get zones"}, nil,
+		[]string{"ovn-nbctl show", "ovn-sbctl --columns=external_ids list datapath_binding", "offloadctl get zones"},
+		nil,
 	},
 
 	DaemonUnreachable: {
@@ -276,18 +303,22 @@ var runbooks = map[Reason]Runbook{
 	},
 	ShuttingDown: {
 		"Calls fail and are tried again during a restart or upgrade; if it stays so the daemon hangs at its end.",
-		[]string{"systemctl status offloadd", lookLog}, []string{"systemctl restart offloadd"},
+		[]string{"systemctl status offloadd", lookLog},
+		[]string{"systemctl restart offloadd"},
 	},
 	Cancelled: {
 		"In the log, and in the timeline of a port whose runtime gave up.",
-		[]string{lookLog, "offloadctl describe port --slowest"}, nil,
+		[]string{lookLog, "offloadctl describe port --slowest"},
+		nil,
 	},
 	DeadlineExceeded: {
 		"A call takes as long as its caller lets it, and fails; the message names what was waited for.",
-		[]string{lookStatus, "offloadctl describe port --slowest", lookLog}, nil,
+		[]string{lookStatus, "offloadctl describe port --slowest", lookLog},
+		nil,
 	},
 	Internal: {
 		"A call fails with words that name no cause of yours.",
-		[]string{lookLog, lookStatus, "offloadctl version", lookAudit}, nil,
+		[]string{lookLog, lookStatus, "offloadctl version", lookAudit},
+		nil,
 	},
 }
