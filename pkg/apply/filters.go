@@ -70,6 +70,11 @@ type SyncOptions struct {
 	// Hardware says that a NIC takes filters. Then it is asked, before a chain or device is opened again, which filters the NIC has,
 	// and takes those from it that it must not have without the others. Where several NICs share the block it has what all of them have.
 	Hardware bool
+
+	// Closed, if not nil, is called when whatever changes is closed: from then on no filter decides otherwise than the desired ones, though
+	// some packets go to Open vSwitch that they will decide. Devices that shall have no filters may still have them. It is not called if
+	// something could not be closed.
+	Closed func()
 }
 
 // NewFilters returns Filters that know nothing of the kernel yet. dial connects to it; nil: to the one at hand.
@@ -153,7 +158,7 @@ func (f *Filters) Follow(ctx context.Context, devices []specialize.Device, o Syn
 	}
 	f.log.Info("filters send to a device that was made anew", "filters", len(ops))
 	if o.Hardware {
-		return f.verify(ctx, f.table.indexes, chainsOf(ops))
+		return f.verify(ctx, f.table.indexes, ops)
 	}
 	return nil
 }
@@ -258,15 +263,18 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 	p := f.plan(desired, indexes, o.Hardware)
 	f.index = indexes
 	changed := 0
-	for _, part := range [][]tc.Op{p.Close, p.Change} {
+	for i, part := range [][]tc.Op{p.Close, p.Change} {
 		changed += len(part)
 		if err := f.apply(ctx, part, indexes); err != nil {
 			return s, err
 		}
 		if o.Hardware && len(part) > 0 {
-			if err := f.verify(ctx, indexes, chainsOf(part)); err != nil {
+			if err := f.verify(ctx, indexes, part); err != nil {
 				return s, err
 			}
+		}
+		if i == 0 && len(f.refused) == 0 && o.Closed != nil {
+			o.Closed()
 		}
 	}
 	if o.Hardware && f.unsure {
@@ -405,10 +413,10 @@ func (f *Filters) unshadowed(desired []tc.Filter, hardware bool) []tc.Filter {
 	return out
 }
 
-// verify asks which filters of some chains NICs have, nil: of all, and takes those from them that they must not have. A filter that closes a
-// chain or a device and is not in the NIC takes all of them from it.
-func (f *Filters) verify(ctx context.Context, indexes map[string]int, chains []uint32) error {
-	all, err := f.look(ctx, chains)
+// verify asks which of the filters that operations have made NICs have, nil: of all filters, and takes those from them that they must not
+// have. A filter that closes a chain or a device and is not in the NIC takes all of them from it.
+func (f *Filters) verify(ctx context.Context, indexes map[string]int, done []tc.Op) error {
+	all, err := f.look(ctx, done)
 	if err != nil {
 		return err
 	}
@@ -437,45 +445,47 @@ func (f *Filters) verify(ctx context.Context, indexes map[string]int, chains []u
 	return nil
 }
 
-// maxLooks is up to how many chains are read one by one.
-const maxLooks = 16
+// maxAsked is how many filters are asked for one by one; of more all are listed. To tell of a filter a driver may have to ask its NIC.
+const maxAsked = 1024
 
-// look reads which filters of chains are in hardware, and of chain 0, where devices are told apart; nil: of all. It reports whether it has
-// read all.
-func (f *Filters) look(ctx context.Context, chains []uint32) (all bool, err error) {
+// look reads which filters are in hardware of those that operations have made, nil: of all, and of those that are not there although the same
+// chain, or device in chain 0, has changed. It reports whether it has read all.
+func (f *Filters) look(ctx context.Context, done []tc.Op) (all bool, err error) {
 	note := func(in *tc.Installed) error {
 		if n := inHardware(in); n > 0 && specialize.IsOurs(in.Filter.Cookie) {
 			f.hardware.counts[in.Filter.Key()] = n
 		}
 		return nil
 	}
-	if all = chains == nil || f.unsure || len(chains) > maxLooks; all {
-		f.hardware.counts = map[tc.Key]uint32{}
-		err = f.conn.Dump(ctx, tc.Target{Block: Block}, tc.DumpOptions{}, note)
-		f.unsure = f.unsure && err != nil
-		return all, err
+	var asked []tc.Key
+	if all = done == nil || f.unsure; !all {
+		asked = f.absent(done)
+		all = len(asked) > maxAsked
 	}
-	if !slices.Contains(chains, 0) {
-		chains = append(chains, 0)
+	if !all {
+		return false, f.conn.Get(ctx, tc.Target{Block: Block}, asked, note)
 	}
-	maps.DeleteFunc(f.hardware.counts, func(k tc.Key, _ uint32) bool { return slices.Contains(chains, k.Chain) })
-	for _, c := range chains {
-		if err := f.conn.Dump(ctx, tc.Target{Block: Block}, tc.DumpOptions{Chain: &c}, note); err != nil {
-			return false, err
-		}
-	}
-	return false, nil
+	f.hardware.counts = map[tc.Key]uint32{}
+	err = f.conn.Dump(ctx, tc.Target{Block: Block}, tc.DumpOptions{}, note)
+	f.unsure = f.unsure && err != nil
+	return true, err
 }
 
-// chainsOf returns the chains of operations, which are not nil.
-func chainsOf(ops []tc.Op) []uint32 {
-	chains := make([]uint32, 0, 1)
-	for _, op := range ops {
-		if !slices.Contains(chains, op.Key.Chain) {
-			chains = append(chains, op.Key.Chain)
+// absent returns the filters that are not known to be in hardware after operations, of the scopes that these have changed.
+func (f *Filters) absent(done []tc.Op) (keys []tc.Key) {
+	changed := map[scope]struct{}{}
+	for _, op := range done {
+		delete(f.hardware.counts, op.Key)
+		if op.Filter != nil {
+			changed[scopeOf(op.Filter)] = struct{}{}
 		}
 	}
-	return chains
+	for k, g := range f.table.filters {
+		if _, is := changed[scopeOf(g)]; is && f.hardware.counts[k] == 0 && g.Flags&tc.SkipHW == 0 {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // adopt reads what the kernel has.

@@ -101,6 +101,70 @@ func TestHardware(t *testing.T) {
 	}
 }
 
+// When Sync says that what changes is closed, no chain or device that is used has a filter that is not as desired without one that closes it.
+func TestClosed(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	k := tctest.NewKernel(t)
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "b", Ifindex: 2}, {Name: "c", Ifindex: 3}}
+	closed, old := 0, 0
+	for range 60 {
+		desired := randomFilters(rnd)
+		used, wanted := map[scope]bool{}, map[filterID]*tc.Filter{}
+		for i := range desired {
+			g := &desired[i]
+			used[scopeOf(g)], wanted[idOf(g)] = true, g
+		}
+		calls := 0
+		_, err := f.Sync(t.Context(), desired, devices, SyncOptions{Closed: func() {
+			calls++
+			is := map[scope]bool{}
+			var others []tc.Filter
+			err := tc.NewConn(k.Dial()).Dump(t.Context(), tc.Target{Block: Block}, tc.DumpOptions{}, func(in *tc.Installed) error {
+				g := in.Filter
+				switch {
+				case specialize.KindOf(g.Cookie) == specialize.KindClosed:
+					is[scopeOf(&g)] = true
+					closed++
+				case used[scopeOf(&g)] && g.Pref != specialize.PrefGuard && (wanted[idOf(&g)] == nil || !sameEffect(wanted[idOf(&g)], &g)):
+					others = append(others, g)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			for i := range others {
+				if old++; !is[scopeOf(&others[i])] {
+					t.Errorf("what changes is said to be closed, and %s decides", others[i].String())
+				}
+			}
+		}})
+		if err != nil || calls != 1 {
+			t.Fatalf("%d times told that what changes is closed, %v", calls, err)
+		}
+	}
+	if closed == 0 || old == 0 {
+		t.Errorf("%d filters closed something, %d were not as desired", closed, old)
+	}
+
+	k.Refuse = func(m netlink.Message) (unix.Errno, string) {
+		if m.Header.Flags&netlink.Dump == 0 {
+			return unix.EPERM, ""
+		}
+		return 0, ""
+	}
+	told := false
+	for range 10 {
+		_, _ = f.Sync(t.Context(), randomFilters(rnd), devices, SyncOptions{Closed: func() { told = told || f.table.Closed() == 0 && f.table.Len() > 0 }})
+	}
+	if told {
+		t.Error("what changes is said to be closed, although nothing could be")
+	}
+}
+
 // A NIC that refuses one of many filters goes on with those that do not come after it, takes all again once it does not refuse it any
 // more and something changes there, and those that it has lost.
 func TestHardwareComesBack(t *testing.T) {

@@ -272,6 +272,61 @@ func (c *Conn) Dump(ctx context.Context, t Target, o DumpOptions, f func(*Instal
 	return failed
 }
 
+// getMessages is how many filters are asked for at once: the kernel's answers, of up to 8 KiB with what it accounts for them, have to fit
+// into the receive buffer.
+const getMessages = 24
+
+// Get calls f with those of the filters with some keys that there are, in the order of the keys. If f fails, it is not called again and its
+// error is returned. f must not use c.
+func (c *Conn) Get(ctx context.Context, t Target, keys []Key, f func(*Installed) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var failed error
+	for some := range slices.Chunk(keys, getMessages) {
+		messages := make([]netlink.Message, len(some))
+		for i, k := range some {
+			messages[i] = netlink.Message{Header: netlink.Header{Type: rtmGetTFilter, Flags: netlink.Request}, Data: AppendKey(nil, t, k)}
+		}
+		answered := 0
+		err := c.talk(ctx, messages, func() (bool, error) {
+			got, err := c.nl.Receive()
+			var refusal *netlink.OpError
+			switch {
+			case errors.As(err, &refusal) && refusal.Sequence != 0:
+				answered++
+				// EINVAL: not even its chain is there.
+				if failed == nil && !errors.Is(refusal.Err, unix.ENOENT) && !errors.Is(refusal.Err, unix.EINVAL) {
+					failed = explained(refusal)
+				}
+			case err != nil:
+				return false, err
+			}
+			for _, m := range got {
+				if m.Header.Type != rtmNewTFilter {
+					continue
+				}
+				answered++
+				if failed != nil {
+					continue
+				}
+				in, err := Decode(m.Data)
+				if err == nil {
+					err = f(in)
+				}
+				failed = err
+			}
+			return answered == len(messages), nil
+		})
+		if err == nil {
+			err = failed
+		}
+		if err != nil {
+			return fmt.Errorf("tc get %v: %w", t, err)
+		}
+	}
+	return nil
+}
+
 // Qdiscs returns what the ingresses of all devices have.
 func (c *Conn) Qdiscs(ctx context.Context) ([]Qdisc, error) {
 	var qs []Qdisc

@@ -249,6 +249,56 @@ func TestDump(t *testing.T) {
 	}
 }
 
+// Of many filters that are asked for those come that there are, and no others.
+func TestGet(t *testing.T) {
+	k := tctest.NewKernel(t)
+	target := Target{Block: 1}
+	f := examples(t)[1]
+	var keys []Key
+	var want []uint32
+	for handle := uint32(1); handle <= 3*getMessages; handle++ {
+		if f.Handle = handle; handle%5 == 0 {
+			k.Filter(filterOf(t, target, &f))
+			want = append(want, handle)
+		} else {
+			k.Filter(filterOf(t, Target{Block: 2}, &f))
+		}
+		keys = append(keys, f.Key())
+	}
+	c := NewConn(k.Dial())
+	var got []uint32
+	get := func() error {
+		return c.Get(t.Context(), target, keys, func(in *Installed) error {
+			got = append(got, in.Filter.Handle)
+			return nil
+		})
+	}
+	if err := get(); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("Get (-want +got):\n%s", d)
+	}
+	if n := len(k.Requests()); n != 3 {
+		t.Errorf("Get makes %d system calls, want 3", n)
+	}
+
+	// The caller's error ends the call, not the connection, and so does a refusal.
+	stop := errors.New("stop")
+	n := 0
+	if err := c.Get(t.Context(), target, keys, func(*Installed) error { n++; return stop }); !errors.Is(err, stop) || n != 1 {
+		t.Errorf("Get = %v after %d calls", err, n)
+	}
+	k.Refuse = func(netlink.Message) (unix.Errno, string) { return unix.EPERM, "no" }
+	if err := get(); !errors.Is(err, unix.EPERM) {
+		t.Errorf("Get = %v, want EPERM", err)
+	}
+	k.Refuse, got = nil, nil
+	if err := get(); err != nil || len(got) != len(want) {
+		t.Errorf("Get = %d filters, %v; want %d", len(got), err, len(want))
+	}
+}
+
 func TestMonitor(t *testing.T) {
 	f := examples(t)[1]
 	b, err := AppendFilter(nil, Target{Ifindex: 7}, &f)

@@ -244,6 +244,23 @@ func TestKernelRoundTrip(t *testing.T) {
 			t.Errorf("the dump of chain %d has %d filters, want %d", chain, len(all), n)
 		}
 	})
+	t.Run("get", func(t *testing.T) {
+		keys := []Key{{Chain: 4711, Pref: 1, Handle: 1}, {Chain: fs[0].Chain, Pref: fs[0].Pref, Handle: 0xfffff}} // which are not there
+		for i := range fs {
+			keys = append(keys, fs[i].Key())
+		}
+		n := 0
+		err := s.conn.Get(t.Context(), target, keys, func(in *Installed) error {
+			if full := got[in.Filter.Key()]; full == nil || in.Filter.String() != full.Filter.String() {
+				t.Errorf("got: %+v, full: %+v", in, full)
+			}
+			n++
+			return nil
+		})
+		if err != nil || n != len(fs) {
+			t.Errorf("Get = %d filters, %v; want %d", n, err, len(fs))
+		}
+	})
 	t.Run("show", func(t *testing.T) { s.compareText(t, got, ShowOptions{Device: s.device}) })
 	t.Run("show -s", func(t *testing.T) { s.compareText(t, got, ShowOptions{Device: s.device, Stats: true}) })
 	t.Run("show -j", func(t *testing.T) { s.compareJSON(t, got) })

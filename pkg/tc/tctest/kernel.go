@@ -148,6 +148,12 @@ func (k *Kernel) answer(m *netlink.Message) []netlink.Message {
 	if errno == 0 && m.Header.Flags&netlink.Dump == netlink.Dump {
 		return k.list(m)
 	}
+	if errno == 0 && m.Header.Type == unix.RTM_GETTFILTER {
+		if filter, exists := k.filters[placeOf(m.Data)]; exists {
+			return []netlink.Message{reply(m, unix.RTM_NEWTFILTER, 0, k.listed(filter))}
+		}
+		errno = unix.ENOENT
+	}
 	if errno == 0 {
 		errno = k.do(m)
 	}
