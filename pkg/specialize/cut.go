@@ -1,7 +1,6 @@
 package specialize
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
@@ -181,7 +180,7 @@ func (w *walk) live(dp uint64, table uint8) []bitsOf {
 		return l
 	}
 	w.lives[key] = nil // in a circle nothing is added
-	bits := liveBits{}
+	var bits liveBits
 	bits.add(ir.Metadata, ir.Metadata.Ones())
 	for _, list := range [][]ir.Field{rewritable, fixed, {ir.VLANTCI, ir.PktMark}} {
 		for _, f := range list {
@@ -195,8 +194,9 @@ func (w *walk) live(dp uint64, table uint8) []bitsOf {
 		}
 		for _, list := range b.rules {
 			for _, r := range list {
-				for f, mask := range w.liveBefore(dp, r.Actions) {
-					bits.add(f, mask)
+				before := w.liveBefore(dp, r.Actions)
+				for f, mask := range before {
+					bits[f] = bits[f].Or(mask)
 				}
 				for _, t := range r.Match {
 					if t.Field != ir.ConjID {
@@ -208,16 +208,16 @@ func (w *walk) live(dp uint64, table uint8) []bitsOf {
 	}
 	var out []bitsOf
 	for f, mask := range bits {
-		out = append(out, bitsOf{f, mask})
+		if !mask.IsZero() {
+			out = append(out, bitsOf{ir.Field(f), mask})
+		}
 	}
-	slices.SortFunc(out, func(a, b bitsOf) int { return cmp.Compare(a.field, b.field) })
 	w.lives[key] = out
 	return out
 }
 
 // liveBefore returns the bits that actions, and the tables they send packets of a datapath to, may ask for.
-func (w *walk) liveBefore(dp uint64, actions []ir.Action) liveBits {
-	bits := liveBits{}
+func (w *walk) liveBefore(dp uint64, actions []ir.Action) (bits liveBits) {
 	to := func(table uint8) {
 		for _, b := range w.live(dp, table) {
 			bits.add(b.field, b.mask)
@@ -246,7 +246,7 @@ func (w *walk) liveBefore(dp uint64, actions []ir.Action) liveBits {
 			to(a.Table)
 		case ir.Clone:
 			for f, mask := range w.liveBefore(dp, a.Actions) {
-				bits.add(f, mask)
+				bits[f] = bits[f].Or(mask)
 			}
 		default:
 		}
@@ -254,10 +254,10 @@ func (w *walk) liveBefore(dp uint64, actions []ir.Action) liveBits {
 	return bits
 }
 
-// liveBits are bits of fields, of none that are views of others.
-type liveBits map[ir.Field]ir.U128
+// liveBits are bits by field, of none that are views of others.
+type liveBits [ir.XReg0]ir.U128
 
-func (l liveBits) add(f ir.Field, mask ir.U128) {
+func (l *liveBits) add(f ir.Field, mask ir.U128) {
 	eachPart(f, mask, func(f ir.Field, mask ir.U128) {
 		if isShape(f) {
 			l[f] = l[f].Or(mask)
@@ -265,7 +265,7 @@ func (l liveBits) add(f ir.Field, mask ir.U128) {
 	})
 }
 
-func (l liveBits) remove(f ir.Field, mask ir.U128) {
+func (l *liveBits) remove(f ir.Field, mask ir.U128) {
 	eachPart(f, mask, func(f ir.Field, mask ir.U128) { l[f] = l[f].AndNot(mask) })
 }
 

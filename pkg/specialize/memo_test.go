@@ -255,3 +255,31 @@ func textOf(t *testing.T, p *Program) []string {
 	}
 	return strings.Split(b.String(), "\n")
 }
+
+// An owner that is given the rules that it has changes nothing.
+func TestSameRules(t *testing.T) {
+	p := NewRules()
+	p.memos[0] = &memo{}
+	rules := func(output uint32) []ir.Rule {
+		var m ir.Match
+		return []ir.Rule{{Table: 3, Priority: 1, Match: m.Eq(ir.Metadata, 5), Actions: []ir.Action{ir.Set{Field: ir.Reg15, Value: ir.U64(uint64(output)), Mask: ir.Ones(32)}}}}
+	}
+	p.Replace(Owner{Part: 1}, rules(7))
+	if len(p.changed) != 2 {
+		t.Fatalf("changed %v", p.changed)
+	}
+	clear(p.changed)
+	if p.Replace(Owner{Part: 1}, rules(7)); len(p.changed) != 0 {
+		t.Errorf("the same rules change %v", p.changed)
+	}
+	if p.Replace(Owner{Part: 2}, nil); len(p.changed) != 0 {
+		t.Errorf("no rules change %v", p.changed)
+	}
+	if p.Replace(Owner{Part: 1}, rules(8)); len(p.changed) == 0 {
+		t.Error("another action changes nothing")
+	}
+	clear(p.changed)
+	if p.Replace(Owner{Part: 1}, nil); len(p.changed) == 0 {
+		t.Error("no rules any more change nothing")
+	}
+}

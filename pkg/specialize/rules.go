@@ -2,6 +2,7 @@ package specialize
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 
 	"github.com/offloadd/offloadd/pkg/ir"
@@ -65,7 +66,14 @@ func (p *Rules) Replace(o Owner, rules []ir.Rule) {
 	if p.complete != nil {
 		p.complete[o] = struct{}{}
 	}
-	p.replace(o, rules)
+	if !p.has(o, rules) { // a row is compiled anew for columns too that no rule depends on
+		p.replace(o, rules)
+	}
+}
+
+// has reports whether an owner has these rules already.
+func (p *Rules) has(o Owner, rules []ir.Rule) bool {
+	return slices.EqualFunc(p.owners[o], rules, func(r *Rule, x ir.Rule) bool { return reflect.DeepEqual(r.Rule, x) })
 }
 
 func (p *Rules) replace(o Owner, rules []ir.Rule) {
