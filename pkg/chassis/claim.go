@@ -128,7 +128,7 @@ func (st *step) advance(b binding, c *claim) *claim {
 	}
 	for {
 		facts.known = st.reflected > 0 && st.reflected >= c.cond
-		facts.flows = c.state != claimed && st.in.AckedTurn >= c.turn
+		facts.flows = c.state != claimed && st.in.InForce >= c.turn
 		next := c.state.next(facts)
 		if next == c.state {
 			break

@@ -19,7 +19,9 @@ type driver struct {
 	s     *State
 	turn  uint64
 	acked uint64
-	now   int64
+	// inForce is acked, or later while filters are being installed.
+	inForce uint64
+	now     int64
 	// pending are the conditions the server has not seen yet.
 	pending  []wanted
 	inSync   bool       // there are none
@@ -53,14 +55,14 @@ func newDriver(m *model) *driver {
 func (d *driver) restart() {
 	d.boot++
 	d.s = New(Options{Hostname: "machine", StartTime: d.boot, BridgeMAC: "02:00:00:00:00:01", Types: d.types})
-	d.turn, d.acked, d.inSync, d.condTurn, d.pending = 0, 0, false, 0, nil
+	d.turn, d.acked, d.inForce, d.inSync, d.condTurn, d.pending = 0, 0, 0, false, 0, nil
 	d.zones, d.local = map[string]uint16{}, nil
 	d.bound, d.fed = map[string]uint64{}, map[string]uint64{}
 }
 
 func (d *driver) inputs() Inputs {
 	return Inputs{
-		Turn: d.turn, AckedTurn: d.acked, Now: d.now, Switch: d.m.sw, SB: d.m.store,
+		Turn: d.turn, AckedTurn: d.acked, InForce: d.inForce, Now: d.now, Switch: d.m.sw, SB: d.m.store,
 		SBSynced: d.synced && d.turn > 1, CondInSync: d.inSync, CondTurn: d.condTurn, SBIdle: d.synced, OVSIdle: true,
 	}
 }
@@ -99,9 +101,11 @@ func (d *driver) step() (busy bool, err error) {
 	d.inSync = len(d.pending) == 0
 	busy = busy || d.synced && !d.inSync
 	if !d.heldAcks && d.acked < d.turn {
-		d.acked = d.turn
+		if d.inForce = d.turn; d.rnd == nil || d.rnd.IntN(3) > 0 {
+			d.acked = d.turn
+		}
 	}
-	busy = busy || plan.Waiting && !d.heldAcks
+	busy = busy || (plan.Waiting || plan.WaitingAll) && !d.heldAcks
 	if plan.WakeAt > d.now {
 		d.now = plan.WakeAt
 		busy = true
@@ -228,12 +232,12 @@ func (d *driver) checkInstalled(in Inputs, plan Plan) error {
 		}
 		i := d.m.table(OpenvSwitch, vswitchdb.InterfaceTable)[op.UUID].(*vswitchdb.Interface)
 		id := i.ExternalIDs["iface-id"]
-		if since, ok := here[id]; !ok || since > in.AckedTurn {
-			return fmt.Errorf("%s marked installed: here since turn %d, flows in up to turn %d", id, since, in.AckedTurn)
+		if since, ok := here[id]; !ok || since > in.InForce {
+			return fmt.Errorf("%s marked installed: here since turn %d, flows in up to turn %d", id, since, in.InForce)
 		}
 		dp := d.m.store.PortByName(id).Datapath
-		if since, ok := fed[dp.String()]; !ok || since > in.AckedTurn {
-			return fmt.Errorf("%s marked installed: its logical flows in view since turn %d, flows in up to turn %d", id, since, in.AckedTurn)
+		if since, ok := fed[dp.String()]; !ok || since > in.InForce {
+			return fmt.Errorf("%s marked installed: its logical flows in view since turn %d, flows in up to turn %d", id, since, in.InForce)
 		}
 	}
 	for _, op := range plan.SBOps {
@@ -244,8 +248,8 @@ func (d *driver) checkInstalled(in Inputs, plan Plan) error {
 		if p.ParentPort != nil || p.Type != "" {
 			continue // no flows of their own to wait for
 		}
-		if since, ok := here[p.LogicalPort]; !ok || since > in.AckedTurn {
-			return fmt.Errorf("%s up: here since turn %d, flows in up to turn %d", p.LogicalPort, since, in.AckedTurn)
+		if since, ok := here[p.LogicalPort]; !ok || since > in.InForce {
+			return fmt.Errorf("%s up: here since turn %d, flows in up to turn %d", p.LogicalPort, since, in.InForce)
 		}
 	}
 	return nil

@@ -209,6 +209,11 @@ func (a *acknowledgement) program(turn, reflected uint64) {
 	}
 }
 
+// waits reports whether a value waits for what was not installed by acked.
+func (a *acknowledgement) waits(acked uint64) bool {
+	return len(a.waiting) > 0 && a.waiting[0].turn > acked
+}
+
 // installed notes that the flows of all turns up to acked are in.
 func (a *acknowledgement) installed(acked uint64) {
 	for len(a.waiting) > 0 && a.waiting[0].turn > 0 && a.waiting[0].turn <= acked {

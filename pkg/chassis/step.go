@@ -30,6 +30,9 @@ type Inputs struct {
 	// AckedTurn is the last turn of which all flows, and all zone flushes, are known to be installed, and those of
 	// all turns before it.
 	AckedTurn uint64
+	// InForce is the last turn of which all flows and zone flushes, and those of all turns before it, decide about every packet: they are
+	// installed, and no filter decides otherwise, though some may be missing. It is AckedTurn or later; 0: AckedTurn.
+	InForce uint64
 	// Now is the time in milliseconds since the epoch.
 	Now int64
 
@@ -63,8 +66,8 @@ type Plan struct {
 	Conditions map[string][]Clause
 	// ConditionsChanged says that Conditions differ from those of the step before.
 	ConditionsChanged bool
-	// Waiting says that something waits for AckedTurn to reach a turn up to this one.
-	Waiting bool
+	// Waiting says that something waits for InForce to reach a turn up to this one, and WaitingAll for AckedTurn.
+	Waiting, WaitingAll bool
 	// WakeAt is when the next step is due even if nothing changes, in milliseconds since the epoch; 0 is never.
 	WakeAt int64
 	Events []Event
@@ -114,6 +117,7 @@ type step struct {
 
 // Step decides what to do now. It reads in and keeps nothing of it.
 func (s *State) Step(in Inputs) Plan {
+	in.InForce = max(in.InForce, in.AckedTurn)
 	st := &step{
 		State:   s,
 		in:      in,
@@ -133,22 +137,19 @@ func (s *State) Step(in Inputs) Plan {
 	st.plan.Config = cfg
 	st.plan.SBOps, st.plan.OVSOps = st.sb.ops, st.ovs.ops
 	st.plan.Local = s.local
-	st.plan.Waiting = s.waiting(in.AckedTurn)
+	st.plan.Waiting, st.plan.WaitingAll = s.waiting(in.InForce), s.acked.waits(in.AckedTurn)
 	return st.plan
 }
 
-// waiting reports whether anything waits for flows that were not installed by acked.
-func (s *State) waiting(acked uint64) bool {
-	if w := s.acked.waiting; len(w) > 0 && w[0].turn > acked {
-		return true
-	}
+// waiting reports whether a port or a zone waits for flows that were not in force by then.
+func (s *State) waiting(inForce uint64) bool {
 	for _, c := range s.claims {
-		if c.state == installFlows && c.turn > acked {
+		if c.state == installFlows && c.turn > inForce {
 			return true
 		}
 	}
 	for _, z := range s.zones {
-		if z.turn > acked {
+		if z.turn > inForce {
 			return true
 		}
 	}

@@ -154,7 +154,7 @@ func (st *step) allocate(bindings []binding, at sites, local *Local) {
 		if _, ok := users[name]; ok {
 			local.Zones[name] = z.id
 		}
-		if st.in.AckedTurn >= z.turn {
+		if st.in.InForce >= z.turn {
 			record[zonePrefix+name] = strconv.Itoa(int(z.id))
 		}
 	}

@@ -46,6 +46,7 @@ type Agent struct {
 	turn      uint64
 	sent      uint64 // the last turn that had something for the bridge
 	acked     uint64
+	inForce   uint64 // acked, but that filters may be missing
 	delta     sb.Delta
 	zones     []uint16 // to flush before the next flows
 	compiled  bool     // a complete program has been handed over
@@ -258,6 +259,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	in := chassis.Inputs{
 		Turn:       a.turn,
 		AckedTurn:  a.acked,
+		InForce:    a.inForce,
 		Now:        now.UnixMilli(),
 		Switch:     a.sw,
 		SB:         a.store,
@@ -287,8 +289,11 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	a.ovs.transact(ctx, operations(a.plan.OVSOps))
 	a.south.transact(ctx, a.southboundOperations(in.SBIdle))
 
-	if a.plan.Waiting && a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent && a.offloadedAll() {
-		return time.Nanosecond // this turn had nothing for the bridge, so the next finds it installed
+	if a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent {
+		inForce, installed := a.offloadedAll()
+		if a.plan.Waiting && inForce || a.plan.WaitingAll && installed {
+			return time.Nanosecond // this turn had nothing for the bridge, so the next finds it installed
+		}
 	}
 	next := a.ovs.waits(now)
 	if s := a.south.waits(now); s > 0 && (next == 0 || s < next) {
@@ -321,23 +326,24 @@ func (a *Agent) reflected() uint64 {
 	return a.condTurns[0].turn
 }
 
-// acknowledge finds out up to which turn everything is installed. A turn that had nothing for the bridge is installed
-// when those before it are.
+// acknowledge finds out up to which turn everything is installed, and up to which what is decides about every packet. A turn that had
+// nothing for the bridge is installed when those before it are.
 func (a *Agent) acknowledge(s apply.Status) {
-	installed := s.AckedTurn
-	if a.offload != nil && !a.offloadedAll() {
-		o, _ := a.offload.Status()
-		installed = min(installed, o.AckedTurn)
-	}
-	switch {
-	case !s.Installed:
-	case installed >= a.sent:
-		a.acked = a.turn - 1
-		if a.compiled {
+	if s.Installed {
+		inForce, installed := s.AckedTurn, s.AckedTurn
+		if a.offload != nil {
+			o, put := a.offload.Status()
+			if o.InForce < put {
+				inForce = min(inForce, o.InForce)
+			}
+			if o.AckedTurn < put {
+				installed = min(installed, o.AckedTurn)
+			}
+		}
+		a.inForce, a.acked = a.reached(a.inForce, inForce), a.reached(a.acked, installed)
+		if installed >= a.sent && a.compiled {
 			a.markInstalled.Do(func() { close(a.installed) })
 		}
-	default:
-		a.acked = max(a.acked, installed)
 	}
 	for _, r := range a.flows.TakeRefused() {
 		rows := make([]string, len(r.Rows))
@@ -346,6 +352,15 @@ func (a *Agent) acknowledge(s apply.Status) {
 		}
 		a.log.Error("flow refused", "flow", r.Flow, "rows", rows, "err", r.Err)
 	}
+}
+
+// reached returns the turn up to which something is done, given the last that was known of, and what is done of those that had something for
+// the bridge.
+func (a *Agent) reached(known, done uint64) uint64 {
+	if done >= a.sent {
+		return a.turn - 1
+	}
+	return max(known, done)
 }
 
 func (a *Agent) hasColumn(db chassis.DB, table, column string) bool {
@@ -506,13 +521,13 @@ func (a *Agent) seeScenery(in compile.Input) {
 	}
 }
 
-// offloadedAll reports whether the filters of all turns are installed.
-func (a *Agent) offloadedAll() bool {
+// offloadedAll reports whether no filter decides otherwise than all turns want, and whether the filters of all turns are installed.
+func (a *Agent) offloadedAll() (inForce, installed bool) {
 	if a.offload == nil {
-		return true
+		return true, true
 	}
 	s, put := a.offload.Status()
-	return s.AckedTurn >= put
+	return s.InForce >= put, s.AckedTurn >= put
 }
 
 // skips tells which rows make no flows although they should.

@@ -84,6 +84,7 @@ type offload struct {
 // offloadStatus is how far an offload has come.
 type offloadStatus struct {
 	AckedTurn uint64
+	InForce   uint64 // the turn that no filter contradicts any more: what changes is closed, if not installed; AckedTurn or later
 	Idle      string // why there are no filters, "" if there are
 	Filters   apply.FilterStatus
 	States    int
@@ -339,9 +340,18 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 		l.current = program
 		l.mu.Unlock()
 	}
+	// A port whose flows are installed need not wait for filters: Open vSwitch has its packets as soon as no filter decides about them as
+	// before.
+	closed := func() {
+		status.InForce = turn
+		l.mu.Lock()
+		l.status.InForce = turn
+		l.mu.Unlock()
+		poke(l.changed)
+	}
 	var err error
-	if status.Filters, err = l.filters.Sync(ctx, l.desired, l.devices, apply.SyncOptions{Retire: retiring, Hardware: l.nic}); err == nil {
-		status.AckedTurn = turn
+	if status.Filters, err = l.filters.Sync(ctx, l.desired, l.devices, apply.SyncOptions{Retire: retiring, Hardware: l.nic, Closed: closed}); err == nil {
+		status.AckedTurn, status.InForce = turn, turn
 		if status.Filters.Changed > 0 {
 			l.revoked.look(ctx, l.offload, l.current, l.nic)
 		}
