@@ -64,7 +64,8 @@ func label(r row) string {
 	return "  " + r.step
 }
 
-// percentiles prints those of a row. Some pods may not have it: that they are fewer than all is said by a tilde.
+// percentiles prints those of a row that so many values can tell: of fewer than ten the ninetieth is the greatest, and of fewer than a hundred
+// the ninety-ninth. Some pods may not have the row: that they are fewer than all is said by a tilde.
 func percentiles(h *histogram, pods int) string {
 	if h == nil {
 		return strings.Repeat(fmt.Sprintf("%9s", "-"), 4)
@@ -73,7 +74,13 @@ func percentiles(h *histogram, pods int) string {
 	if h.TotalCount() < int64(pods) {
 		few = "~"
 	}
-	return fmt.Sprintf("%9s%9s%9s%9s", few+ms(h.quantile(50)), ms(h.quantile(90)), ms(h.quantile(99)), ms(h.quantile(100)))
+	high := func(q float64, least int64) string {
+		if h.TotalCount() < least {
+			return "-"
+		}
+		return ms(h.quantile(q))
+	}
+	return fmt.Sprintf("%9s%9s%9s%9s", few+ms(h.quantile(50)), high(90, 10), high(99, 100), ms(h.quantile(100)))
 }
 
 // compare prints a measure, and with a reference its multiples of that.

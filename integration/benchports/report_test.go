@@ -54,6 +54,24 @@ func TestTimeline(t *testing.T) {
 	}
 }
 
+// Percentiles that the values cannot tell are not printed.
+func TestPercentiles(t *testing.T) {
+	for n, want := range map[int]string{
+		9:   "      5.0        -        -      9.0",
+		10:  "      5.0      9.0        -     10.0",
+		99:  "     50.0     89.0        -     99.0",
+		100: "     50.0     90.0     99.0    100.0",
+	} {
+		h := newHistogram()
+		for i := range n {
+			h.record(millis(float64(i + 1)))
+		}
+		if got := percentiles(h, n); got != want {
+			t.Errorf("percentiles of %d values: %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestReport(t *testing.T) {
 	measured := func(pods int, elapsed float64, times map[row]float64, order ...row) *measure {
 		m := newMeasure()
@@ -83,17 +101,17 @@ func TestReport(t *testing.T) {
 	want := `veths: veth
                                       one at a time                       8 at a time
 ms                                      p50      p90      p99      max      p50      p90      p99      max
-cnitool ADD                            40.0     40.0     40.0     40.0     40.0     40.0     40.0     40.0
-  in the daemon                        30.0     30.0     30.0     30.0    ~30.0     30.0     30.0     30.0
-  link                                  2.0      2.0      2.0      2.0     ~2.0      2.0      2.0      2.0
-cnitool DEL                            20.0     20.0     20.0     20.0     20.0     20.0     20.0     20.0
-  unlink                               10.0     10.0     10.0     10.0        -        -        -        -
+cnitool ADD                            40.0        -        -     40.0     40.0        -        -     40.0
+  in the daemon                        30.0        -        -     30.0    ~30.0        -        -     30.0
+  link                                  2.0        -        -      2.0     ~2.0        -        -      2.0
+cnitool DEL                            20.0        -        -     20.0     20.0        -        -     20.0
+  unlink                               10.0        -        -     10.0        -        -        -        -
 
 veths: bridge
                                       one at a time                       8 at a time
 ms                                      p50      p90      p99      max      p50      p90      p99      max
-cnitool ADD                            50.0     50.0     50.0     50.0    100.0    100.0    100.0    100.0
-cnitool DEL                            40.0     40.0     40.0     40.0     10.0     10.0     10.0     10.0
+cnitool ADD                            50.0        -        -     50.0    100.0        -        -    100.0
+cnitool DEL                            40.0        -        -     40.0     10.0        -        -     10.0
 
 Medians in ms, pods attached and detached per second, and each as a multiple of the reference's in the same part.
 
@@ -103,8 +121,8 @@ veths                                  ADD             DEL          pods/s      
   bridge                              50.0            40.0            8.33           100.0            10.0            4.00
 
 ms                                      p50      p90      p99      max
-kernel: veth made in place              2.0      2.0      2.0      2.0
-kernel: veth made, then moved          32.0     32.0     32.0     32.0
+kernel: veth made in place              2.0        -        -      2.0
+kernel: veth made, then moved          32.0        -        -     32.0
 For a veth the daemon adds 28.0 ms to the kernel's own time at the median, -2.0 ms to that with a move; the aim is 15.0 ms.
 `
 	if diff := cmp.Diff(want, got); diff != "" {
