@@ -34,6 +34,8 @@ type Filters struct {
 	// shadowed are the filters that a NIC must not have; see Shadowed.
 	shadowed map[filterID]scope
 	hardware hardware
+	// futile are the devices that do not get the block even while no filter is in hardware.
+	futile map[int]struct{}
 	// unsure says that NICs may have other filters than hardware says.
 	unsure bool
 
@@ -82,7 +84,8 @@ func NewFilters(log *slog.Logger, dial func() (*tc.Conn, error)) *Filters {
 	if dial == nil {
 		dial = func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) }
 	}
-	return &Filters{log: log, dial: dial, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{}, shadowed: map[filterID]scope{}}
+	return &Filters{log: log, dial: dial, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{},
+		shadowed: map[filterID]scope{}, futile: map[int]struct{}{}}
 }
 
 // Forget makes the next Sync read what the kernel has.
@@ -91,6 +94,7 @@ func (f *Filters) Forget() { f.known = false }
 // Gone notes that a device is gone, and with it its qdisc. If none is left that has the block, its filters are gone, too.
 func (f *Filters) Gone(ifindex int) {
 	delete(f.bound, ifindex)
+	delete(f.futile, ifindex)
 	f.unsure = true
 	if len(f.bound) == 0 {
 		f.known = false
@@ -245,7 +249,7 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 		return s, err
 	}
 	f.refused, f.stuck = nil, map[scope]struct{}{}
-	fresh, err := f.bind(ctx, devices)
+	fresh, err := f.bind(ctx, devices, indexes, o.Hardware)
 	if err != nil {
 		return s, err
 	}
@@ -522,15 +526,16 @@ func (f *Filters) adopt(ctx context.Context, indexes map[string]int) error {
 var errAbsent = errors.New("it is not there; filters that send to it stay")
 
 // bind gives devices the block. It reports whether one has it anew.
-func (f *Filters) bind(ctx context.Context, devices []specialize.Device) (fresh bool, err error) {
+func (f *Filters) bind(ctx context.Context, devices []specialize.Device, indexes map[string]int, hardware bool) (fresh bool, err error) {
 	for _, d := range devices {
 		if _, has := f.bound[d.Ifindex]; has {
 			continue
 		}
-		err := f.conn.EnsureClsact(ctx, d.Ifindex, Block)
+		err := f.give(ctx, d, indexes, hardware)
 		switch errno := unix.Errno(0); {
 		case err == nil:
 			f.bound[d.Ifindex] = struct{}{}
+			delete(f.futile, d.Ifindex)
 			fresh = true
 		case errors.Is(err, unix.ENODEV):
 			f.refuse("device "+d.Name, errAbsent)

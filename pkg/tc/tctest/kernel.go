@@ -32,6 +32,9 @@ type Kernel struct {
 	// none at all, whenever the filter is listed. It is not asked of those with skip_hw.
 	NIC func(payload []byte, ifindex int) bool
 
+	// Bare, if not nil, says of a device that its own driver takes no filters: it may have a block only while none of its filters is in hardware.
+	Bare func(ifindex int) bool
+
 	// Interrupted says that something changes during each list.
 	Interrupted bool
 
@@ -189,7 +192,15 @@ func (k *Kernel) do(m *netlink.Message) unix.Errno {
 		if _, exists := k.qdiscs[at.ifindex]; exists {
 			return unix.EEXIST
 		}
+		if k.Bare != nil && k.Bare(int(at.ifindex)) && k.inHardware(attribute(m.Data[tcmsgSize:], unix.TCA_INGRESS_BLOCK)) {
+			return unix.EOPNOTSUPP
+		}
 		k.qdiscs[at.ifindex] = m.Data
+	case unix.RTM_DELQDISC:
+		if _, exists := k.qdiscs[at.ifindex]; !exists {
+			return unix.ENOENT
+		}
+		delete(k.qdiscs, at.ifindex)
 	default:
 		k.t.Errorf("request of type %d to a kernel that does not know it", m.Header.Type)
 		return unix.EOPNOTSUPP
@@ -258,12 +269,18 @@ func (k *Kernel) head(filter []byte) []byte {
 	return append(b, k.encode(attrs)...)
 }
 
+// TCA_CLS_FLAGS_*.
+const skipHW, inHW, notInHW = 1 << 0, 1 << 2, 1 << 3
+
+// flowerFlags returns TCA_FLOWER_FLAGS in place, nil if it is not a filter of flower.
+func flowerFlags(filter []byte) []byte {
+	return attribute(attribute(filter[tcmsgSize:], unix.TCA_OPTIONS), 22)
+}
+
 // listed returns a filter with what the kernel says of where it is.
 func (k *Kernel) listed(filter []byte) []byte {
-	const flowerFlags = 22                               // TCA_FLOWER_FLAGS
-	const skipHW, inHW, notInHW = 1 << 0, 1 << 2, 1 << 3 // TCA_CLS_FLAGS_*
 	b := slices.Clone(filter)
-	flags := attribute(attribute(b[tcmsgSize:], unix.TCA_OPTIONS), flowerFlags)
+	flags := flowerFlags(b)
 	if flags == nil {
 		return b // not a filter of flower
 	}
@@ -283,6 +300,19 @@ func (k *Kernel) listed(filter []byte) []byte {
 	}
 	ne.PutUint32(flags, has)
 	return count(b, n)
+}
+
+// inHardware reports whether a NIC has a filter of a block.
+func (k *Kernel) inHardware(block []byte) bool {
+	for at, filter := range k.filters {
+		if at.ifindex != magicBlock || block == nil || at.parent != ne.Uint32(block) {
+			continue
+		}
+		if flags := flowerFlags(k.listed(filter)); flags != nil && ne.Uint32(flags)&inHW != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // devices returns those whose ingress has the filters of a target.

@@ -1,0 +1,81 @@
+package apply
+
+import (
+	"encoding/binary"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/pkg/specialize"
+	"github.com/offloadd/offloadd/pkg/tc"
+	"github.com/offloadd/offloadd/pkg/tc/tctest"
+)
+
+// A tunnel's device gets the block although filters of it are in hardware; afterwards they are in hardware again. One that never gets it costs the
+// others their hardware once.
+func TestWithdrawn(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	desired := randomFilters(rand.New(rand.NewPCG(seed, 0)))
+	ports := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "b", Ifindex: 2}}
+	const tunnel, never = 3, 4
+	k := tctest.NewKernel(t)
+	k.NIC = func([]byte, int) bool { return true }
+	k.Bare = func(ifindex int) bool { return ifindex == tunnel }
+	withdrawn := 0
+	k.Refuse = func(m netlink.Message) (unix.Errno, string) {
+		if m.Header.Type != unix.RTM_NEWQDISC && m.Header.Type != unix.RTM_NEWTFILTER {
+			return 0, ""
+		}
+		in, err := tc.Decode(m.Data)
+		switch {
+		case m.Header.Type == unix.RTM_NEWQDISC && binary.NativeEndian.Uint32(m.Data[4:]) == never:
+			return unix.EOPNOTSUPP, ""
+		case err == nil && in.Filter.Flags&tc.SkipHW != 0:
+			withdrawn++
+		}
+		return 0, ""
+	}
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	sync := func(devices int, more ...specialize.Device) {
+		t.Helper()
+		s, err := f.Sync(t.Context(), desired, append(more, ports...), SyncOptions{Hardware: true, Retire: true})
+		if err != nil || s.Devices != devices || s.Closed != 0 || s.Installed != len(desired) {
+			t.Fatalf("%+v, %v; want %d devices", s, err, devices)
+		}
+		err = f.conn.Dump(t.Context(), tc.Target{Block: Block}, tc.DumpOptions{}, func(in *tc.Installed) error {
+			if in.InHWCount == 0 {
+				t.Errorf("not in hardware: %s", in.Filter.String())
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sync(2)
+	if withdrawn != 0 {
+		t.Errorf("%d filters were withdrawn for nothing", withdrawn)
+	}
+	sync(3, specialize.Device{Name: "c", Ifindex: tunnel})
+	if withdrawn != len(desired) {
+		t.Errorf("%d filters were withdrawn, want all %d", withdrawn, len(desired))
+	}
+	if err := f.conn.DeleteClsact(t.Context(), tunnel); err != nil { // somebody
+		t.Fatal(err)
+	}
+	f.Forget()
+	sync(3, specialize.Device{Name: "c", Ifindex: tunnel})
+	if withdrawn != 2*len(desired) {
+		t.Errorf("%d filters were withdrawn, want twice all %d", withdrawn, len(desired))
+	}
+	for range 2 {
+		sync(2, specialize.Device{Name: "d", Ifindex: never})
+	}
+	if withdrawn != 3*len(desired) {
+		t.Errorf("%d filters were withdrawn, want three times all %d", withdrawn, len(desired))
+	}
+}
