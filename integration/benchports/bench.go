@@ -126,7 +126,7 @@ func (b *bench) measure(ctx context.Context) error {
 		return err
 	}
 	title, ways := "veths", []way{veth, b.bridge}
-	if b.simnic != "" {
+	if b.nic != nil {
 		vf, err := b.devices()
 		if err != nil {
 			return err
@@ -136,7 +136,7 @@ func (b *bench) measure(ctx context.Context) error {
 	if err := b.try(ctx, &trial{title: title, ways: ways}, nil); err != nil {
 		return err
 	}
-	if b.simnic != "" {
+	if b.nic != nil {
 		return b.subfunctions(ctx)
 	}
 	return nil

@@ -25,6 +25,7 @@ import (
 
 	"github.com/offloadd/offloadd/integration/attach"
 	"github.com/offloadd/offloadd/integration/lab"
+	"github.com/offloadd/offloadd/integration/testnic"
 )
 
 func main() {
@@ -41,7 +42,7 @@ func main() {
 type options struct {
 	offloadd, cni  string
 	pods, parallel int
-	simnic         string
+	nic            *testnic.Device // nil: veths only
 	warm           []int
 	delays         []time.Duration
 	idleFor        time.Duration
@@ -54,7 +55,14 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.cni, "cni", "bin", "the `directory` with cnitool, offload-cni, bridge, host-device and host-local")
 	flags.IntVar(&o.pods, "pods", 50, "pods of each kind, one after the other, and again in parallel")
 	flags.IntVar(&o.parallel, "parallel", 8, "pods at a time in the second part")
-	flags.StringVar(&o.simnic, "simnic", "", "the `module` of the simulated NIC, to measure VFs and SFs too; in a guest")
+	flags.Func("simnic", "the `module` of the simulated NIC, to measure VFs and SFs too; in a guest", func(s string) error {
+		o.nic = testnic.Simulated(s)
+		return nil
+	})
+	flags.Func("nic", "the devlink `handle` of a NIC of this machine, likewise; "+testnic.Change+" in the environment lets VFs be made", func(s string) error {
+		o.nic = testnic.Existing(s, os.Getenv(testnic.Change) != "")
+		return nil
+	})
 	flags.Func("warm", "how many SFs are made in advance: `numbers` with commas between them, \"\": no SFs (0,16,128,256)", func(s string) (err error) {
 		o.warm, err = list(s, strconv.Atoi)
 		return err
@@ -98,18 +106,26 @@ func run(ctx context.Context, args []string, out, log io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	node := lab.NodeConfig{Name: "n1", Agent: lab.Offloadd}
-	if o.simnic != "" {
-		if err := loadNIC(ctx, o); err != nil {
+	node, datapath := lab.NodeConfig{Name: "n1", Agent: lab.Offloadd}, lab.Datapath("")
+	if o.nic != nil {
+		if why := o.nic.Absent(); why != "" {
+			return errors.New(why)
+		}
+		if err := openNIC(ctx, o); err != nil {
 			return err
 		}
-		// Functions are in the network namespace of the NIC.
-		node.Host, node.ConfigYAML = true, poolsYAML(o, 0)
+		defer func() {
+			if o.nic.Real() { // a guest ends anyway
+				err = errors.Join(err, o.nic.Close())
+			}
+		}()
+		// Functions are in the network namespace of the NIC, and representors belong to the kernel's datapath.
+		node.Host, node.ConfigYAML, datapath = true, poolsYAML(o, 0), lab.System
 	}
 	if err := attach.Sweep(); err != nil { // what a killed run left; the rest of it the lab sweeps
 		return err
 	}
-	l, err := lab.Start(ctx, lab.Options{OffloaddPath: o.offloadd, Nodes: []lab.NodeConfig{node}})
+	l, err := lab.Start(ctx, lab.Options{OffloaddPath: o.offloadd, Datapath: datapath, Nodes: []lab.NodeConfig{node}})
 	if err != nil {
 		return err
 	}

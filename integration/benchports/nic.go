@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -17,25 +14,13 @@ import (
 )
 
 const (
-	nic = simnic.Device(0)
-
 	maxParallel = 32  // two VFs for each, of the NIC's 128
 	maxWarm     = 400 // of the NIC's 512 SFs
 )
 
-// loadNIC makes the NIC and its VFs: as many for the daemon as for host-device.
-func loadNIC(ctx context.Context, o options) error {
-	if vm := os.Getenv("OFFLOADD_VM"); vm != "qemu" {
-		return errors.New("-simnic: the module is for Debian's kernel in a guest: make bench-ports")
-	}
-	if err := errors.Join(simnic.Load(o.simnic, 1), nic.SetVFs(2*o.parallel)); err != nil {
-		return err
-	}
-	argv := []string{"devlink", "dev", "eswitch", "set", nic.Handle(), "mode", "switchdev"}
-	if out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
-	}
-	return nil
+// openNIC makes the NIC have VFs: as many for the daemon as for host-device.
+func openNIC(ctx context.Context, o options) error {
+	return o.nic.Open(ctx, 2*o.parallel)
 }
 
 // poolsYAML has the first half of the VFs in a pool, and so many SFs in advance in another, which may have as many more as there are pods at
@@ -43,9 +28,9 @@ func loadNIC(ctx context.Context, o options) error {
 func poolsYAML(o options, warm int) string {
 	return fmt.Sprintf(`
 pools:
-- {name: vfs, device: %[1]s, kind: vf, vfs: 0-%[2]d}
-- {name: sfs, device: %[1]s, kind: sf, min_warm: %[3]d, max_warm: %[3]d, max: %[4]d}
-`, nic.Handle(), o.parallel-1, warm, mostWarm(o.warm)+2*o.parallel)
+- {name: vfs, device: "%[1]s", kind: vf, vfs: 0-%[2]d}
+- {name: sfs, device: "%[1]s", kind: sf, min_warm: %[3]d, max_warm: %[3]d, max: %[4]d}
+`, o.nic.Handle(), o.parallel-1, warm, mostWarm(o.warm)+2*o.parallel)
 }
 
 func mostWarm(warm []int) int { return slices.Max(append(slices.Clone(warm), 0)) }
@@ -55,7 +40,7 @@ func mostWarm(warm []int) int { return slices.Max(append(slices.Clone(warm), 0))
 func (b *bench) devices() (way, error) {
 	b.hostDevice = way{name: "host-device"}
 	for i := range b.parallel {
-		dev, err := nic.VFNetdev(b.parallel + i)
+		dev, err := b.nic.VFNetdev(b.parallel + i)
 		if err != nil {
 			return way{}, err
 		}
@@ -87,20 +72,33 @@ func (b *bench) subfunctions(ctx context.Context) error {
 				return err
 			}
 		}
-		for _, delay := range b.delays {
-			if err := nic.Set(simnic.SFDelay, int(delay.Milliseconds())); err != nil {
+		delays := b.delays
+		if b.nic.Real() {
+			delays = []time.Duration{0}
+		}
+		for _, delay := range delays {
+			title, err := b.delay(delay)
+			if err != nil {
 				return err
 			}
-			t := &trial{title: fmt.Sprintf("SFs, %d in advance, made in %d ms", warm, delay.Milliseconds()), ways: []way{sf, b.hostDevice}}
+			t := &trial{title: fmt.Sprintf("SFs, %d in advance, %s", warm, title), ways: []way{sf, b.hostDevice}}
 			if err := b.try(ctx, t, settled); err != nil {
 				return fmt.Errorf("%s: %w", t.title, err)
 			}
 		}
-		if err := nic.Set(simnic.SFDelay, 0); err != nil {
+		if _, err := b.delay(0); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// delay makes the simulated NIC take that long for an SF, and says so in words. Others take as long as they take.
+func (b *bench) delay(d time.Duration) (string, error) {
+	if b.nic.Real() {
+		return "made as fast as the NIC does", nil
+	}
+	return fmt.Sprintf("made in %d ms", d.Milliseconds()), b.nic.Set(simnic.SFDelay, int(d.Milliseconds()))
 }
 
 // restart starts the daemon again, with another number of SFs in advance.

@@ -46,7 +46,11 @@ func newDeviceRig(t *testing.T) *deviceRig {
 // show is where the functions of a kind are in their lives, in order.
 func (r *deviceRig) show(kind offloadv1.FunctionKind) string {
 	r.T.Helper()
-	list, err := r.ListFunctions(r.ctx, &offloadv1.ListFunctionsRequest{Filter: &offloadv1.FunctionFilter{Kind: kind}})
+	pool := "" // any, or none
+	if !nic.Changeable() && kind == kindVF {
+		pool = "vfs" // there may be other VFs
+	}
+	list, err := r.ListFunctions(r.ctx, &offloadv1.ListFunctionsRequest{Filter: &offloadv1.FunctionFilter{Kind: kind, Parent: nic.Handle(), Pool: pool}})
 	r.Check(err)
 	var words []string
 	for _, f := range list.GetFunctions() {
@@ -100,6 +104,7 @@ func (r *deviceRig) settle() {
 
 // What is done to a NIC is told before, is refused where it would take something from a port, and otherwise is done and seen.
 func TestDeviceOperations(t *testing.T) {
+	changing(t)
 	r := newDeviceRig(t)
 	r.settle()
 	handle := nic.Handle()
@@ -209,6 +214,7 @@ func TestSFsByHand(t *testing.T) {
 
 // A watch that is resumed tells the same as the lists, through ports, operations and a restart of the daemon.
 func TestDeviceWatch(t *testing.T) {
+	changing(t)
 	r := newDeviceRig(t)
 	r.settle()
 	known, token := map[string]string{}, ""
@@ -269,6 +275,7 @@ func TestDeviceWatch(t *testing.T) {
 // Kubelet knows of VFs, and of SFs that are not there yet; what it gives to a pod the pod gets, and where it is of another opinion an audit
 // tells.
 func TestKubelet(t *testing.T) {
+	changing(t)
 	r := newDeviceRig(t)
 	k := r.kubelet
 	r.settle()

@@ -19,22 +19,22 @@ import (
 
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/integration/lab/labtest"
-	"github.com/offloadd/offloadd/integration/simnic"
+	"github.com/offloadd/offloadd/integration/testnic"
 	"github.com/offloadd/offloadd/pkg/api/client"
 	"github.com/offloadd/offloadd/pkg/reason"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
 // nic is the NIC of all tests.
-const nic = simnic.Device(0)
+var nic = testnic.New()
 
 // vfs is how many VFs it has.
 const vfs = 4
 
-const pools = `
+var pools = `
 pools:
-- {name: vfs, device: simnic/simnic0, kind: vf}
-- {name: sfs, device: simnic/simnic0, kind: sf, min_warm: 2, max_warm: 4, max: 6}
+- {name: vfs, device: "` + nic.Handle() + `", kind: vf` + map[bool]string{false: ", vfs: 0-3"}[nic.Changeable()] + `}
+- {name: sfs, device: "` + nic.Handle() + `", kind: sf, min_warm: 2, max_warm: 4, max: 6}
 device_plugin: {enabled: true, kubelet_dir: ` + kubeletDir + `}
 `
 
@@ -51,7 +51,7 @@ var theRig struct {
 func TestMain(m *testing.M) {
 	status := m.Run()
 	if theRig.Lab != nil {
-		if err := errors.Join(theRig.Close(), simnic.Unload()); err != nil {
+		if err := errors.Join(theRig.Close(), nic.Close()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			status = max(status, 1)
 		}
@@ -69,8 +69,8 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	if vm := os.Getenv("OFFLOADD_VM"); vm != "qemu" {
-		t.Skip("not in a guest with Debian's kernel, for which the NIC's module is built: make test-vm runs the test in one")
+	if why := nic.Absent(); why != "" {
+		t.Skip(why)
 	}
 	theRig.once.Do(func() { theRig.Lab, theRig.err = start() })
 	if theRig.err != nil {
@@ -102,18 +102,11 @@ func binary(variable string) (string, error) {
 }
 
 func start() (*lab.Lab, error) {
-	module, err := binary("SIMNIC")
-	if err != nil {
-		return nil, err
-	}
 	offloadd, err := binary("OFFLOADD_FAULTS")
 	if err != nil {
 		return nil, err
 	}
-	if err := simnic.Load(module, 1); err != nil {
-		return nil, err
-	}
-	if err := setUp(); err != nil {
+	if err := nic.Open(context.Background(), vfs); err != nil {
 		return nil, err
 	}
 	l, err := lab.Start(context.Background(), lab.Options{
@@ -122,7 +115,7 @@ func start() (*lab.Lab, error) {
 		Nodes:        []lab.NodeConfig{{Name: "n1", Agent: lab.Offloadd, Host: true, ConfigYAML: pools}},
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, nic.Close())
 	}
 	script := "ls-add sw0\n"
 	for i := 1; i <= 20; i++ {
@@ -130,7 +123,7 @@ func start() (*lab.Lab, error) {
 		script += fmt.Sprintf("lsp-add sw0 %s -- lsp-set-addresses %s '%s %s'\n", c.Name, c.Name, c.MAC, c.IPs[0].Addr())
 	}
 	if _, err := l.NB(context.Background(), script); err != nil {
-		return nil, errors.Join(err, l.Close())
+		return nil, errors.Join(err, l.Close(), nic.Close())
 	}
 	return l, nil
 }
@@ -140,7 +133,23 @@ func setUp() error {
 	if err := nic.SetVFs(vfs); err != nil {
 		return err
 	}
-	return run("devlink", "dev", "eswitch", "set", nic.Handle(), "mode", "switchdev")
+	return nic.Switchdev()
+}
+
+// faulty skips a test that makes the NIC do what only the simulated one can be told to.
+func faulty(t *testing.T) {
+	t.Helper()
+	if nic.Real() {
+		t.Skip("it takes faults that only the simulated NIC makes")
+	}
+}
+
+// changing skips a test that changes the number of VFs or the mode of a NIC where that is not wanted.
+func changing(t *testing.T) {
+	t.Helper()
+	if !nic.Changeable() {
+		t.Skip("it changes the number of VFs or the mode, and " + testnic.Change + " is empty")
+	}
 }
 
 func run(argv ...string) error {
@@ -316,7 +325,7 @@ func home(t *testing.T) map[string]netdev {
 	for _, dir := range all {
 		device, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
 		dev := filepath.Base(device)
-		if err != nil || dev == nic.String() {
+		if err != nil || !nic.IsVF(dev) && !nic.IsSF(dev) {
 			continue // not a NIC's, or the PF's, as representors are
 		}
 		d := netdev{name: filepath.Base(dir)}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ func TestPodsByCNI(t *testing.T) {
 	path, err := binary("CNIBIN")
 	r.Check(err)
 	before := home(t)
+	_, eth0 := os.Stat("/sys/class/net/eth0")
 	kinds := []string{"vf", "sf", "veth"}
 	pods := r.pods(1, 2, 3)
 	var nets []*attach.Network
@@ -47,7 +49,7 @@ func TestPodsByCNI(t *testing.T) {
 			if f != nil {
 				t.Errorf("veth: function %v", f)
 			}
-		case !strings.HasPrefix(st.GetHostInterface(), "sn0pf0"+kind) || f.GetDevice() == "" || f.GetPool() != kind+"s" || f.GetGeneration() == 0:
+		case !strings.HasPrefix(switchPort(t, st.GetHostInterface()), "pf0"+kind) || f.GetDevice() == "" || f.GetPool() != kind+"s" || f.GetGeneration() == 0:
 			t.Errorf("%s: host interface %s, function %v", kind, st.GetHostInterface(), f)
 		default:
 			if d, here := home(t)[f.GetDevice()]; here {
@@ -81,9 +83,19 @@ func TestPodsByCNI(t *testing.T) {
 	}
 	r.wantClean()
 	r.wantRestored(before)
-	if _, err := os.Stat("/sys/class/net/eth0"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("there is an eth0 on the host: %v", err)
+	if _, err := os.Stat("/sys/class/net/eth0"); errors.Is(err, os.ErrNotExist) != errors.Is(eth0, os.ErrNotExist) {
+		t.Errorf("is there an eth0 on the host? %v, before %v", err, eth0)
 	}
+}
+
+// switchPort is what a NIC calls a port of its switch: pf0vf3.
+func switchPort(t *testing.T, representor string) string {
+	t.Helper()
+	name, err := os.ReadFile(filepath.Join("/sys/class/net", representor, "phys_port_name"))
+	if err != nil {
+		t.Error(err)
+	}
+	return string(name)
 }
 
 // wantRestored fails the test unless the functions that there were are there again, as they were.
@@ -91,7 +103,7 @@ func (r *rig) wantRestored(before map[string]netdev) {
 	r.T.Helper()
 	now := home(r.T.(*testing.T))
 	for dev, was := range before {
-		if now[dev] != was && strings.HasPrefix(dev, nic.String()+"v") {
+		if now[dev] != was && nic.IsVF(dev) {
 			r.T.Errorf("the netdev of %s is %+v, was %+v", dev, now[dev], was)
 		}
 	}
@@ -166,7 +178,7 @@ func TestParticularDevice(t *testing.T) {
 	r := newRig(t)
 	pods := r.pods(1, 2)
 	s := spec(pods[0], auto)
-	s.Pool, s.Device = "", nic.String()+"v2"
+	s.Pool, s.Device = "", nic.VFDevice(2)
 	st := r.mustCreate(s).GetStatus()
 	if st.GetKind() != vf || st.GetHostInterface() != nic.VFRepresentor(2) {
 		t.Errorf("%v on %s", st.GetKind(), st.GetHostInterface())

@@ -118,6 +118,8 @@ func checkOptions(o *Options) error {
 			return fmt.Errorf("lab start: node name %q: want 1 to %d letters, digits and dashes", n.Name, maxName)
 		case names[n.Name]:
 			return fmt.Errorf("lab start: node name %q: used twice", n.Name)
+		case (n.Uplink == "") != (n.Wire == "") || n.Uplink != "" && (!n.Host || o.Datapath != System):
+			return fmt.Errorf("lab start: node %s: uplink %q, wire %q: want both, on a host node with the kernel's datapath", n.Name, n.Uplink, n.Wire)
 		case n.Agent == Offloadd && o.OffloaddPath == "":
 			return fmt.Errorf("lab start: node %s: agent offloadd, but no OffloaddPath", n.Name)
 		}
@@ -242,6 +244,19 @@ func (l *Lab) Pod(name string) *Pod {
 	panic("lab: no pod " + name)
 }
 
+// spaces are the namespaces of the lab that have been made.
+func (l *Lab) spaces() (all []*space) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.pods {
+		all = append(all, p.space)
+	}
+	for _, n := range l.Nodes {
+		all = append(all, n.space)
+	}
+	return slices.DeleteFunc(append(all, l.net), func(s *space) bool { return s == nil })
+}
+
 // Close ends every process of the lab and removes its namespaces and its directory. A second call does
 // nothing.
 func (l *Lab) Close() error {
@@ -259,6 +274,9 @@ func (l *Lab) Close() error {
 	}
 	l.spawner.close()
 	err := Remove(l.Name)
+	for _, s := range l.spaces() {
+		err = errors.Join(err, s.ns.Close()) // until then it lives, with the netdevs of NICs that are in it
+	}
 	_ = l.lock.Close() // the file is gone already
 	l.lock = nil
 	return err

@@ -63,6 +63,11 @@ type NodeConfig struct {
 	// return when another namespace dies. It is for guests, where there is nothing else in it.
 	Host bool
 
+	// Uplink is the netdev of a Host node that has its addresses on the underlay, of the kernel's datapath, and Wire the netdev of this
+	// process's network namespace that its cable leads to: that becomes a port of the underlay, and comes back when the lab is closed.
+	// Empty: a veth pair is both.
+	Uplink, Wire string
+
 	// ConfigYAML is added to offloadd's configuration file.
 	ConfigYAML string
 }
@@ -119,7 +124,12 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	for bridge, dev := range map[string]string{"underlay": "phy0", "mgmt": "mgmt0"} {
 		port := fmt.Sprintf("%s%d", dev, n.index)
-		if err := n.space.veth(dev, nil, n.lab.net, port); err != nil {
+		if bridge == "underlay" && n.config.Wire != "" {
+			port, err = n.config.Wire, n.space.move(n.config.Wire, n.lab.net)
+		} else {
+			err = n.space.veth(dev, nil, n.lab.net, port)
+		}
+		if err != nil {
 			return err
 		}
 		if err := n.lab.net.enslave(port, bridge); err != nil {
@@ -183,7 +193,9 @@ func (n *Node) addressUnderlay() error {
 		}
 		addrs = append(addrs, netip.PrefixFrom(ip, bits).String())
 	}
-	return n.space.links(func(h *netlink.Handle) error { return configure(h, n.lab.opts.Datapath.underlay(), addrs...) })
+	return n.space.links(func(h *netlink.Handle) error {
+		return configure(h, cmp.Or(n.config.Uplink, n.lab.opts.Datapath.underlay()), addrs...)
+	})
 }
 
 // mac is the Ethernet address of br-phy.

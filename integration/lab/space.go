@@ -182,6 +182,24 @@ func (s *space) veth(name string, mac net.HardwareAddr, to *space, peer string) 
 	return to.links(func(h *netlink.Handle) error { return configure(h, peer) })
 }
 
+// move takes a netdev to another namespace, where it is up.
+func (s *space) move(name string, to *space) error {
+	err := s.links(func(h *netlink.Handle) error {
+		link, err := h.LinkByName(name)
+		if err == nil {
+			err = h.LinkSetNsFd(link, int(to.ns))
+		}
+		if err != nil {
+			return fmt.Errorf("link move %s: %w", name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return to.links(func(h *netlink.Handle) error { return configure(h, name) })
+}
+
 // enslave makes port a member of a bridge.
 func (s *space) enslave(port, bridge string) error {
 	return s.links(func(h *netlink.Handle) error {

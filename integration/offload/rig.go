@@ -47,6 +47,9 @@ type Options struct {
 	NIC  bool
 	Plug func(context.Context, *lab.Node, lab.PodConfig) (time.Duration, error)
 
+	// Uplink and Wire are the NIC's, for tunnels: lab.NodeConfig. Empty: tunnels go through a veth pair.
+	Uplink, Wire string
+
 	// Log receives a line for each step, or nothing if it is nil.
 	Log io.Writer
 }
@@ -58,7 +61,7 @@ func Start(ctx context.Context, o Options) (_ *Rig, err error) {
 		r.flags = r.flags[1:]
 	}
 	nodes := []lab.NodeConfig{
-		{Name: "n1", Agent: lab.Offloadd, AgentArgs: r.flags, Host: o.NIC},
+		{Name: "n1", Agent: lab.Offloadd, AgentArgs: r.flags, Host: o.NIC, Uplink: o.Uplink, Wire: o.Wire},
 		{Name: "n2", Agent: lab.Offloadd, AgentArgs: r.flags},
 	}
 	r.Scene = scene.New(append(nodes, nodes[0]))

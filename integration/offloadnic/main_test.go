@@ -17,14 +17,13 @@ import (
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/integration/lab/labtest"
 	"github.com/offloadd/offloadd/integration/offload"
-	"github.com/offloadd/offloadd/integration/simnic"
+	"github.com/offloadd/offloadd/integration/testnic"
 )
 
 // nic is the NIC of all tests. Of its VFs one is left to nobody.
-const (
-	nic = simnic.Device(0)
-	vfs = 5
-)
+var nic = testnic.New()
+
+const vfs = 5
 
 // theRig is that of all tests: a guest needs long to start one.
 var theRig struct {
@@ -36,7 +35,7 @@ var theRig struct {
 func TestMain(m *testing.M) {
 	status := m.Run()
 	if theRig.Rig != nil {
-		if err := errors.Join(theRig.Close(), simnic.Unload()); err != nil {
+		if err := errors.Join(theRig.Close(), nic.Close()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			status = max(status, 1)
 		}
@@ -47,8 +46,8 @@ func TestMain(m *testing.M) {
 // rig returns the rig. Tests leave it and the NIC as they found them.
 func rig(t *testing.T) *offload.Rig {
 	t.Helper()
-	if vm := os.Getenv("OFFLOADD_VM"); vm != "qemu" {
-		t.Skip("not in a guest with Debian's kernel, for which the NIC's module is built: make test-vm runs the test in one")
+	if why := nic.Absent(); why != "" {
+		t.Skip(why)
 	}
 	theRig.once.Do(func() { theRig.Rig, theRig.err = start(labtest.Offloadd(t)) })
 	if theRig.err != nil {
@@ -63,18 +62,27 @@ func rig(t *testing.T) *offload.Rig {
 }
 
 func start(offloadd string) (*offload.Rig, error) {
-	file := os.Getenv("SIMNIC")
-	if file == "" {
-		return nil, errors.New("no SIMNIC in the environment: it is what `go run ./integration/simnic/build` prints")
-	}
-	err := errors.Join(simnic.Load(file, 1), nic.SetVFs(vfs))
-	if err == nil {
-		_, err = run("devlink", "dev", "eswitch", "set", nic.Handle(), "mode", "switchdev")
-	}
-	if err != nil {
+	ctx := context.Background()
+	if err := nic.Open(ctx, vfs); err != nil {
 		return nil, err
 	}
-	return offload.Start(context.Background(), offload.Options{OffloaddPath: offloadd, NIC: true, Plug: plugger()})
+	o := offload.Options{OffloaddPath: offloadd, NIC: true, Plug: plugger()}
+	if nic.Real() { // it sends what goes through a tunnel by itself only if that leaves by its uplink
+		o.Uplink, o.Wire = nic.Uplink(), nic.Wire()
+	}
+	r, err := offload.Start(ctx, o)
+	if err != nil {
+		return nil, errors.Join(err, nic.Close())
+	}
+	return r, nil
+}
+
+// faulty skips a test that makes the NIC do what only the simulated one can be told to.
+func faulty(t *testing.T) {
+	t.Helper()
+	if nic.Real() {
+		t.Skip("it takes faults that only the simulated NIC makes")
+	}
 }
 
 // plugger returns a function that makes pods, each on the next VF: the function is the pod's eth0, the representor is in br-int.

@@ -147,6 +147,7 @@ func TestInHardware(t *testing.T) {
 
 // Whatever the driver refuses, nothing is in hardware behind it, packets pass as before, and the tools tell what it says.
 func TestRefusals(t *testing.T) {
+	faulty(t)
 	r := rig(t)
 	settled(t, r, everything)
 	for _, c := range []struct {
@@ -213,6 +214,7 @@ func during(t *testing.T, r *offload.Rig, f func()) (lost int) {
 
 // A NIC that forgets everything gets everything again, from the same daemon.
 func TestReset(t *testing.T) {
+	faulty(t)
 	r := rig(t)
 	before := settled(t, r, everything)
 	pid := r.Nodes[0].AgentPID()
@@ -235,6 +237,7 @@ func TestReset(t *testing.T) {
 
 // What a NIC takes away silently is seen by who looks, and comes back with a device.
 func TestLost(t *testing.T) {
+	faulty(t)
 	r := rig(t)
 	settled(t, r, everything)
 	fromTunnel := func() (n int) {
