@@ -14,6 +14,8 @@ GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md doc
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
 	sed -n 's|^\([^ ]*\) github.com/offloadd/offloadd/internal/golden$$|\1|p' | sort -u)
 
+CNI = $(addprefix github.com/containernetworking/,cni/cnitool plugins/plugins/main/bridge plugins/plugins/main/host-device plugins/plugins/ipam/host-local)
+
 .PHONY: help
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -98,11 +100,20 @@ bench-tc: prepare-vm bin/vmrun ## the pipeline as TC filters beside tc -batch, i
 .PHONY: bench-ports
 bench-ports: prepare prepare-vm build bin/vmrun ## pods attached by cnitool: offload-cni beside the reference plugins; here, then on a simulated NIC in a guest
 	@CGO_ENABLED=0 go build -o bin/ ./integration/benchports
-	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ $(addprefix github.com/containernetworking/,cni/cnitool \
-		plugins/plugins/main/bridge plugins/plugins/main/host-device plugins/plugins/ipam/host-local)
+	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ $(CNI)
 	@bin/benchports -offloadd bin/offloadd -cni bin $(BENCHFLAGS)
 	@SIMNIC=$$(go run ./integration/simnic/build) && bin/vmrun -kernel qemu -timeout 60m -- \
 		$(CURDIR)/bin/benchports -offloadd bin/offloadd -cni bin -pods 8 -simnic $$SIMNIC $(BENCHFLAGS)
+
+.PHONY: hardware
+hardware: ## tests and benchmarks on a NIC of this machine: DEV=pci/0000:03:00.0 WIRE=enp3s0f1np1, see docs/hardware.md; without DEV the NICs there are
+	@CGO_ENABLED=0 go build -o bin/ ./integration/hardware
+	@bin/hardware -device '$(DEV)' -wire '$(WIRE)' $(if $(HARDWARE_SETUP),-change) -preflight
+	@CGO_ENABLED=0 go build -o bin/ ./cmd/... ./integration/benchports ./integration/benchtc
+	@CGO_ENABLED=0 go build -tags faults -o bin/offloadd-faults ./cmd/offloadd
+	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ $(CNI)
+	@CGO_ENABLED=0 go test -c -o bin/ ./integration/offloadnic ./integration/devports
+	@bin/hardware -device '$(DEV)' -wire '$(WIRE)' $(if $(HARDWARE_SETUP),-change) $(HARDWAREFLAGS)
 
 .PHONY: parity
 parity: prepare build ## compare the flows of offloadd with those of ovn-controller, a line for each database contents
