@@ -126,6 +126,9 @@ func (o options) do(ctx context.Context, out io.Writer, lines []line, chosen []s
 			return exitFailed, errors.New("preflight, in switchdev mode: something is missing")
 		}
 	}
+	if err := cable(nic.Uplink(), o.wire, 30*time.Second); err != nil {
+		return exitFailed, err
+	}
 	if err := r.facts(ctx, nic, filepath.Join(o.bin, "offloadctl")); err != nil {
 		return exitFailed, err
 	}
