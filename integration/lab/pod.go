@@ -182,6 +182,19 @@ type PingStats struct {
 	Missing []int
 }
 
+// Lost is Missing without those at the end: ping(8) waits for the last answers as long as linger says only if it has had none at all, and
+// otherwise for two of the longest round trips until then. If none was answered all are lost.
+func (s PingStats) Lost() []int {
+	if s.Received == 0 {
+		return s.Missing
+	}
+	n := len(s.Missing)
+	for last := s.Sent; n > 0 && s.Missing[n-1] == last; last-- {
+		n--
+	}
+	return s.Missing[:n]
+}
+
 // PingN sends count echo requests, at most 65535, at an interval, waits for the last answers as long as linger
 // says, and counts. That answers are missing is no error.
 func (p *Pod) PingN(ctx context.Context, dst netip.Addr, count int, interval, linger time.Duration) (PingStats, error) {
