@@ -8,7 +8,8 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. qemu=./pkg/device:Simnic qemu=./integration/simnic:. qemu=./integration/offloadnic:TestInHardware qemu=./integration/devports:.
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. qemu=./pkg/device:Simnic qemu=./integration/simnic:. qemu=./integration/offloadnic:TestInHardware qemu=./integration/devports:. qemu=./integration/storm:.
+OPERATIONS ?= 10000
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md
 GOLDEN = $$(go list -f '{{range .TestImports}}{{println $$.ImportPath .}}{{end}}{{range .XTestImports}}{{println $$.ImportPath .}}{{end}}' ./... | \
@@ -49,6 +50,13 @@ test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: 
 		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd OFFLOADD_FAULTS=$(CURDIR)/bin/offloadd-faults CNIBIN=$(CURDIR)/bin go test -count=1 -timeout 65m $(TESTFLAGS) \
 			-exec "$(CURDIR)/bin/vmrun -v -timeout 60m -kernel $$kernel --" -run "$${t#*:}" "$${t%%:*}"; \
 	done; done
+
+.PHONY: storm
+storm: prepare prepare-vm build bin/vmrun ## OPERATIONS (10000) on ports at random while the daemon is killed: veths here, then VFs and SFs too in a guest
+	OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -timeout 4h ./integration/storm -storm.operations=$(OPERATIONS) $(STORMFLAGS)
+	@SIMNIC=$$(go run ./integration/simnic/build) && export SIMNIC && \
+		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -timeout 13h -exec "$(CURDIR)/bin/vmrun -v -timeout 12h -kernel qemu --" \
+		./integration/storm -storm.operations=$(OPERATIONS) $(STORMFLAGS)
 
 .PHONY: race
 race: prepare-race ## the tests that need no namespaces, under the race detector (gcc)
