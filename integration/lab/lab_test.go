@@ -74,8 +74,37 @@ func TestCloseRemovesEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := l.Nodes[0].AgentPID()
+	if _, err := l.Nodes[0].AddPod(t.Context(), pod("p1", "50:54:00:00:00:01", "10.0.0.11/24")); err != nil {
+		t.Fatal(err)
+	}
+	spaces, err := filepath.Glob("/run/netns/" + l.Name + "*")
+	if err != nil || len(spaces) != 3 {
+		t.Fatalf("namespaces %v, %v, want those of the underlay, a node and a pod", spaces, err)
+	}
+	alive := map[string]os.FileInfo{}
+	for _, name := range spaces {
+		if alive[name], err = os.Stat(name); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
+	}
+	// A namespace that this process has open lives, with the netdevs of NICs that are in it.
+	files, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			continue // of the list itself
+		}
+		for name, ns := range alive {
+			if os.SameFile(info, ns) {
+				t.Errorf("%s is still open, as %s", name, f)
+			}
+		}
 	}
 	if err := l.Close(); err != nil {
 		t.Errorf("second Close = %v", err)
