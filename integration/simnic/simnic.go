@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,6 +27,9 @@ func Load(file string, n int) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // read-only
+	if out, err := exec.Command("modprobe", "ib_core").CombinedOutput(); err != nil {
+		return fmt.Errorf("simnic: modprobe ib_core: %w: %s", err, out)
+	}
 	if err := unix.FinitModule(int(f.Fd()), "devices="+strconv.Itoa(n), 0); err != nil {
 		return fmt.Errorf("simnic: insert %s: %w", file, err)
 	}
@@ -138,6 +142,8 @@ type Setting string
 // The settings, and what they are when the device is made.
 const (
 	SFDelay   Setting = "sf_delay_ms" // how many milliseconds an SF's device takes to appear after its activation: 0
+	RDMA      Setting = "rdma"        // functions get an RDMA device when their drivers are bound: no
+	VFConfig  Setting = "vf_config"   // VLAN, trust and spoof check of VFs can be set, as of many NICs in legacy mode only: no
 	AcceptAll Setting = "accept_all"  // all filters are taken, but for those that are to be refused: no
 	CT        Setting = "ct"          // there is connection tracking: yes
 	CTNew     Setting = "ct_new"      // filters may match on ct_state +new, as from Linux 6.3: no

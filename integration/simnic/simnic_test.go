@@ -114,6 +114,60 @@ func TestSimnicFunctions(t *testing.T) {
 	}
 }
 
+// What the uplink keeps of a VF is shown as it was set; and what mlx5 refuses in switchdev mode is refused, unless that is switched on.
+func TestSimnicVFConfig(t *testing.T) {
+	load(t)
+	const d = simnic.Device(0)
+	check(t, d.SetVFs(2))
+	switchdev(t, d)
+	show := func() string { return run(t, words("ip link show %s", d.Uplink())...) }
+	before := show()
+	for _, what := range []string{"vlan 7", "trust on", "spoofchk on"} {
+		wantError(t, "Operation not supported", words("ip link set %s vf 1 %s", d.Uplink(), what)...)
+	}
+	run(t, words("ip link set %s vf 1 vlan 0", d.Uplink())...)
+	if after := show(); after != before {
+		t.Errorf("after what was refused:\n%swas\n%s", after, before)
+	}
+	check(t, d.Set(simnic.VFConfig, 1))
+	for _, what := range []string{"vlan 7 qos 3 proto 802.1ad", "trust on", "spoofchk on", "state enable", "min_tx_rate 10 max_tx_rate 50"} {
+		run(t, words("ip link set %s vf 1 %s", d.Uplink(), what)...)
+	}
+	wantWords(t, "VFs", show(), "vlan 7, qos 3, vlan protocol 802.1ad", "trust on", "spoof checking on", "link-state enable", "tx rate 50 (Mbps)", "min_tx_rate 10Mbps")
+	wantError(t, "Invalid argument", words("ip link set %s vf 2 trust on", d.Uplink())...)
+}
+
+// The RDMA device of a function can be in another namespace, comes back when that dies, and goes with the function.
+func TestSimnicRDMA(t *testing.T) {
+	load(t)
+	const d = simnic.Device(0)
+	run(t, words("rdma system set netns exclusive")...)
+	defer run(t, words("rdma system set netns shared")...)
+	check(t, d.Set(simnic.RDMA, 1))
+	check(t, d.SetVFs(2))
+	wantWords(t, "RDMA devices", run(t, words("rdma dev show")...), "sn0v0", "sn0v1")
+	if _, err := os.Stat("/sys/bus/simnic/devices/simnic0v1/infiniband/sn0v1"); err != nil {
+		t.Error(err)
+	}
+	run(t, words("ip netns add a")...)
+	run(t, words("rdma dev set sn0v1 netns a")...)
+	wantWords(t, "RDMA devices of the namespace", run(t, words("ip netns exec a rdma dev show")...), "sn0v1")
+	if here := run(t, words("rdma dev show")...); strings.Contains(here, "sn0v1") {
+		t.Errorf("RDMA devices: %s", here)
+	}
+	run(t, words("ip netns del a")...)
+	eventually(t, func() error {
+		if here := run(t, words("rdma dev show")...); !strings.Contains(here, "sn0v1") {
+			return fmt.Errorf("RDMA devices: %s", here)
+		}
+		return nil
+	})
+	check(t, d.SetVFs(0))
+	if here := run(t, words("rdma dev show")...); strings.Contains(here, "sn0") {
+		t.Errorf("RDMA devices without VFs: %s", here)
+	}
+}
+
 // Two NICs are connected by their wires; one of them is in another namespace, which then dies.
 func TestSimnicWire(t *testing.T) {
 	load(t)

@@ -241,12 +241,12 @@ static int vf_probe(struct device *dev)
 
 	if (!READ_ONCE(vport->nic->autoprobe))
 		return -ENODEV;
-	return simnic_end_add(vport, SIMNIC_FUNCTION, dev);
+	return simnic_function_add(vport, dev);
 }
 
 static int vf_remove(struct device *dev)
 {
-	simnic_end_del(&to_vf(dev)->vport, SIMNIC_FUNCTION);
+	simnic_function_del(&to_vf(dev)->vport);
 	return 0;
 }
 

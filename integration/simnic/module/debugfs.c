@@ -175,6 +175,8 @@ void simnic_debugfs_add(struct simnic *nic)
 	for (i = 0; i < SIMNIC_FAILURES; i++)
 		debugfs_create_atomic_t(failures[i], 0600, dir, &nic->fail[i]);
 	debugfs_create_u32("sf_delay_ms", 0600, dir, &nic->sf_delay_ms);
+	debugfs_create_bool("rdma", 0600, dir, &nic->rdma);
+	debugfs_create_bool("vf_config", 0600, dir, &nic->vf_config);
 	debugfs_create_file_unsafe("reset", 0200, dir, nic, &reset_fops);
 
 	debugfs_create_bool("accept_all", 0600, dir, &hw->accept_all);

@@ -112,7 +112,10 @@ static int representor_set_features(struct net_device *dev, netdev_features_t fe
 	return 0;
 }
 
-/* VFs' addresses through the uplink: the way before devlink. Under RTNL, as is nic->vfs. */
+/*
+ * What is set of VFs through the uplink: the way before devlink. Under RTNL, as is nic->vfs. In switchdev mode mlx5 refuses VLAN, trust and
+ * spoof check; so do we, until vf_config says otherwise.
+ */
 static struct simnic_vport *vf_of(struct net_device *dev, int vf)
 {
 	struct simnic_end *end = netdev_priv(dev);
@@ -147,6 +150,79 @@ static int uplink_get_vf_config(struct net_device *dev, int vf, struct ifla_vf_i
 	spin_lock(&vport->lock);
 	ether_addr_copy(info->mac, vport->hw_addr);
 	spin_unlock(&vport->lock);
+	info->vlan = vport->config.vlan;
+	info->qos = vport->config.qos;
+	info->vlan_proto = vport->config.vlan ? vport->config.vlan_proto : htons(ETH_P_8021Q);
+	info->spoofchk = vport->config.spoofchk;
+	info->trusted = vport->config.trust;
+	info->linkstate = vport->config.link_state;
+	info->min_tx_rate = vport->config.min_rate;
+	info->max_tx_rate = vport->config.max_rate;
+	return 0;
+}
+
+static int uplink_set_vf_vlan(struct net_device *dev, int vf, u16 vlan, u8 qos, __be16 proto)
+{
+	struct simnic_vport *vport = vf_of(dev, vf);
+
+	if (IS_ERR(vport))
+		return PTR_ERR(vport);
+	if (vlan && !READ_ONCE(vport->nic->vf_config))
+		return -EOPNOTSUPP;
+	if (proto != htons(ETH_P_8021Q) && proto != htons(ETH_P_8021AD))
+		return -EPROTONOSUPPORT;
+	if (vlan > 4095 || qos > 7)
+		return -EINVAL;
+	vport->config.vlan = vlan;
+	vport->config.qos = qos;
+	vport->config.vlan_proto = proto;
+	return 0;
+}
+
+static int uplink_set_vf_spoofchk(struct net_device *dev, int vf, bool on)
+{
+	struct simnic_vport *vport = vf_of(dev, vf);
+
+	if (IS_ERR(vport))
+		return PTR_ERR(vport);
+	if (!READ_ONCE(vport->nic->vf_config))
+		return -EOPNOTSUPP;
+	vport->config.spoofchk = on;
+	return 0;
+}
+
+static int uplink_set_vf_trust(struct net_device *dev, int vf, bool on)
+{
+	struct simnic_vport *vport = vf_of(dev, vf);
+
+	if (IS_ERR(vport))
+		return PTR_ERR(vport);
+	if (!READ_ONCE(vport->nic->vf_config))
+		return -EOPNOTSUPP;
+	vport->config.trust = on;
+	return 0;
+}
+
+static int uplink_set_vf_link_state(struct net_device *dev, int vf, int state)
+{
+	struct simnic_vport *vport = vf_of(dev, vf);
+
+	if (IS_ERR(vport))
+		return PTR_ERR(vport);
+	if (state < IFLA_VF_LINK_STATE_AUTO || state > IFLA_VF_LINK_STATE_DISABLE)
+		return -EINVAL;
+	vport->config.link_state = state;
+	return 0;
+}
+
+static int uplink_set_vf_rate(struct net_device *dev, int vf, int min, int max)
+{
+	struct simnic_vport *vport = vf_of(dev, vf);
+
+	if (IS_ERR(vport))
+		return PTR_ERR(vport);
+	vport->config.min_rate = min;
+	vport->config.max_rate = max;
 	return 0;
 }
 
@@ -178,6 +254,11 @@ static const struct net_device_ops uplink_ops = {
 	.ndo_set_features = representor_set_features,
 	.ndo_setup_tc = simnic_setup_tc,
 	.ndo_set_vf_mac = uplink_set_vf_mac,
+	.ndo_set_vf_vlan = uplink_set_vf_vlan,
+	.ndo_set_vf_spoofchk = uplink_set_vf_spoofchk,
+	.ndo_set_vf_trust = uplink_set_vf_trust,
+	.ndo_set_vf_link_state = uplink_set_vf_link_state,
+	.ndo_set_vf_rate = uplink_set_vf_rate,
 	.ndo_get_vf_config = uplink_get_vf_config,
 };
 

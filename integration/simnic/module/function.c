@@ -4,6 +4,26 @@
 
 static DEFINE_IDA(sf_dev_ids);
 
+/* simnic_function_add is what the driver of a function does: it makes the netdev, and the RDMA device if there is to be one. */
+int simnic_function_add(struct simnic_vport *vport, struct device *dev)
+{
+	int err;
+
+	err = simnic_end_add(vport, SIMNIC_FUNCTION, dev);
+	if (err)
+		return err;
+	err = simnic_rdma_add(vport, dev);
+	if (err)
+		simnic_end_del(vport, SIMNIC_FUNCTION);
+	return err;
+}
+
+void simnic_function_del(struct simnic_vport *vport)
+{
+	simnic_rdma_del(vport);
+	simnic_end_del(vport, SIMNIC_FUNCTION);
+}
+
 struct simnic_sf_dev {
 	struct auxiliary_device aux;
 	struct simnic_vport *vport;
@@ -129,12 +149,12 @@ void simnic_sf_del(struct simnic_sf *sf)
 
 static int sf_probe(struct auxiliary_device *aux, const struct auxiliary_device_id *id)
 {
-	return simnic_end_add(to_sf_dev(&aux->dev)->vport, SIMNIC_FUNCTION, &aux->dev);
+	return simnic_function_add(to_sf_dev(&aux->dev)->vport, &aux->dev);
 }
 
 static void sf_remove(struct auxiliary_device *aux)
 {
-	simnic_end_del(to_sf_dev(&aux->dev)->vport, SIMNIC_FUNCTION);
+	simnic_function_del(to_sf_dev(&aux->dev)->vport);
 }
 
 static const struct auxiliary_device_id sf_ids[] = {

@@ -36,7 +36,19 @@
 enum simnic_kind { SIMNIC_UPLINK, SIMNIC_VF, SIMNIC_SF };
 
 /* The ends of a link. The uplink's netdev is its representor and the wire its function. */
+struct simnic_rdma;
+
 enum simnic_side { SIMNIC_REPRESENTOR, SIMNIC_FUNCTION, SIMNIC_SIDES };
+
+/* What the uplink's netdev keeps of a VF: ip link set UPLINK vf N. Nothing comes of it. Under RTNL. */
+struct simnic_vf_config {
+	u16 vlan;
+	u8 qos;
+	__be16 vlan_proto;
+	bool spoofchk, trust;
+	int link_state;			/* IFLA_VF_LINK_STATE_* */
+	u32 min_rate, max_rate;		/* Mbit/s */
+};
 
 struct simnic_vport {
 	struct simnic *nic;
@@ -49,6 +61,8 @@ struct simnic_vport {
 	u8 hw_addr[ETH_ALEN];		/* zero: the function takes a random one */
 
 	struct net_device __rcu *end[SIMNIC_SIDES];	/* written under RTNL */
+	struct simnic_vf_config config;			/* of a VF */
+	struct simnic_rdma *rdma;	/* of a function; NULL: none */
 };
 
 /* What a netdev has as its private data. */
@@ -117,6 +131,8 @@ struct simnic {
 	struct dentry *debugfs;
 	atomic_t fail[SIMNIC_FAILURES];
 	u32 sf_delay_ms;
+	bool vf_config;			/* VLAN, trust and spoof check of VFs can be set */
+	bool rdma;			/* functions get an RDMA device when their drivers are bound */
 	struct simnic_flower flower;
 
 	struct mutex rules_lock;	/* rules, num_rules, tunnels, option_* */
@@ -154,6 +170,8 @@ int simnic_reset(struct simnic *nic);
 
 /* function.c */
 extern struct auxiliary_driver simnic_sf_driver;
+int simnic_function_add(struct simnic_vport *vport, struct device *dev);
+void simnic_function_del(struct simnic_vport *vport);
 int simnic_sf_new(struct simnic *nic, u32 sfnum, struct netlink_ext_ack *extack, struct simnic_sf **new);
 void simnic_sf_del(struct simnic_sf *sf);
 void simnic_sf_activate(struct simnic_sf *sf);
@@ -166,6 +184,10 @@ bool simnic_has_rules(struct net_device *dev);
 void simnic_forget(struct simnic *nic);
 void simnic_count(struct simnic *nic, u64 n);
 int simnic_rules_show(struct seq_file *s, struct simnic *nic);
+
+/* rdma.c */
+int simnic_rdma_add(struct simnic_vport *vport, struct device *parent);
+void simnic_rdma_del(struct simnic_vport *vport);
 
 /* validate.c */
 struct geneve_opt;
