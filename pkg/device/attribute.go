@@ -17,6 +17,8 @@ const (
 	attributeLinkState  = "link_state"
 	attributeRate       = "rate"
 	attributeName       = "name"
+	attributeGUID       = "infiniband_guid"
+	attributeRDMA       = "rdma"
 )
 
 // check refuses attributes that no function can have.
@@ -48,6 +50,9 @@ func (a Attributes) check() error {
 	default:
 		bad(attributeLinkState, "%q: none of auto, enable, disable", a.LinkState)
 	}
+	if a.GUID != nil && *a.GUID == (GUID{}) {
+		bad(attributeGUID, "%v: none", a.GUID)
+	}
 	if a.MinRate != nil && a.MaxRate != nil && *a.MaxRate != 0 && *a.MinRate > *a.MaxRate {
 		bad(attributeRate, "at least %d, but at most %d bit/s", *a.MinRate, *a.MaxRate)
 	}
@@ -75,6 +80,8 @@ func (a Attributes) ofVF() string {
 		return attributeSpoofCheck
 	case a.LinkState != "":
 		return attributeLinkState
+	case a.GUID != nil:
+		return attributeGUID
 	}
 	return ""
 }
@@ -104,6 +111,10 @@ func (a Attributes) possible(f Function, b Before) error {
 		return unsupported(f, attributeSpoofCheck, silent)
 	case a.LinkState != "" && v.LinkState == "":
 		return unsupported(f, attributeLinkState, silent)
+	case a.GUID != nil && v.NodeGUID == nil:
+		return unsupported(f, attributeGUID, "it is not of InfiniBand")
+	case a.RDMA && f.RDMA == "":
+		return unsupported(f, attributeRDMA, "it has no RDMA device")
 	case a.rates() && b.Rate == nil && v.Rate == nil:
 		return unsupported(f, attributeRate, "neither devlink nor the PF's netdev has it")
 	case a.rates() && b.Rate == nil && (a.MinRate != nil && *a.MinRate%megabit != 0 || a.MaxRate != nil && *a.MaxRate%megabit != 0):
@@ -145,6 +156,9 @@ func (b Before) with(a Attributes) Before {
 	if a.LinkState != "" {
 		b.VF.LinkState = a.LinkState
 	}
+	if a.GUID != nil {
+		b.VF.NodeGUID, b.VF.PortGUID = a.GUID, a.GUID
+	}
 	if a.rates() {
 		rate := &b.Rate
 		if *rate == nil {
@@ -160,6 +174,36 @@ func (b Before) with(a Attributes) Before {
 		*rate = &r
 	}
 	return b
+}
+
+// asked is what attributes ask for of what stays with the host when a function's netdev goes away.
+func (b Before) asked(a Attributes) Before {
+	all := b.with(a)
+	want := Before{RepresentorMTU: a.MTU}
+	if a.MAC != (MAC{}) {
+		want.HWAddr = all.HWAddr
+	}
+	if a.rates() {
+		want.Rate = all.Rate
+	}
+	if all.VF == nil {
+		return want
+	}
+	vf := VFConfig{LinkState: a.LinkState, Trust: a.Trust, SpoofCheck: a.SpoofCheck}
+	if a.VLAN != nil {
+		vf.VLAN = all.VF.VLAN
+	}
+	vf.NodeGUID, vf.PortGUID = a.GUID, a.GUID
+	if a.MAC != (MAC{}) && b.HWAddr == nil {
+		vf.MAC = all.VF.MAC
+	}
+	if a.rates() && all.Rate == nil {
+		vf.Rate = all.VF.Rate
+	}
+	if vf != (VFConfig{}) {
+		want.VF = &vf
+	}
+	return want
 }
 
 // A difference is an attribute that is not what it should be.
@@ -214,6 +258,12 @@ func differences(want, is Before) []difference {
 	}
 	if w.LinkState != "" && w.LinkState != i.LinkState {
 		differ(attributeLinkState, w.LinkState, i.LinkState)
+	}
+	if w.NodeGUID != nil && (i.NodeGUID == nil || *w.NodeGUID != *i.NodeGUID) {
+		differ(attributeGUID, *w.NodeGUID, show(i.NodeGUID))
+	}
+	if w.PortGUID != nil && (i.PortGUID == nil || *w.PortGUID != *i.PortGUID) {
+		differ(attributeGUID, *w.PortGUID, show(i.PortGUID))
 	}
 	if w.Rate != nil && (i.Rate == nil || *w.Rate != *i.Rate) {
 		differ(attributeRate, *w.Rate, show(i.Rate))

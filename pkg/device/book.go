@@ -105,7 +105,7 @@ func (b *book) move(a *account, e event) bool {
 		b.disown(a)
 	case Free, Unmanaged, Removing, Unknown:
 		b.disown(a)
-		a.Before = Before{}
+		a.Before, a.RDMA = Before{}, ""
 	case nowhere:
 		b.drop(a)
 	case Warming, Used, Resetting, Gone:
@@ -329,7 +329,7 @@ func (b *book) claim(f Function, owner string) error {
 		a.reason, a.message = reason.DeviceGone, a.Name()+" does not exist"
 	}
 	b.own(a, owner)
-	a.Generation, a.Before = f.Generation, f.Before
+	a.Generation, a.Before, a.RDMA = f.Generation, f.Before, f.RDMA
 	b.generation = max(b.generation, f.Generation)
 	return nil
 }
@@ -352,7 +352,8 @@ func (b *book) resolve(a *account) {
 		return
 	}
 	if b.move(a, reconciled) {
-		a.Before = b.owed[a.key()].Before
+		owed := b.owed[a.key()]
+		a.Before, a.RDMA = owed.Before, owed.RDMA
 	}
 }
 
@@ -383,6 +384,12 @@ func (b *book) acquire(r Request, usable func(devlink.Handle) error) (*account, 
 		}
 		return a, nil
 	}
+	return b.choose(r, usable, true)
+}
+
+// choose finds a function that suits. With take it is given away, or begun to be made; without nothing changes, and one that would have to
+// be made has no number.
+func (b *book) choose(r Request, usable func(devlink.Handle) error, take bool) (*account, error) {
 	pools := b.candidates(r)
 	if len(pools) == 0 {
 		return nil, r.noPool()
@@ -390,7 +397,7 @@ func (b *book) acquire(r Request, usable func(devlink.Handle) error) (*account, 
 	var refusals []error
 	waits := false
 	for _, p := range pools {
-		a, err := b.from(p, r, usable)
+		a, err := b.from(p, r, usable, take)
 		if err == nil {
 			return a, nil
 		}
@@ -454,8 +461,8 @@ func (b *book) candidates(r Request) []*poolBook {
 	return found
 }
 
-// from takes a function of a pool: one that is free, whose last use is the longest ago; or one that is coming; or a new one.
-func (b *book) from(p *poolBook, r Request, usable func(devlink.Handle) error) (*account, error) {
+// from chooses a function of a pool: one that is free, whose last use is the longest ago; or one that is coming; or a new one.
+func (b *book) from(p *poolBook, r Request, usable func(devlink.Handle) error, take bool) (*account, error) {
 	refuse := func(code reason.Reason, format string, args ...any) *reason.Error {
 		return reason.Errorf(code, "device pool %s: %s", p.Name, fmt.Sprintf(format, args...)).With("pool", p.Name)
 	}
@@ -496,17 +503,24 @@ func (b *book) from(p *poolBook, r Request, usable func(devlink.Handle) error) (
 	}
 	switch {
 	case free != nil:
-		b.use(free, r.Owner)
+		if take {
+			b.use(free, r.Owner)
+		}
 		return free, nil
 	case r.Device != "":
 		return nil, refuse(reason.DeviceNotFound, "there is no %s", r.Device).With("device", r.Device)
 	case coming != nil:
-		b.own(coming, r.Owner)
+		if take {
+			b.own(coming, r.Owner)
+		}
 		return coming, nil
 	}
 	if p.Kind == SF && p.total(counts) < p.Max {
 		if p.reason != "" && b.now < p.until {
 			return nil, refuse(p.reason, "%s", p.message)
+		}
+		if !take {
+			return &account{Function: Function{Handle: p.device.Port(0), Kind: SF, PF: p.PF, Pool: p.Name, NUMA: -1}, state: Warming, pool: p}, nil
 		}
 		if a := b.begin(p); a != nil {
 			b.own(a, r.Owner)

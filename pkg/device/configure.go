@@ -49,6 +49,34 @@ func (v *Inventory) Configure(ctx context.Context, f Function, a Attributes) err
 	return nil
 }
 
+// Verify compares what a function was configured to with what it is, and returns in words what differs, in the order of the attributes. What
+// its netdev has is not compared: that is wherever its owner has put it. Reasons for errors are those of Configure.
+func (v *Inventory) Verify(ctx context.Context, f Function, a Attributes) ([]string, error) {
+	now, uplink, err := v.owned(f)
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	err = v.usable(f.Handle.Handle)
+	v.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.possible(now, now.Before); err != nil {
+		return nil, err
+	}
+	want := now.Before.asked(a)
+	is := Before{}
+	if err := v.readHere(ctx, now, uplink, scopeOf(want), &is); err != nil {
+		return nil, fmt.Errorf("device verify: %w", err)
+	}
+	var words []string
+	for _, d := range differences(want, is) {
+		words = append(words, d.String())
+	}
+	return words, nil
+}
+
 // scope says what of a function is read.
 type scope struct {
 	hwAddr bool // of the port's function
@@ -67,7 +95,7 @@ func (v *Inventory) readBefore(ctx context.Context, f Function, a Attributes) (B
 	v.mu.Lock()
 	uplink := v.world.uplink(f.Handle.Handle)
 	v.mu.Unlock()
-	b, err := v.read1(ctx, f, uplink, scope{})
+	b, err := v.readAll(ctx, f, uplink, scope{})
 	if err != nil {
 		return Before{}, err
 	}
@@ -84,42 +112,51 @@ func (v *Inventory) readBefore(ctx context.Context, f Function, a Attributes) (B
 		if err != nil {
 			return Before{}, err
 		}
+		if b.HWAddr != nil { // devlink has it, and the PF's netdev shows the same
+			got.MAC = nil
+		}
 		b.VF = &got
 	}
 	return b, a.possible(f, b)
 }
 
-// read1 reads what a function is set to.
-func (v *Inventory) read1(ctx context.Context, f Function, uplink Link, s scope) (Before, error) {
+// readAll reads what a function is set to. On an error nothing of it counts.
+func (v *Inventory) readAll(ctx context.Context, f Function, uplink Link, s scope) (Before, error) {
 	end, err := v.kernel.link(ctx, f.Netdev)
 	if err != nil {
 		return Before{}, elsewhere(f, err)
 	}
+	b := Before{Netdev: end.Name, MAC: end.mac, MTU: end.mtu}
+	return b, v.readHere(ctx, f, uplink, s, &b)
+}
+
+// readHere reads what a function is set to as far as it does not go away with its netdev.
+func (v *Inventory) readHere(ctx context.Context, f Function, uplink Link, s scope, b *Before) error {
 	rep, err := v.kernel.link(ctx, f.Representor)
 	if err != nil {
-		return Before{}, elsewhere(f, err)
+		return elsewhere(f, err)
 	}
-	b := Before{Netdev: end.Name, MAC: end.mac, MTU: end.mtu, RepresentorMTU: rep.mtu}
+	b.RepresentorMTU = rep.mtu
 	if s.hwAddr {
 		p, err := v.kernel.devlink.Port(ctx, f.Handle)
 		if err != nil {
-			return Before{}, failed(f, attributeMAC, err)
+			return failed(f, attributeMAC, err)
 		}
 		b.HWAddr = hwAddrOf(p)
 	}
 	if s.rate {
 		if b.Rate, err = v.rate(ctx, f); err != nil {
-			return Before{}, failed(f, attributeRate, err)
+			return failed(f, attributeRate, err)
 		}
 	}
 	if s.vf {
 		got, err := v.vf(ctx, f, uplink)
 		if err != nil {
-			return Before{}, err
+			return err
 		}
 		b.VF = &got
 	}
-	return b, nil
+	return nil
 }
 
 func elsewhere(f Function, err error) error {
@@ -171,7 +208,7 @@ func failed(f Function, attribute string, err error) error {
 
 // bring sets what differs from what should be, and returns what is then.
 func (v *Inventory) bring(ctx context.Context, f Function, uplink Link, want Before) (Before, error) {
-	is, err := v.read1(ctx, f, uplink, scopeOf(want))
+	is, err := v.readAll(ctx, f, uplink, scopeOf(want))
 	if err != nil {
 		return Before{}, err
 	}
@@ -183,7 +220,7 @@ func (v *Inventory) bring(ctx context.Context, f Function, uplink Link, want Bef
 			return Before{}, failed(f, c.attribute, err)
 		}
 	}
-	return v.read1(ctx, f, uplink, scopeOf(want))
+	return v.readAll(ctx, f, uplink, scopeOf(want))
 }
 
 // A change is a request that sets an attribute.
@@ -248,6 +285,12 @@ func changeVF(pf Link, n uint32, want, is VFConfig, request func(string, linkReq
 	if w := want.LinkState; w != "" && w != is.LinkState {
 		request(attributeLinkState, setVFLinkState(pf, n, w))
 	}
+	if w := want.NodeGUID; w != nil && (is.NodeGUID == nil || *w != *is.NodeGUID) {
+		request(attributeGUID, setVFGUID(pf, n, iflaVFNodeGUID, "node_guid", *w))
+	}
+	if w := want.PortGUID; w != nil && (is.PortGUID == nil || *w != *is.PortGUID) {
+		request(attributeGUID, setVFGUID(pf, n, iflaVFPortGUID, "port_guid", *w))
+	}
 	if w := want.Rate; w != nil && (is.Rate == nil || *w != *is.Rate) {
 		request(attributeRate, setVFRate(pf, n, *w))
 	}
@@ -262,6 +305,12 @@ func (v *Inventory) restore(ctx context.Context, f Function, uplink Link) (Befor
 	}
 	if rep.master != 0 {
 		return Before{}, reason.Errorf(reason.RepresentorInUse, "device reset %s: the representor %s is in a bridge", f.Name(), rep.Name)
+	}
+	if f.RDMA != "" {
+		if is, err := v.sysfs.rdma(f); err != nil || is != f.RDMA {
+			return Before{}, errors.Join(err, reason.Errorf(reason.FunctionElsewhere,
+				"device reset %s: its RDMA device %s is not in the host's network namespace", f.Name(), f.RDMA))
+		}
 	}
 	if err := v.clean(ctx, f); err != nil {
 		return Before{}, err

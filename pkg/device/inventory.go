@@ -463,7 +463,7 @@ func (v *Inventory) Acquire(ctx context.Context, r Request) (Function, error) {
 		unlock := v.lock()
 		if !v.book.settled {
 			unlock(false)
-			return Function{}, reason.Errorf(reason.NotReady, "device acquire for %s: it is not known yet which functions are in use", r.Owner)
+			return Function{}, unsettled(r)
 		}
 		var a *account
 		err := errUnlisted
@@ -511,12 +511,72 @@ func (v *Inventory) Acquire(ctx context.Context, r Request) (Function, error) {
 // errUnlisted is why nobody gets anything before it is known which devices there are.
 var errUnlisted = fmt.Errorf("%w%w", errComing, reason.Errorf(reason.NotReady, "device acquire: it is not known yet which devices there are"))
 
+// RDMA returns the RDMA device of a function that nobody has; "": none, or it is in another network namespace.
+func (v *Inventory) RDMA(f Function) string {
+	name, err := v.sysfs.rdma(f)
+	if err != nil {
+		v.log.Warn("RDMA device not known", "function", f.Name(), "err", err)
+	}
+	return name
+}
+
+// Validate says what Acquire would refuse now, with the same reasons, and changes nothing. Of a function that is free already it reads what its
+// driver has; what a driver does not do with what it has is not known before Configure. A function that is about to be free counts as such.
+func (v *Inventory) Validate(ctx context.Context, r Request) error {
+	r, err := r.unslotted()
+	if err != nil {
+		return err
+	}
+	if err := r.Attributes.check(); err != nil {
+		return err
+	}
+	unlock := v.lock()
+	if !v.book.settled {
+		unlock(false)
+		return unsettled(r)
+	}
+	var a *account
+	err = errUnlisted
+	if v.listed {
+		a, err = v.book.choose(r, v.usable, false)
+	}
+	if err != nil {
+		unlock(false)
+		if errors.Is(err, errComing) && reason.Of(err) != reason.NotReady {
+			return nil
+		}
+		return err
+	}
+	f, free := a.Function, a.state == Free
+	f.Before = Before{HWAddr: a.hwAddr}
+	unlock(false)
+	if !free {
+		return nil
+	}
+	if f.RDMA, err = v.sysfs.rdma(f); err == nil {
+		_, err = v.readBefore(ctx, f, r.Attributes)
+	}
+	if err != nil {
+		return fmt.Errorf("device acquire for %s: %s: %w", r.Owner, f.Name(), err)
+	}
+	return nil
+}
+
+func unsettled(r Request) error {
+	return reason.Errorf(reason.NotReady, "device acquire for %s: it is not known yet which functions are in use", r.Owner)
+}
+
 // capture notes what a function is set to, before anything is.
 func (v *Inventory) capture(ctx context.Context, f Function, r Request) (Function, error) {
 	if f.Before.MTU != 0 {
 		return f, nil // it is the same use
 	}
-	before, err := v.readBefore(ctx, f, r.Attributes)
+	before := Before{}
+	rdma, err := v.sysfs.rdma(f)
+	if err == nil {
+		f.RDMA = rdma
+		before, err = v.readBefore(ctx, f, r.Attributes)
+	}
 	unlock := v.lock()
 	defer unlock(true)
 	a := v.book.accounts[f.key()]
@@ -527,7 +587,7 @@ func (v *Inventory) capture(ctx context.Context, f Function, r Request) (Functio
 		v.book.giveUp(a)
 		return Function{}, fmt.Errorf("device acquire for %s: %s: %w", r.Owner, f.Name(), err)
 	}
-	a.Before, a.Netdev.Name = before, before.Netdev // events may be a little behind
+	a.Before, a.RDMA, a.Netdev.Name = before, rdma, before.Netdev // events may be a little behind
 	return a.Function, nil
 }
 

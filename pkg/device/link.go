@@ -63,6 +63,8 @@ const (
 	iflaVFLinkState = 5
 	iflaVFRate      = 6
 	iflaVFTrust     = 9
+	iflaVFNodeGUID  = 10
+	iflaVFPortGUID  = 11
 	iflaVFVLANList  = 12
 
 	iflaVFVLANInfo = 1 // within iflaVFVLANList
@@ -242,6 +244,12 @@ func setVFRate(pf Link, n uint32, r Rate) linkRequest {
 	return setVF(pf, n, iflaVFRate, data, "min_tx_rate %d max_tx_rate %d", r.Min/megabit, r.Max/megabit)
 }
 
+// setVFGUID is for node_guid and port_guid. struct ifla_vf_guid has the GUID as a number, aligned as such.
+func setVFGUID(pf Link, n uint32, typ uint16, name string, g GUID) linkRequest {
+	data := ne.AppendUint64(ne.AppendUint32(ne.AppendUint32(nil, n), 0), be.Uint64(g[:]))
+	return setVF(pf, n, typ, data, "%s %v", name, g)
+}
+
 const (
 	etherVLAN = 0x8100 // ETH_P_8021Q
 	etherQinQ = 0x88a8 // ETH_P_8021AD
@@ -315,6 +323,15 @@ func u32(data []byte) uint32 {
 	return ne.Uint32(data)
 }
 
+func guid(data []byte) *GUID {
+	if len(data) < 16 {
+		return nil
+	}
+	var g GUID
+	be.PutUint64(g[:], ne.Uint64(data[8:]))
+	return &g
+}
+
 // decodeVF reads IFLA_VF_INFO. Drivers leave out what they do not have, or say -1: rtnl_fill_vfinfo of net/core/rtnetlink.c.
 func decodeVF(b []byte) (n uint32, v VFConfig, ok bool) {
 	walk(b, func(typ uint16, data []byte) {
@@ -352,6 +369,10 @@ func decodeVF(b []byte) (n uint32, v VFConfig, ok bool) {
 			if int(value) < len(linkStates) {
 				v.LinkState = linkStates[value]
 			}
+		case iflaVFNodeGUID:
+			v.NodeGUID = guid(data)
+		case iflaVFPortGUID:
+			v.PortGUID = guid(data)
 		case iflaVFRate:
 			if len(data) >= 12 {
 				v.Rate = &Rate{Min: uint64(value) * megabit, Max: uint64(ne.Uint32(data[8:])) * megabit}

@@ -30,6 +30,66 @@ type Pool struct {
 	MinWarm int `json:"min_warm,omitempty"`
 	MaxWarm int `json:"max_warm,omitempty"` // 0: MinWarm
 	Max     int `json:"max,omitempty"`
+
+	// What SFs are set to before they are activated. The zero value of each: it is the driver's choice.
+	RoCE     *bool  `json:"roce,omitempty"`
+	MaxIOEQs uint32 `json:"max_io_eqs,omitempty"` // event queues, and with them queues of the netdev
+}
+
+// Names of what pools set of SFs, as devlink-port(8) has them.
+const (
+	attributeRoCE     = "roce"
+	attributeMaxIOEQs = "max_io_eqs"
+)
+
+// function is what SFs of the pool are set to, as a request.
+func (p *Pool) function() (f devlink.Function, wants bool) {
+	if p.RoCE != nil {
+		f.Caps = devlink.Caps{Known: devlink.CapRoCE}
+		if *p.RoCE {
+			f.Caps.Enabled = devlink.CapRoCE
+		}
+	}
+	if p.MaxIOEQs != 0 {
+		f.MaxIOEQs = &p.MaxIOEQs
+	}
+	return f, f.Caps.Known != 0 || f.MaxIOEQs != nil
+}
+
+// possible refuses what the pool wants of an SF and what the kernel does not tell of it, nor takes.
+func (p *Pool) possible(f Function, is *devlink.Function) error {
+	const silent = "neither the driver nor this kernel has it"
+	switch {
+	case p.RoCE != nil && (is == nil || is.Caps.Known&devlink.CapRoCE == 0):
+		return unsupported(f, attributeRoCE, silent)
+	case p.MaxIOEQs != 0 && (is == nil || is.MaxIOEQs == nil):
+		return unsupported(f, attributeMaxIOEQs, silent)
+	}
+	return nil
+}
+
+// differs says what of an SF is not as the pool wants it; false: nothing.
+func (p *Pool) differs(is *devlink.Function) (difference, bool) {
+	if is == nil {
+		is = &devlink.Function{}
+	}
+	if p.RoCE != nil {
+		on := is.Caps.Known&is.Caps.Enabled&devlink.CapRoCE != 0
+		if is.Caps.Known&devlink.CapRoCE == 0 || on != *p.RoCE {
+			return difference{attributeRoCE, onOff(*p.RoCE), onOff(on)}, true
+		}
+	}
+	if p.MaxIOEQs != 0 && (is.MaxIOEQs == nil || *is.MaxIOEQs != p.MaxIOEQs) {
+		return difference{attributeMaxIOEQs, fmt.Sprint(p.MaxIOEQs), fmt.Sprint(show(is.MaxIOEQs))}, true
+	}
+	return difference{}, false
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 const (
@@ -71,8 +131,8 @@ func (p *Pool) check() error {
 	}
 	switch p.Kind {
 	case VF:
-		if p.PF != 0 || p.FirstSF != nil || p.MinWarm != 0 || p.MaxWarm != 0 || p.Max != 0 {
-			return fmt.Errorf("pf, first_sf, min_warm, max_warm and max are for SFs")
+		if p.PF != 0 || p.FirstSF != nil || p.MinWarm != 0 || p.MaxWarm != 0 || p.Max != 0 || p.RoCE != nil || p.MaxIOEQs != 0 {
+			return fmt.Errorf("pf, first_sf, min_warm, max_warm, max, roce and max_io_eqs are for SFs")
 		}
 		if _, err := parseNumbers(p.VFs); err != nil {
 			return fmt.Errorf("vfs: %w", err)

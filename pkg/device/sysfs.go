@@ -63,6 +63,20 @@ func (s sysfs) nic(h devlink.Handle) (sysfsNIC, error) {
 	return n, nil
 }
 
+// rdma reads which RDMA device a function has in the host's network namespace; "": none.
+func (s sysfs) rdma(f Function) (string, error) {
+	names, err := os.ReadDir(filepath.Join(s.device(devlink.Handle{Bus: f.Bus, Dev: f.Device}), "infiniband"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("device sysfs: %w", err)
+	case len(names) == 0: // it is in another namespace
+		return "", nil
+	}
+	return names[0].Name(), nil
+}
+
 const auxiliaryBus = "auxiliary"
 
 // sf reads which SF an auxiliary device is; false if it is none.

@@ -41,6 +41,9 @@ type Function struct {
 	Netdev      Link `json:"netdev"` // the function's own
 	NUMA        int  `json:"numa"`   // node; -1: none
 
+	// RDMA is the RDMA device that it had when it was acquired; "": none, or nobody has the function.
+	RDMA string `json:"rdma,omitempty"`
+
 	// Generation is that of this use. Each use has one of its own, which is larger than those before, so that a late release of an
 	// earlier use is refused.
 	Generation uint64 `json:"generation"`
@@ -74,6 +77,8 @@ type VFConfig struct {
 	SpoofCheck *bool     `json:"spoof_check,omitempty"`
 	LinkState  LinkState `json:"link_state,omitempty"`
 	Rate       *Rate     `json:"rate,omitempty"`
+	NodeGUID   *GUID     `json:"node_guid,omitempty"` // of InfiniBand, as PortGUID
+	PortGUID   *GUID     `json:"port_guid,omitempty"`
 }
 
 // A VLAN is a tag that a NIC adds to what a VF sends, and takes off what it gets.
@@ -104,12 +109,14 @@ type Attributes struct {
 	MAC MAC // of the netdev, and of the port's function, so that it lasts
 	MTU int // bytes; of the netdev and of the representor
 
-	VLAN       *VLAN // VFs only, as all up to LinkState
+	VLAN       *VLAN // VFs only, as all up to GUID
 	Trust      *bool
 	SpoofCheck *bool
 	LinkState  LinkState
+	GUID       *GUID // of InfiniBand: of the node and of its port
 
 	MinRate, MaxRate *uint64 // bits a second; 0: none
+	RDMA             bool    // it has to have an RDMA device
 }
 
 // A Request is for a function.
@@ -140,6 +147,33 @@ const (
 // States lists all states.
 func States() []State {
 	return []State{Unknown, Warming, Free, Used, Resetting, Quarantined, Removing, Gone, Unmanaged}
+}
+
+// A GUID names a node or a port of InfiniBand, in the order of transmission.
+type GUID [8]byte
+
+// String returns like 02:00:00:00:00:00:00:01.
+func (g GUID) String() string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x:%02x:%02x", g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7])
+}
+
+// MarshalText returns the text of String.
+func (g GUID) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
+
+// UnmarshalText takes what MarshalText returns.
+func (g *GUID) UnmarshalText(text []byte) (err error) {
+	*g, err = ParseGUID(string(text))
+	return err
+}
+
+// ParseGUID takes eight pairs of hexadecimal digits with colons between them.
+func ParseGUID(s string) (GUID, error) {
+	var g GUID
+	b, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
+	if err != nil || len(s) != 23 || copy(g[:], b) != len(g) || !strings.EqualFold(g.String(), s) {
+		return GUID{}, fmt.Errorf("%q: not a GUID", s)
+	}
+	return g, nil
 }
 
 // A MAC is an Ethernet address, in the order of transmission. The zero MAC is none.

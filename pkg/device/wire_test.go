@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,6 +60,7 @@ type vfAttributes struct {
 	trust, spoof    uint32
 	state, min, max uint32
 	protocol        uint16
+	guids           *[2]uint64 // of the node and of the port; nil: it is not of InfiniBand
 }
 
 func newCard(t *testing.T) *card {
@@ -196,6 +198,10 @@ func (n *netdev) encode(t *testing.T, withVFs bool) []byte {
 					e.Bytes(unix.IFLA_VF_SPOOFCHK, words(i, v.spoof))
 					e.Bytes(unix.IFLA_VF_LINK_STATE, words(i, v.state))
 					e.Bytes(unix.IFLA_VF_TRUST, words(i, v.trust))
+					if v.guids != nil {
+						e.Bytes(unix.IFLA_VF_IB_NODE_GUID, ne.AppendUint64(words(i, 0), v.guids[0]))
+						e.Bytes(unix.IFLA_VF_IB_PORT_GUID, ne.AppendUint64(words(i, 0), v.guids[1]))
+					}
 					e.Bytes(unix.IFLA_VF_RSS_QUERY_EN, words(i, 0xffffffff))
 					e.Nested(unix.IFLA_VF_VLAN_LIST, func(e *netlink.AttributeEncoder) error {
 						protocol := v.protocol
@@ -301,6 +307,10 @@ func (c *card) setVF(n *netdev, typ uint16, data []byte) unix.Errno {
 		v.spoof = value(4)
 	case unix.IFLA_VF_LINK_STATE:
 		v.state = value(4)
+	case unix.IFLA_VF_IB_NODE_GUID:
+		v.guids = &[2]uint64{ne.Uint64(data[8:]), v.guids[1]}
+	case unix.IFLA_VF_IB_PORT_GUID:
+		v.guids = &[2]uint64{v.guids[0], ne.Uint64(data[8:])}
 	case unix.IFLA_VF_RATE:
 		v.min, v.max = value(4), value(8)
 	default:
@@ -468,6 +478,24 @@ func TestVFAttributes(t *testing.T) {
 	if got := c.vf1(); got != want {
 		t.Errorf("VF after Configure: %+v, want %+v", got, want)
 	}
+	verify := func(a device.Attributes, want ...string) {
+		t.Helper()
+		got, err := v.Verify(ctx, f, a)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("Verify = %q, %v, want %q", got, err, want)
+		}
+	}
+	verify(a)
+	c.mu.Lock()
+	changed := *c.links[10].vfs[1]
+	*c.links[10].vfs[1] = vfAttributes{vlan: 8, spoof: 1, state: 2, max: 5, protocol: 0x88a8}
+	c.mu.Unlock()
+	verify(a, "vlan is vlan 8 qos 0 proto 0x88a8, not vlan 7 qos 3 proto 0x8100", "trust is false, not true", "spoof_check is true, not false",
+		"link_state is disable, not enable", "rate is tx_share 0bit tx_max 5000000bit, not tx_share 1000000bit tx_max 5000000bit")
+	verify(device.Attributes{LinkState: device.LinkDisable}) // what is not asked for may be as it likes
+	c.mu.Lock()
+	*c.links[10].vfs[1] = changed
+	c.mu.Unlock()
 	v.release(t, f, "a")
 	if got := c.vf1(); got != before {
 		t.Errorf("VF after Release: %+v, want %+v", got, before)
@@ -516,6 +544,115 @@ func TestVFAttributes(t *testing.T) {
 	if b, err := os.ReadFile(c.dir + "/run/quarantine.json"); err != nil || string(b) != "[]\n" {
 		t.Errorf("what has to be restored in the end: %q, %v", b, err)
 	}
+}
+
+// GUIDs are for VFs of InfiniBand, and what has an RDMA device is said by sysfs. That is to be back before the function is given away again.
+func TestInfiniBand(t *testing.T) {
+	c := newCard(t)
+	c.nic("0000:03:00.0", 10, 2)
+	c.links[10].vfs[1].guids = &[2]uint64{1, 2}
+	rdma := "bus/pci/devices/0000:03:00.0.vf1/infiniband/mlx5_1"
+	c.write(rdma+"/node_type", "1: CA")
+	v := c.start(device.Pool{Name: "vfs", Device: "up10", Kind: device.VF})
+	v.Reconciled()
+	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
+	ctx := context.Background()
+	a := device.Attributes{GUID: &device.GUID{2, 0, 0, 0, 0, 0, 0, 9}, RDMA: true}
+	f := v.acquire(t, device.Request{Device: "0000:03:00.0.vf1", Owner: "a", Attributes: a})
+	if f.RDMA != "mlx5_1" {
+		t.Errorf("Acquire = %+v", f)
+	}
+	if err := v.Configure(ctx, f, a); err != nil {
+		t.Fatal(err)
+	}
+	if got := *c.vf1().guids; got != [2]uint64{0x0200000000000009, 0x0200000000000009} {
+		t.Errorf("GUIDs after Configure: %x", got)
+	}
+	if differ, err := v.Verify(ctx, f, a); err != nil || differ != nil {
+		t.Errorf("Verify = %q, %v", differ, err)
+	}
+	if err := os.Rename(filepath.Join(c.dir, rdma), filepath.Join(c.dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	v.release(t, f, "a")
+	v.until(t, quarantined(f, reason.FunctionElsewhere))
+	// Also if the daemon is restarted meanwhile.
+	v.stop()
+	v = c.start(device.Pool{Name: "vfs", Device: "up10", Kind: device.VF})
+	v.Reconciled()
+	v.until(t, quarantined(f, reason.FunctionElsewhere))
+	if err := os.Rename(filepath.Join(c.dir, "away"), filepath.Join(c.dir, rdma)); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Recover(ctx, f.Handle); err != nil {
+		t.Errorf("Recover: %v", err)
+	}
+	if got := *c.vf1().guids; got != [2]uint64{1, 2} {
+		t.Errorf("GUIDs after Release: %x", got)
+	}
+
+	for _, tt := range []struct {
+		device.Attributes
+		says string
+	}{{device.Attributes{GUID: a.GUID}, "infiniband_guid"}, {device.Attributes{RDMA: true}, "rdma"}} {
+		r := device.Request{Device: "0000:03:00.0.vf0", Owner: "b", Attributes: tt.Attributes}
+		wantReason(t, "Validate", v.Validate(ctx, r), reason.FeatureUnsupported, tt.says)
+		_, err := v.Acquire(ctx, r)
+		wantReason(t, "Acquire", err, reason.FeatureUnsupported, tt.says)
+		v.counts(t, "vfs", map[device.State]int{device.Free: 2})
+	}
+}
+
+// What Acquire would refuse is known before, for the same reason, and nothing is taken for that.
+func TestValidate(t *testing.T) {
+	c := newCard(t)
+	c.devlink.Refuse = noRates
+	h := c.nic("0000:03:00.0", 10, 2)
+	v := c.start(device.Pool{Name: "vfs", Device: "up10", Kind: device.VF}, device.Pool{Name: "sfs", Device: "up10", Kind: device.SF, Max: 1})
+	ctx := context.Background()
+	wantReason(t, "Validate before Reconciled", v.Validate(ctx, device.Request{Owner: "a"}), reason.NotReady, "in use")
+	v.Reconciled()
+	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
+	for _, tt := range []struct {
+		request device.Request
+		want    reason.Reason
+	}{
+		{device.Request{Pool: "none"}, reason.PoolNotFound},
+		{device.Request{Pool: "sfs", Kinds: []device.Kind{device.VF}}, reason.PoolNotFound},
+		{device.Request{Device: "0000:03:00.0.vf7"}, reason.DeviceNotFound},
+		{device.Request{Pool: "sfs", Attributes: device.Attributes{Trust: new(true)}}, reason.FeatureUnsupported},
+		{device.Request{Pool: "vfs", Attributes: device.Attributes{MaxRate: new(uint64(500e3))}}, reason.FeatureUnsupported},
+		{device.Request{Pool: "vfs", Attributes: device.Attributes{MTU: 7}}, reason.InvalidField},
+	} {
+		r := tt.request
+		r.Owner = "a"
+		err := v.Validate(ctx, r)
+		wantReason(t, fmt.Sprintf("Validate %+v", r), err, tt.want, "")
+		if _, real := v.Acquire(ctx, r); reason.Of(real) != reason.Of(err) {
+			t.Errorf("Acquire %+v: %v, but Validate: %v", r, real, err)
+		}
+		v.until(t, func(s device.Snapshot) error { // what was given up is verified again
+			if n := s.Pools[1].Counts[device.Free]; n != 2 {
+				return fmt.Errorf("%d VFs are free", n)
+			}
+			return nil
+		})
+	}
+	before := v.Snapshot()
+	for _, r := range []device.Request{
+		{Owner: "a", Pool: "vfs", Attributes: device.Attributes{Trust: new(true), MaxRate: new(uint64(1e6))}}, {Owner: "a", Pool: "sfs"}, {Owner: "a"},
+	} {
+		if err := v.Validate(ctx, r); err != nil {
+			t.Errorf("Validate %+v: %v", r, err)
+		}
+	}
+	if after := v.Snapshot(); after.Revision != before.Revision || len(c.devlink.Ports(h)) != 3 {
+		t.Errorf("after Validate:\n%+v\nbefore:\n%+v", after, before)
+	}
+	for _, owner := range []string{"a", "b"} {
+		v.acquire(t, device.Request{Owner: owner, Pool: "vfs"})
+	}
+	wantReason(t, "Validate while all VFs are used", v.Validate(ctx, device.Request{Owner: "c", Pool: "vfs"}), reason.PoolExhausted, "2 used")
 }
 
 // A driver that is stuck holds up what is about its own device, and nothing else.
@@ -815,6 +952,96 @@ func silentDriver(t *testing.T, fromTheBeginning bool) {
 		t.Errorf("there are %d ports", n)
 	}
 	v.stop()
+}
+
+// SFs are set to what their pool wants before they are activated. Those from before the pool wanted it are replaced, as soon as nobody has
+// them.
+func TestSFsOfPool(t *testing.T) {
+	c := newCard(t)
+	c.devlink.SF = devlink.Function{Caps: devlink.Caps{Enabled: devlink.CapRoCE, Known: devlink.CapRoCE}, MaxIOEQs: new(uint32(8))}
+	h := c.nic("0000:03:00.0", 10, 0)
+	pool := device.Pool{Name: "sf", Device: "pci/0000:03:00.0", Kind: device.SF, MinWarm: 1, Max: 2}
+	index := 31
+	made := func(sfnum uint32) devlink.Function {
+		t.Helper()
+		for range 1000 {
+			for _, p := range c.devlink.Ports(h) {
+				if p.SF == sfnum && p.Function != nil && p.Function.State == devlink.Active {
+					c.bind(h, sfnum, index)
+					index++
+					return *p.Function
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatalf("no SF %d", sfnum)
+		return devlink.Function{}
+	}
+	v := c.start(pool)
+	v.Reconciled()
+	if f := made(100); f.Caps.Enabled != devlink.CapRoCE || *f.MaxIOEQs != 8 {
+		t.Errorf("an SF of which nothing is wanted: %+v", f)
+	}
+	v.counts(t, "sf", map[device.State]int{device.Free: 1})
+	v.stop()
+
+	pool.RoCE, pool.MaxIOEQs = new(false), 4
+	v = c.start(pool)
+	v.Reconciled()
+	if f := made(101); f.Caps != (devlink.Caps{Known: devlink.CapRoCE}) || *f.MaxIOEQs != 4 {
+		t.Errorf("an SF without RoCE and with 4 event queues: %+v, %d", f, *f.MaxIOEQs)
+	}
+	v.counts(t, "sf", map[device.State]int{device.Free: 1})
+	for _, p := range c.devlink.Ports(h) {
+		if p.SF == 100 && p.Flavour == devlink.FlavourPCISF {
+			t.Errorf("there is still %+v", p)
+		}
+	}
+
+	// Refused in the words of the driver, or because nobody has it; and no SF is left over.
+	full := v.acquire(t, device.Request{Owner: "a"})
+	v.until(t, func(s device.Snapshot) error { // the next one has been asked for
+		if s.Pools[0].Counts[device.Warming] != 1 {
+			return fmt.Errorf("%+v", s.Pools[0])
+		}
+		return nil
+	})
+	_ = full
+	v.stop()
+	for _, tt := range []struct {
+		refuse func(devlinktest.Request) devlinktest.Refusal
+		sf     devlink.Function
+		want   reason.Reason
+		says   string
+	}{
+		{func(r devlinktest.Request) devlinktest.Refusal {
+			const portSet = 6
+			if r.Command == portSet {
+				return devlinktest.Refusal{Errno: unix.EINVAL, Message: "mlx5_core: Cannot change RoCE"}
+			}
+			return devlinktest.Refusal{}
+		}, c.devlink.SF, reason.DeviceFailed, "Cannot change RoCE"},
+		{nil, devlink.Function{MaxIOEQs: new(uint32(8))}, reason.FeatureUnsupported, "roce"},
+		{nil, devlink.Function{Caps: c.devlink.SF.Caps}, reason.FeatureUnsupported, "max_io_eqs"},
+	} {
+		c := newCard(t)
+		c.devlink.Refuse, c.devlink.SF = tt.refuse, tt.sf
+		h := c.nic("0000:03:00.0", 10, 0)
+		v := c.start(pool)
+		v.Reconciled()
+		v.until(t, func(s device.Snapshot) error {
+			if len(s.Pools) != 1 || s.Pools[0].Reason != tt.want || !strings.Contains(s.Pools[0].Message, tt.says) {
+				return fmt.Errorf("%+v, want %s that says %q", s.Pools, tt.want, tt.says)
+			}
+			return nil
+		})
+		_, err := v.Acquire(context.Background(), device.Request{Owner: "a"})
+		wantReason(t, "Acquire", err, tt.want, tt.says)
+		if ports := c.devlink.Ports(h); len(ports) != 1 {
+			t.Errorf("ports: %+v", ports)
+		}
+		v.stop()
+	}
 }
 
 // The device of an SF whose driver makes no netdev by itself, as mlx5's, is told to.

@@ -254,7 +254,7 @@ func (v *Inventory) do(ctx context.Context, w *worker, a *account, t task) {
 // makeSF makes an SF and activates it. Its device and netdev come later, with events.
 func (v *Inventory) makeSF(ctx context.Context, w *worker, a *account) {
 	v.mu.Lock()
-	f := a.Function
+	f, pool := a.Function, a.pool.Pool
 	v.mu.Unlock()
 	var port *devlink.Port
 	err := whileBusy(ctx, func() (err error) {
@@ -265,9 +265,13 @@ func (v *Inventory) makeSF(ctx context.Context, w *worker, a *account) {
 		v.notMade(ctx, w, a, err)
 		return
 	}
-	err = whileBusy(ctx, func() error {
-		return v.kernel.devlink.SetPortFunction(ctx, port.PortHandle, devlink.Function{State: devlink.Active})
-	})
+	f.Handle = port.PortHandle
+	err = v.fit(ctx, pool, f, port)
+	if err == nil {
+		err = whileBusy(ctx, func() error {
+			return v.kernel.devlink.SetPortFunction(ctx, port.PortHandle, devlink.Function{State: devlink.Active})
+		})
+	}
 	if err != nil {
 		if err := v.kernel.devlink.DelPort(ctx, port.PortHandle); err != nil {
 			v.log.Warn("function is left over", "function", port.PortHandle, "err", err)
@@ -282,6 +286,44 @@ func (v *Inventory) makeSF(ctx context.Context, w *worker, a *account) {
 	// What the port is events tell, in order: the answer may be newer than those that are still to come.
 	v.reviewOne(f.key())
 	v.log.Debug("function was made", "function", a.Name())
+}
+
+// fit sets an SF that was just made to what its pool wants, and reads that back.
+func (v *Inventory) fit(ctx context.Context, pool Pool, f Function, port *devlink.Port) error {
+	want, ok := pool.function()
+	if !ok {
+		return nil
+	}
+	if err := pool.possible(f, port.Function); err != nil {
+		return err
+	}
+	if err := whileBusy(ctx, func() error { return v.kernel.devlink.SetPortFunction(ctx, port.PortHandle, want) }); err != nil {
+		return err
+	}
+	is, err := v.kernel.devlink.Port(ctx, port.PortHandle)
+	if err != nil {
+		return err
+	}
+	if d, ok := pool.differs(is.Function); ok {
+		return reason.Errorf(reason.AttributeNotKept, "device %s: %v", f.Name(), d).With("attribute", d.attribute)
+	}
+	return nil
+}
+
+// fits reports whether an SF is as its pool wants it: it may be from before the configuration was changed.
+func (v *Inventory) fits(ctx context.Context, pool Pool, f Function) bool {
+	if _, ok := pool.function(); !ok || f.Kind != SF {
+		return true
+	}
+	is, err := v.kernel.devlink.Port(ctx, f.Handle)
+	if err != nil {
+		return true // if it is gone an event tells
+	}
+	d, differs := pool.differs(is.Function)
+	if differs {
+		v.log.Info("function does not fit its pool, and is removed", "function", f.Name(), "pool", pool.Name, "cause", d.String())
+	}
+	return !differs
 }
 
 // notMade gives up an SF that could not be made.
@@ -304,6 +346,8 @@ func (v *Inventory) notMade(ctx context.Context, w *worker, a *account, err erro
 		v.book.unmade(a, reason.PoolExhausted, err.Error(), until(fullWait))
 	case isBusy(err):
 		v.book.unmade(a, reason.DeviceBusy, err.Error(), until(fullWait))
+	case reason.Of(err) == reason.FeatureUnsupported || reason.Of(err) == reason.AttributeNotKept:
+		v.book.unmade(a, reason.Of(err), err.Error(), until(fullWait))
 	default:
 		w.stale = true // perhaps the eswitch has another mode
 		v.book.unmade(a, reason.DeviceFailed, err.Error(), until(fullWait))
@@ -391,6 +435,10 @@ func (v *Inventory) reset(ctx context.Context, a *account) {
 	f, missing, uplink := a.Function, a.missing(), v.world.uplink(a.Handle.Handle)
 	whole := f.Netdev.Index != 0 && f.Representor.Index != 0 && f.Device != ""
 	since := time.Unix(0, a.since)
+	pool := Pool{}
+	if a.pool != nil {
+		pool = a.pool.Pool
+	}
 	v.mu.Unlock()
 
 	code, message := reason.FunctionElsewhere, missing
@@ -398,10 +446,14 @@ func (v *Inventory) reset(ctx context.Context, a *account) {
 	if whole {
 		is, err := v.restore(ctx, f, uplink)
 		if err == nil {
+			fits := v.fits(ctx, pool, f)
 			unlock := v.lock()
 			defer unlock(true)
 			if v.book.move(a, verified) {
 				a.hwAddr = is.HWAddr
+			}
+			if !fits && a.state == Free {
+				v.book.move(a, removed)
 			}
 			return
 		}

@@ -32,6 +32,9 @@ type Kernel struct {
 	// TellsPort says that the port of a network device is told with it, as since Linux 6.2.
 	TellsPort bool
 
+	// SF is what a driver says of new SFs beside address and state.
+	SF devlink.Function
+
 	// Answer, if not nil, is asked for the answer to a request that is not refused; false: the kernel answers by itself. So tests bring what
 	// the kernel does not know.
 	Answer func(Request) ([]byte, bool)
@@ -492,7 +495,9 @@ func (k *Kernel) newPort(d *device, a asked) ([][]byte, Refusal) {
 	const firstSF = 32768
 	p := &devlink.Port{
 		PortHandle: a.handle().Port(firstSF), Type: devlink.TypeEth, Flavour: flavour, PF: uint16(a.u32(pciPF)), SF: a.u32(pciSF),
-		Function: &devlink.Function{HWAddr: make([]byte, 6), State: devlink.Inactive, OpState: devlink.Detached},
+		Function: &devlink.Function{
+			HWAddr: make([]byte, 6), State: devlink.Inactive, OpState: devlink.Detached, Caps: k.SF.Caps, MaxIOEQs: k.SF.MaxIOEQs,
+		},
 	}
 	for _, other := range d.ports {
 		if other.Flavour == flavour && other.SF == p.SF {
