@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/reason"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
@@ -182,6 +183,14 @@ func (p *parser) attributes(prefix string, m *offloadv1.FunctionAttributes) port
 		LinkState: enum(p, prefix+"link_state", linkStates, m.GetLinkState()),
 		MinRate:   m.GetMinRate(),
 		MaxRate:   m.GetMaxRate(),
+		RDMA:      m.GetRdma(),
+	}
+	if s := m.GetInfinibandGuid(); s != "" {
+		g, err := device.ParseGUID(s)
+		if err != nil {
+			p.refuse(prefix+"infiniband_guid", "%v", err)
+		}
+		a.GUID = &g
 	}
 	if m != nil {
 		a.Trust, a.SpoofCheck = m.Trust, m.SpoofCheck //nolint:protogetter // absent is not false

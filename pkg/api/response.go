@@ -111,7 +111,7 @@ func attributesMessage(a ports.Attributes) *offloadv1.FunctionAttributes {
 	if a == (ports.Attributes{}) {
 		return nil
 	}
-	return &offloadv1.FunctionAttributes{
+	m := &offloadv1.FunctionAttributes{
 		Vlan:         uint32(a.VLAN),
 		Qos:          uint32(a.QoS),
 		VlanProtocol: number(vlanProtocols, a.VLANProto),
@@ -120,7 +120,12 @@ func attributesMessage(a ports.Attributes) *offloadv1.FunctionAttributes {
 		LinkState:    number(linkStates, a.LinkState),
 		MinRate:      a.MinRate,
 		MaxRate:      a.MaxRate,
+		Rdma:         a.RDMA,
 	}
+	if a.GUID != nil {
+		m.InfinibandGuid = a.GUID.String()
+	}
+	return m
 }
 
 // functionMessage returns nil for nil.
@@ -137,6 +142,7 @@ func functionMessage(f *device.Function) *offloadv1.PortFunction {
 		Number:      f.Number,
 		Numa:        int32(f.NUMA),
 		Generation:  f.Generation,
+		RdmaDevice:  f.RDMA,
 	}
 }
 

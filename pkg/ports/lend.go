@@ -158,15 +158,9 @@ func (kernel) takeBack(ctx context.Context, f device.Function, path string, id n
 
 // fetch moves the netdev of a function out of the namespace where it was put, if that can be found.
 func fetch(f device.Function, path string, id netnsID) error {
-	ns, err := openNetns(path)
-	if err == nil && ns.id != id {
-		ns.close()
-		err = errors.New("another namespace")
-	}
-	if err != nil {
-		if ns = holder(id); ns == nil {
-			return nil
-		}
+	ns := findNetns(path, id)
+	if ns == nil {
+		return nil
 	}
 	defer ns.close()
 	in, err := inside(ns)
@@ -191,6 +185,18 @@ func fetch(f device.Function, path string, id netnsID) error {
 		err = move(ns, link.Attrs().Index, int(own.Fd()), "dev%d")
 	}
 	return err
+}
+
+// findNetns opens the namespace with an id, which was at path; nil: it cannot be found.
+func findNetns(path string, id netnsID) *netns {
+	ns, err := openNetns(path)
+	if err == nil && ns.id == id {
+		return ns
+	}
+	if err == nil {
+		ns.close()
+	}
+	return holder(id)
 }
 
 // holder finds a namespace by the processes in it: its path may have gone before they have. It returns nil if there is none.

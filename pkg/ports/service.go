@@ -226,7 +226,11 @@ func (s *Service) create(ctx context.Context, req CreateRequest) (p Port, again 
 	s.entries[spec.Key] = e
 	s.mu.Unlock()
 
-	if err = s.doors.kernel.free(ns, spec.Key.Ifname); err != nil || req.ValidateOnly {
+	err = s.doors.kernel.free(ns, spec.Key.Ifname)
+	if err == nil && req.ValidateOnly {
+		err = m.validate(ctx)
+	}
+	if err != nil || req.ValidateOnly {
 		s.end(e, true)
 		return Port{Spec: spec}, false, err
 	}
@@ -444,6 +448,9 @@ func (s *Service) Check(ctx context.Context, req CheckRequest) ([]Problem, error
 		if err != nil {
 			return nil, err
 		}
+	}
+	if p.Function != nil && missing == (Problem{}) {
+		found = append(found, s.doors.verify(ctx, p)...)
 	}
 	if missing != (Problem{}) {
 		found = append(found, missing)

@@ -50,7 +50,7 @@ func steps() []step {
 			do: (*making).prepare, function: true,
 		},
 		{
-			name: "link", about: "Moves the function's netdev into the container under its name, or makes a pair of veths, each end where it belongs.",
+			name: "link", about: "Moves the function's netdev into the container under its name, and its RDMA device if such are moved; or makes a pair of veths, each end where it belongs.",
 			do: (*making).link, undoName: "unlink", undo: (*making).unlink,
 		},
 		{
@@ -215,10 +215,10 @@ func (m *making) forget(context.Context) error {
 
 // allocate decides what the port is made of.
 func (m *making) allocate(ctx context.Context) error {
-	kinds := m.port.Spec.Kinds()
-	veth := kinds[len(kinds)-1] == Veth
-	if veth {
-		kinds = kinds[:len(kinds)-1]
+	kinds, veth := m.port.Spec.functions()
+	if len(kinds) == 0 { // auto, of which only a veth is allowed
+		m.port.Kind, m.port.HostInterface = Veth, m.port.Spec.Key.hostName()
+		return nil
 	}
 	f, err := m.acquire(ctx, kinds)
 	switch {
@@ -236,13 +236,44 @@ func (m *making) allocate(ctx context.Context) error {
 	}
 }
 
-func (m *making) acquire(ctx context.Context, kinds []Kind) (device.Function, error) {
+// functions are the kinds of functions that the port may be made of, and whether it may be a veth.
+func (s Spec) functions() (kinds []Kind, veth bool) {
+	kinds = s.Kinds()
+	if kinds[len(kinds)-1] == Veth {
+		return kinds[:len(kinds)-1], true
+	}
+	return kinds, false
+}
+
+// validate finds out whether the step allocate would succeed, and changes nothing.
+func (m *making) validate(ctx context.Context) error {
+	kinds, veth := m.port.Spec.functions()
+	if len(kinds) == 0 {
+		return nil
+	}
+	err := m.fromPools(kinds, func(r device.Request) error { return m.doors.devices.Validate(ctx, r) })
+	if veth && lacking(reason.Of(err)) {
+		return nil
+	}
+	return err
+}
+
+func (m *making) acquire(ctx context.Context, kinds []Kind) (f device.Function, err error) {
+	err = m.fromPools(kinds, func(r device.Request) (err error) {
+		f, err = m.doors.devices.Acquire(ctx, r)
+		return err
+	})
+	return f, err
+}
+
+// fromPools asks for a function for the port, if there can be one.
+func (m *making) fromPools(kinds []Kind, ask func(device.Request) error) error {
 	none := reason.Errorf(reason.FeatureUnsupported, "ports allocate: no pool of functions is configured on this node")
 	switch {
 	case m.doors.devices == nil:
-		return device.Function{}, none
+		return none
 	case m.doors.sockets.userspace():
-		return device.Function{}, reason.Errorf(reason.FeatureUnsupported,
+		return reason.Errorf(reason.FeatureUnsupported,
 			"ports allocate: the integration bridge is of the userspace datapath, and representors belong to the kernel's")
 	}
 	r := device.Request{
@@ -251,11 +282,11 @@ func (m *making) acquire(ctx context.Context, kinds []Kind) (device.Function, er
 	for _, k := range kinds {
 		r.Kinds = append(r.Kinds, device.Kind(k))
 	}
-	f, err := m.doors.devices.Acquire(ctx, r)
+	err := ask(r)
 	if reason.Of(err) == reason.PoolNotFound && len(m.doors.devices.Snapshot().Pools) == 0 {
 		err = none
 	}
-	return f, err
+	return err
 }
 
 // lacking reports whether a function was refused because there is none to be had, in which case a port may be something else.
@@ -281,6 +312,7 @@ func (s Spec) function() device.Attributes {
 	a := device.Attributes{
 		MAC: device.MAC(s.MAC), MTU: s.MTU,
 		Trust: s.Attributes.Trust, SpoofCheck: s.Attributes.SpoofCheck, LinkState: device.LinkState(s.Attributes.LinkState),
+		GUID: s.Attributes.GUID, RDMA: s.Attributes.RDMA,
 	}
 	if s.Attributes.VLAN != 0 {
 		a.VLAN = &device.VLAN{ID: s.Attributes.VLAN, QoS: s.Attributes.QoS, Protocol: unix.ETH_P_8021Q}
@@ -301,10 +333,27 @@ func (m *making) prepare(ctx context.Context) error {
 	return m.doors.devices.Configure(ctx, *m.port.Function, m.port.Spec.function())
 }
 
+// verify says what of a port's function is not set as the port asked for. That this cannot be found out is a problem too.
+func (d *doors) verify(ctx context.Context, p Port) (found []Problem) {
+	if d.devices == nil {
+		return nil
+	}
+	differ, err := d.devices.Verify(ctx, *p.Function, p.Spec.function())
+	if err != nil {
+		return []Problem{{reason.Of(err), err.Error()}}
+	}
+	for _, what := range differ {
+		found = append(found, Problem{reason.LinkChanged, fmt.Sprintf("of the function %s the %s", p.Function.Name(), what)})
+	}
+	return found
+}
+
 func (m *making) link(context.Context) (err error) {
 	var mac MAC
 	if f := m.port.Function; f != nil {
-		mac, err = m.doors.kernel.lend(m.ns, *f, m.port.Spec.Key.Ifname)
+		if mac, err = m.doors.kernel.lend(m.ns, *f, m.port.Spec.Key.Ifname); err == nil {
+			err = m.doors.kernel.lendRDMA(m.ns, f.RDMA)
+		}
 	} else {
 		mac, err = m.doors.kernel.create(m.ns, m.port.Spec)
 	}
@@ -330,6 +379,9 @@ func (m *making) takeBack(ctx context.Context, f device.Function) error {
 	ctx, cancel := context.WithTimeout(ctx, homeTime)
 	defer cancel()
 	err := m.doors.kernel.takeBack(ctx, f, m.port.Spec.Netns, m.netns)
+	if err == nil {
+		err = m.doors.kernel.takeBackRDMA(ctx, f, m.port.Spec.Netns, m.netns)
+	}
 	if errors.Is(err, errAway) {
 		m.doors.log.Warn("function not back", "port", m.port.Spec.Key.String(), "function", f.Name(), "err", err)
 		err = nil

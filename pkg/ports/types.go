@@ -106,16 +106,22 @@ type Attributes struct {
 	LinkState  LinkState `json:",omitzero"`
 	MinRate    uint64    `json:",omitzero"` // bit/s that it sends, guaranteed
 	MaxRate    uint64    `json:",omitzero"` // bit/s that it sends at most
+	RDMA       bool      `json:",omitzero"` // it has to have an RDMA device
+
+	GUID *device.GUID `json:",omitzero"` // of InfiniBand, of the node and of its port
 }
 
 // equal compares values, not pointers.
 func (a Attributes) equal(o Attributes) bool {
-	same := func(x, y *bool) bool { return x == nil && y == nil || x != nil && y != nil && *x == *y }
-	if !same(a.Trust, o.Trust) || !same(a.SpoofCheck, o.SpoofCheck) {
+	if !same(a.Trust, o.Trust) || !same(a.SpoofCheck, o.SpoofCheck) || !same(a.GUID, o.GUID) {
 		return false
 	}
-	a.Trust, a.SpoofCheck, o.Trust, o.SpoofCheck = nil, nil, nil, nil
+	a.Trust, a.SpoofCheck, a.GUID, o.Trust, o.SpoofCheck, o.GUID = nil, nil, nil, nil, nil, nil
 	return a == o
+}
+
+func same[T comparable](x, y *T) bool {
+	return x == nil && y == nil || x != nil && y != nil && *x == *y
 }
 
 // A Spec is what a caller wants. A valid one (Validate) has every field set that has a default.

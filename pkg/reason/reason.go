@@ -233,7 +233,7 @@ var Table = []Entry{
 	},
 	{
 		LinkChanged, CodeFailedPrecondition, CNIPrecondition, 0, false,
-		"An interface of the port is down, or its MAC address or MTU is not what it was.",
+		"An interface of the port is down, or its MAC address, its MTU or an attribute of its function is not what it was.",
 		"Find out who changed it; the message has both values.",
 	},
 	{

@@ -521,7 +521,11 @@ type FunctionAttributes struct {
 	// The bits a second that it can send at least, if it wants. 0: as it is.
 	MinRate uint64 `protobuf:"varint,7,opt,name=min_rate,json=minRate,proto3" json:"min_rate,omitempty"`
 	// The bits a second that it can send at most. 0: as it is.
-	MaxRate       uint64 `protobuf:"varint,8,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	MaxRate uint64 `protobuf:"varint,8,opt,name=max_rate,json=maxRate,proto3" json:"max_rate,omitempty"`
+	// The GUID of a VF of InfiniBand, of the node and of its port, like 02:00:00:00:00:00:00:01. Empty: as it is.
+	InfinibandGuid string `protobuf:"bytes,9,opt,name=infiniband_guid,json=infinibandGuid,proto3" json:"infiniband_guid,omitempty"`
+	// Whether it has to have an RDMA device.
+	Rdma          bool `protobuf:"varint,10,opt,name=rdma,proto3" json:"rdma,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,6 +616,20 @@ func (x *FunctionAttributes) GetMaxRate() uint64 {
 	return 0
 }
 
+func (x *FunctionAttributes) GetInfinibandGuid() string {
+	if x != nil {
+		return x.InfinibandGuid
+	}
+	return ""
+}
+
+func (x *FunctionAttributes) GetRdma() bool {
+	if x != nil {
+		return x.Rdma
+	}
+	return false
+}
+
 // PortFunction is the function of a NIC that a port is made of.
 type PortFunction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -630,7 +648,9 @@ type PortFunction struct {
 	// The NUMA node. -1: none.
 	Numa int32 `protobuf:"varint,7,opt,name=numa,proto3" json:"numa,omitempty"`
 	// That of this use: each use has one of its own, which is larger than those before.
-	Generation    uint64 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation uint64 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Its RDMA device, which is in the container if RDMA devices are in one network namespace only (rdma-system(8)). Empty: none.
+	RdmaDevice    string `protobuf:"bytes,9,opt,name=rdma_device,json=rdmaDevice,proto3" json:"rdma_device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -719,6 +739,13 @@ func (x *PortFunction) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *PortFunction) GetRdmaDevice() string {
+	if x != nil {
+		return x.RdmaDevice
+	}
+	return ""
 }
 
 // Route is a route inside the container, in the main table.
@@ -1314,7 +1341,9 @@ type CreatePortRequest struct {
 	// Names the call in logs and errors; at most 128 characters. A repetition is recognised by the specification, not by this.
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Only find out whether the request could be done now: whether it is valid, the namespace exists, the interface name is free,
-	// the key is not taken. Nothing is changed or waited for, and the port returned has no status.
+	// the key is not taken, the pools have a function, and that has the attributes. What is refused has the reason that the call would have without
+	// this; what a driver refuses only when it is asked to change something is not found. Nothing is changed or waited for, and the port returned
+	// has no status.
 	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2141,7 +2170,7 @@ const file_offload_v1_port_proto_rawDesc = "" +
 	"\aPortKey\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12!\n" +
 	"\fcontainer_id\x18\x02 \x01(\tR\vcontainerId\x12\x16\n" +
-	"\x06ifname\x18\x03 \x01(\tR\x06ifname\"\xc0\x02\n" +
+	"\x06ifname\x18\x03 \x01(\tR\x06ifname\"\xfd\x02\n" +
 	"\x12FunctionAttributes\x12\x12\n" +
 	"\x04vlan\x18\x01 \x01(\rR\x04vlan\x12\x10\n" +
 	"\x03qos\x18\x02 \x01(\rR\x03qos\x12=\n" +
@@ -2152,9 +2181,12 @@ const file_offload_v1_port_proto_rawDesc = "" +
 	"\n" +
 	"link_state\x18\x06 \x01(\x0e2\x15.offload.v1.LinkStateR\tlinkState\x12\x19\n" +
 	"\bmin_rate\x18\a \x01(\x04R\aminRate\x12\x19\n" +
-	"\bmax_rate\x18\b \x01(\x04R\amaxRateB\b\n" +
+	"\bmax_rate\x18\b \x01(\x04R\amaxRate\x12'\n" +
+	"\x0finfiniband_guid\x18\t \x01(\tR\x0einfinibandGuid\x12\x12\n" +
+	"\x04rdma\x18\n" +
+	" \x01(\bR\x04rdmaB\b\n" +
 	"\x06_trustB\x0e\n" +
-	"\f_spoof_check\"\xcb\x01\n" +
+	"\f_spoof_check\"\xec\x01\n" +
 	"\fPortFunction\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\tR\x06device\x12\x10\n" +
 	"\x03bus\x18\x02 \x01(\tR\x03bus\x12\x12\n" +
@@ -2165,7 +2197,9 @@ const file_offload_v1_port_proto_rawDesc = "" +
 	"\x04numa\x18\a \x01(\x05R\x04numa\x12\x1e\n" +
 	"\n" +
 	"generation\x18\b \x01(\x04R\n" +
-	"generation\"\x85\x01\n" +
+	"generation\x12\x1f\n" +
+	"\vrdma_device\x18\t \x01(\tR\n" +
+	"rdmaDevice\"\x85\x01\n" +
 	"\x05Route\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
