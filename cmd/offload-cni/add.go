@@ -49,6 +49,7 @@ func add(ctx context.Context, r *request) error {
 		}
 		if err != nil { // the runtime will not know of the port
 			err = all(err, r.deleteLate(ctx))
+			r.forgetDevice()
 		}
 	}
 	if err != nil && allocated != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types/create"
 
 	"github.com/offloadd/offloadd/pkg/api/client"
+	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
 const (
@@ -76,6 +77,7 @@ type function struct {
 	LinkState string
 	MinTxRate uint64 // Mbit/s
 	MaxTxRate uint64 // Mbit/s
+	RDMA      bool
 }
 
 // A runtimeConfig has what the runtime gives for the capabilities.
@@ -84,6 +86,7 @@ type runtimeConfig struct {
 	IPs         []string `json:"ips"`
 	LogicalPort string   `json:"logicalPort"`
 	DeviceID    string   `json:"deviceID"`
+	GUID        string   `json:"infinibandGUID"`
 
 	// Bandwidth is as in the conventions of CNI: in bit/s and bits, ingress is what the container receives.
 	Bandwidth *bandwidth `json:"bandwidth"`
@@ -100,7 +103,7 @@ type bandwidth struct {
 }
 
 // capabilities are those that the plugin has.
-var capabilities = []string{"CNIDeviceInfoFile", "bandwidth", "deviceID", "ips", "logicalPort", "mac"}
+var capabilities = []string{"CNIDeviceInfoFile", "bandwidth", "deviceID", "infinibandGUID", "ips", "logicalPort", "mac"}
 
 // A route is one of the container, as the CNI specification writes it in results.
 type route struct {
@@ -144,6 +147,7 @@ func (c *config) fields() map[string]any {
 		"link_state":    &c.function.LinkState,
 		"min_tx_rate":   &c.function.MinTxRate,
 		"max_tx_rate":   &c.function.MaxTxRate,
+		"rdma":          &c.function.RDMA,
 		"logicalPort":   &c.LogicalPort,
 		"mtu":           &c.MTU,
 		"addressing":    &c.Addressing,
@@ -293,6 +297,9 @@ func (c *config) checkKind() error {
 	const most = math.MaxUint64 / mega
 	if c.function.MinTxRate > most || c.function.MaxTxRate > most {
 		return configError("max_tx_rate", errors.New("and min_tx_rate: too large"))
+	}
+	if b := c.RuntimeConfig.Bandwidth; b != nil && b.EgressRate != 0 && c.kind() == offloadv1.PortKind_PORT_KIND_VETH {
+		return configError("runtimeConfig.bandwidth", errors.New("a veth has no rates: chain the plugin bandwidth"))
 	}
 	if b := c.RuntimeConfig.Bandwidth; b != nil && b.IngressRate != 0 {
 		return configError("runtimeConfig.bandwidth.ingressRate", errors.New("a NIC limits only what a function sends, egressRate"))

@@ -19,6 +19,7 @@ func del(ctx context.Context, r *request) error {
 	if err := r.delete(ctx, r.key()); err != nil {
 		return err
 	}
+	r.forgetDevice()
 	if r.conf.IPAMType == "" {
 		return nil
 	}

@@ -42,18 +42,24 @@ var (
 // mega is the unit of rates in the configuration, in bit/s.
 const mega = 1_000_000
 
+// device is the function that it has to be; "": any.
+func (c *config) device() string { return firstOf(c.RuntimeConfig.DeviceID, c.DeviceID, c.PCIBusID) }
+
+// kind is what the port is preferred to be.
+func (c *config) kind() offloadv1.PortKind {
+	switch {
+	case c.Kind != "":
+		return kinds[c.Kind]
+	case c.device() != "" || c.Pool != "" || len(c.Fallback) > 0:
+		return offloadv1.PortKind_PORT_KIND_AUTO
+	}
+	return offloadv1.PortKind_PORT_KIND_VETH
+}
+
 // madeOf says in s what the port is to be made of. What a device plugin has allocated, or a pool has, is a function of either kind
 // unless the configuration says which.
 func (c *config) madeOf(s *offloadv1.PortSpec) {
-	s.Kind, s.Pool = kinds[c.Kind], c.Pool
-	s.Device = firstOf(c.RuntimeConfig.DeviceID, c.DeviceID, c.PCIBusID)
-	switch {
-	case c.Kind != "":
-	case s.GetDevice() != "" || s.GetPool() != "" || len(c.Fallback) > 0:
-		s.Kind = offloadv1.PortKind_PORT_KIND_AUTO
-	default:
-		s.Kind = offloadv1.PortKind_PORT_KIND_VETH
-	}
+	s.Kind, s.Pool, s.Device = c.kind(), c.Pool, c.device()
 	for _, k := range c.Fallback {
 		s.Fallback = append(s.Fallback, kinds[k])
 	}
@@ -61,12 +67,12 @@ func (c *config) madeOf(s *offloadv1.PortSpec) {
 	a := &offloadv1.FunctionAttributes{
 		Vlan: f.VLAN, Qos: f.VLANQoS, VlanProtocol: vlanProtocols[strings.ToLower(f.VLANProto)],
 		Trust: onOff(f.Trust), SpoofCheck: onOff(f.SpoofChk), LinkState: linkStates[f.LinkState],
-		MinRate: f.MinTxRate * mega, MaxRate: f.MaxTxRate * mega,
+		MinRate: f.MinTxRate * mega, MaxRate: f.MaxTxRate * mega, InfinibandGuid: c.RuntimeConfig.GUID, Rdma: f.RDMA,
 	}
 	if b := c.RuntimeConfig.Bandwidth; b != nil && b.EgressRate != 0 { // what the runtime says for this container goes before
 		a.MaxRate = b.EgressRate
 	}
-	if f != (function{}) || a.GetMaxRate() != 0 {
+	if f != (function{}) || a.GetMaxRate() != 0 || a.GetInfinibandGuid() != "" {
 		s.Attributes = a
 	}
 }
@@ -154,6 +160,7 @@ type pciInfo struct {
 	Address     string `json:"pci-address"`
 	PF          string `json:"pf-pci-address,omitempty"`
 	Representor string `json:"representor-device,omitempty"`
+	RDMA        string `json:"rdma-device,omitempty"`
 }
 
 // tellDevice writes which function the container has, if the runtime wants to know. The specification has nothing for subfunctions,
@@ -163,7 +170,7 @@ func (r *request) tellDevice(st *offloadv1.PortStatus) error {
 	if path == "" || f.GetBus() != "pci" {
 		return nil
 	}
-	info := deviceInfo{"pci", "1.1.0", pciInfo{Address: f.GetDevice(), Representor: st.GetHostInterface()}}
+	info := deviceInfo{"pci", "1.1.0", pciInfo{Address: f.GetDevice(), Representor: st.GetHostInterface(), RDMA: f.GetRdmaDevice()}}
 	if parts := strings.Split(f.GetDevlinkPort(), "/"); len(parts) == 3 && parts[0] == "pci" {
 		info.PCI.PF = parts[1]
 	}
@@ -178,6 +185,19 @@ func (r *request) tellDevice(st *offloadv1.PortStatus) error {
 		return types.NewError(types.ErrIOFailure, "offload-cni CNIDeviceInfoFile: "+err.Error(), "")
 	}
 	return nil
+}
+
+// forgetDevice removes what tellDevice wrote, or the runtime. That is the runtime's duty: an error is its business.
+func (r *request) forgetDevice() {
+	path := r.conf.RuntimeConfig.DeviceInfoFile
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return
+	}
+	var info deviceInfo
+	if json.Unmarshal(text, &info) == nil && info.Type != "" && info.Version != "" { // and nothing else
+		_ = os.Remove(path)
+	}
 }
 
 // writeNew writes a file that does not exist.

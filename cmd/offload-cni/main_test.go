@@ -258,6 +258,11 @@ func TestFunctions(t *testing.T) {
 			ports.Spec{Kind: ports.VF, Attributes: ports.Attributes{MaxRate: 5000}},
 			"pf0vf0,/eth0,0000:03:00.2",
 		},
+		{
+			`"kind":"vf","rdma":true,"capabilities":{"infinibandGUID":true},"runtimeConfig":{"infinibandGUID":"02:00:00:00:00:00:00:0A"}`,
+			ports.Spec{Kind: ports.VF, Attributes: ports.Attributes{RDMA: true, GUID: &device.GUID{2, 0, 0, 0, 0, 0, 0, 10}}},
+			"pf0vf0,/eth0,0000:03:00.2",
+		},
 	} {
 		result := tree(t, accepted(t, conf(tt.conf), env("ADD", k8s)...)).(map[string]any)
 		var interfaces []string
@@ -283,7 +288,7 @@ func TestDeviceInfo(t *testing.T) {
 	dir := t.TempDir()
 	for _, tt := range []struct{ kind, there, want string }{
 		{"vf", "", `{"type":"pci","version":"1.1.0","pci":{"pci-address":"0000:03:00.2","pf-pci-address":"0000:03:00.0","representor-device":"pf0vf0"}}`},
-		{"vf", `{"type":"pci"}`, `{"type":"pci"}`},
+		{"vf", `{"type":"pci","version":"1.1.0"}`, `{"type":"pci","version":"1.1.0"}`},
 		{"sf", "", ""},
 		{"veth", "", ""},
 	} {
@@ -300,7 +305,21 @@ func TestDeviceInfo(t *testing.T) {
 		if string(got) != tt.want || (tt.want == "") != errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %s, %v; want %s", tt.kind, got, err, tt.want)
 		}
-		accepted(t, conf(""), env("DEL")...)
+		for range 2 { // whoever wrote it; the second time there is none
+			accepted(t, conf(extra), env("DEL")...)
+			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: after DEL: %v", tt.kind, err)
+			}
+		}
+	}
+	// What is something else stays.
+	other := filepath.Join(dir, "other.json")
+	if err := os.WriteFile(other, []byte(`{"type":"veth"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	accepted(t, conf(fmt.Sprintf(`"runtimeConfig":{"CNIDeviceInfoFile":%q}`, other)), env("DEL")...)
+	if _, err := os.Stat(other); err != nil {
+		t.Error(err)
 	}
 	// Without it nothing is known of the container's function, so nothing is kept.
 	if e := refused(t, conf(`"kind":"vf","runtimeConfig":{"CNIDeviceInfoFile":"/proc/none/info.json"}`), env("ADD", k8s)...); e.Code != 5 {
@@ -438,6 +457,9 @@ func TestRefused(t *testing.T) {
 		{"rates", conf(`"kind":"vf","min_tx_rate":2,"max_tx_rate":1`), env("ADD", k8s), 7, "attributes.min_rate"},
 		{"huge rate", conf(`"kind":"vf","max_tx_rate":18446744073709551615`), env("ADD", k8s), 7, "max_tx_rate"},
 		{"attributes of a veth", conf(`"vlan":7`), env("ADD", k8s), 7, "attributes"},
+		{"GUID", conf(`"kind":"vf","runtimeConfig":{"infinibandGUID":"02:00"}`), env("ADD", k8s), 7, "infiniband_guid"},
+		{"GUID of a veth", conf(`"runtimeConfig":{"infinibandGUID":"02:00:00:00:00:00:00:0a"}`), env("ADD", k8s), 7, "attributes"},
+		{"bandwidth of a veth", conf(`"runtimeConfig":{"bandwidth":{"egressRate":8000}}`), env("ADD", k8s), 7, "chain the plugin bandwidth"},
 		{"what it receives", conf(`"kind":"vf","runtimeConfig":{"bandwidth":{"ingressRate":5}}`), env("ADD", k8s), 7, "ingressRate"},
 		{"addressing", conf(`"addressing":"dhcp"`), env("ADD", k8s), 7, "addressing"},
 		{"ipam without type", conf(`"addressing":"ipam","ipam":{}`), env("ADD", k8s), 7, "ipam.type"},

@@ -106,6 +106,7 @@ func DevicePlugin(config Config, devices *device.Inventory, attached *ports.Serv
 		KubeletDir: config.DevicePlugin.KubeletDir,
 		Resources:  offered,
 		Snapshot:   devices.Snapshot,
+		RDMA:       devices.RDMA,
 		Held:       func() map[string]string { return heldByName(attached.Feed()) },
 		Ready:      attached.Ready(),
 		Log:        log,

@@ -23,6 +23,7 @@ type infoPCI struct {
 	Address     string `json:"pci-address"`
 	PF          string `json:"pf-pci-address,omitempty"`
 	Representor string `json:"representor-device,omitempty"`
+	RDMA        string `json:"rdma-device,omitempty"`
 }
 
 func (r *server) infoFile(id string) string {
@@ -36,6 +37,9 @@ func (r *server) writeInfo(u unit) {
 		return
 	}
 	i := info{Type: "pci", Version: "1.1.0", PCI: infoPCI{Address: f.Device, Representor: f.Representor.Name}}
+	if r.plugin.RDMA != nil {
+		i.PCI.RDMA = r.plugin.RDMA(*f)
+	}
 	if f.Handle.Bus == "pci" {
 		i.PCI.PF = f.Handle.Dev
 	}

@@ -39,6 +39,8 @@ type Options struct {
 
 	// Snapshot tells what there is, as device.Inventory does.
 	Snapshot func() device.Snapshot
+	// RDMA is device.Inventory's. Nil: functions have no RDMA devices.
+	RDMA func(device.Function) string
 	// Held returns the owners of functions by the names that they have asked for. After a change there has to be a Look.
 	Held func() map[string]string
 	// Ready is closed when it is known whose functions are.

@@ -266,7 +266,7 @@ func TestAllocate(t *testing.T) {
 
 	file := filepath.Join(p.InfoDir, "offloadd.io-fast-0000:03:00.3-device.json")
 	text, err := os.ReadFile(file)
-	want := `{"type":"pci","version":"1.1.0","pci":{"pci-address":"0000:03:00.3","pf-pci-address":"0000:03:00.0","representor-device":"rep2"}}`
+	want := `{"type":"pci","version":"1.1.0","pci":{"pci-address":"0000:03:00.3","pf-pci-address":"0000:03:00.0","representor-device":"rep2","rdma-device":"mlx5_3"}}`
 	if err != nil || string(text) != want {
 		t.Errorf("device information: %s, %v, want %s", text, err, want)
 	}
