@@ -140,6 +140,8 @@ func (n *node) Check(_ context.Context, req ports.CheckRequest) ([]ports.Problem
 
 func (n *node) Feed() *ports.Feed { return n.feed }
 
+func (n *node) Known(context.Context) error { return nil }
+
 func (n *node) Status(context.Context, api.StatusRequest) (api.Status, error) {
 	return api.Status{}, nil
 }

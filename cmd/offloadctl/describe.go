@@ -137,6 +137,9 @@ func (c *cli) printPort(p *offloadv1.Port, n *offloadv1.PortCounters) {
 	s.add("Fell back", status.GetFellBack())
 	if f := status.GetFunction(); f != nil {
 		s.add("Device", fmt.Sprintf("%s on the bus %s, pool %s, use %d", f.GetDevice(), f.GetBus(), f.GetPool(), f.GetGeneration()))
+		if name := f.GetRdmaDevice(); name != "" {
+			s.add("RDMA device", name)
+		}
 		s.add("Devlink port", fmt.Sprintf("%s, %s %d of PF %d", f.GetDevlinkPort(), kindText(status.GetKind()), f.GetNumber(), f.GetPf()))
 		if n := f.GetNuma(); n >= 0 {
 			s.add("NUMA node", fmt.Sprint(n))
@@ -206,6 +209,8 @@ func attributeWords(a *offloadv1.FunctionAttributes) []string {
 	say(a.GetLinkState() != 0, "state", word(a.GetLinkState(), "LINK_STATE_"))
 	say(a.GetMinRate() != 0, "min_rate", fmt.Sprintf("%dbit/s", a.GetMinRate()))
 	say(a.GetMaxRate() != 0, "max_rate", fmt.Sprintf("%dbit/s", a.GetMaxRate()))
+	say(a.GetInfinibandGuid() != "", "infiniband_guid", a.GetInfinibandGuid())
+	say(a.GetRdma(), "rdma", "true")
 	return words
 }
 
