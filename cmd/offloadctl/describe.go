@@ -137,9 +137,7 @@ func (c *cli) printPort(p *offloadv1.Port, n *offloadv1.PortCounters) {
 	s.add("Fell back", status.GetFellBack())
 	if f := status.GetFunction(); f != nil {
 		s.add("Device", fmt.Sprintf("%s on the bus %s, pool %s, use %d", f.GetDevice(), f.GetBus(), f.GetPool(), f.GetGeneration()))
-		if name := f.GetRdmaDevice(); name != "" {
-			s.add("RDMA device", name)
-		}
+		s.add("RDMA device", f.GetRdmaDevice())
 		s.add("Devlink port", fmt.Sprintf("%s, %s %d of PF %d", f.GetDevlinkPort(), kindText(status.GetKind()), f.GetNumber(), f.GetPf()))
 		if n := f.GetNuma(); n >= 0 {
 			s.add("NUMA node", fmt.Sprint(n))
