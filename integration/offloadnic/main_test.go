@@ -163,7 +163,7 @@ func eventually(t *testing.T, f func() error) {
 // ctl runs offloadctl on n1, and fails the test unless it prints all of want.
 func ctl(t *testing.T, r *offload.Rig, want []string, args ...string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(labtest.Offloadd(t)), "offloadctl"), args...)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(labtest.Offloadd(t)), "offloadctl"), append(args, "--timeout=2m")...)
 	cmd.Env = append(os.Environ(), "OFFLOADCTL_SOCKET="+filepath.Join(r.Nodes[0].Dir, "offloadd.sock"))
 	out, err := cmd.CombinedOutput()
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
