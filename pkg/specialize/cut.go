@@ -188,24 +188,43 @@ func (w *walk) live(dp uint64, table uint8) []bitsOf {
 		}
 	}
 	t := &w.rules.tables[table]
-	for _, b := range []*bucket{t.buckets[primary{}], t.buckets[primary{ir.Metadata, dp}]} {
-		if b == nil {
-			continue
-		}
-		for _, list := range b.rules {
-			for _, r := range list {
-				before := w.liveBefore(dp, r.Actions)
-				for f, mask := range before {
-					bits[f] = bits[f].Or(mask)
-				}
-				for _, t := range r.Match {
-					if t.Field != ir.ConjID {
-						bits.add(t.Field, t.Mask)
-					}
+	each := func(do func(*Rule)) {
+		for _, b := range []*bucket{t.buckets[primary{}], t.buckets[primary{ir.Metadata, dp}]} {
+			if b == nil {
+				continue
+			}
+			for _, list := range b.rules {
+				for _, r := range list {
+					do(r)
 				}
 			}
 		}
 	}
+	var onward [256]bool // to tables all of whose bits are in; most rules do no more than to set something and go there too
+	each(func(r *Rule) {
+		if len(r.Actions) != 1 {
+			return
+		}
+		if to, is := r.Actions[0].(ir.Resubmit); is && !onward[to.Table] {
+			onward[to.Table] = true
+			for _, b := range w.live(dp, to.Table) {
+				bits.add(b.field, b.mask)
+			}
+		}
+	})
+	each(func(r *Rule) {
+		if !goesOnward(r.Actions, &onward) {
+			before := w.liveBefore(dp, r.Actions)
+			for f, mask := range before {
+				bits[f] = bits[f].Or(mask)
+			}
+		}
+		for _, t := range r.Match {
+			if t.Field != ir.ConjID {
+				bits.add(t.Field, t.Mask)
+			}
+		}
+	})
 	var out []bitsOf
 	for f, mask := range bits {
 		if !mask.IsZero() {
@@ -214,6 +233,20 @@ func (w *walk) live(dp uint64, table uint8) []bitsOf {
 	}
 	w.lives[key] = out
 	return out
+}
+
+// goesOnward reports whether actions set fields and send packets to tables, if they do anything: they ask for no more than these tables.
+func goesOnward(actions []ir.Action, tables *[256]bool) bool {
+	return !slices.ContainsFunc(actions, func(a ir.Action) bool {
+		switch a := a.(type) {
+		case ir.Set:
+			return false
+		case ir.Resubmit:
+			return !tables[a.Table]
+		default:
+			return true
+		}
+	})
 }
 
 // liveBefore returns the bits that actions, and the tables they send packets of a datapath to, may ask for.
