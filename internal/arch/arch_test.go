@@ -66,7 +66,7 @@ var rooms = map[string]room{
 		doors: []string{"inventory.go", "worker.go", "configure.go", "operation.go", "snapshot.go", "kernel.go", "sysfs.go", "memory.go"},
 	},
 	"pkg/apply": {
-		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go", "revoke.go"},
+		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go", "withdraw.go", "revoke.go"},
 	},
 
 	"pkg/trace": {pure: true, imports: []string{
