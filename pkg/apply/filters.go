@@ -84,8 +84,10 @@ func NewFilters(log *slog.Logger, dial func() (*tc.Conn, error)) *Filters {
 	if dial == nil {
 		dial = func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) }
 	}
-	return &Filters{log: log, dial: dial, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{},
-		shadowed: map[filterID]scope{}, futile: map[int]struct{}{}}
+	return &Filters{
+		log: log, dial: dial, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{},
+		shadowed: map[filterID]scope{}, futile: map[int]struct{}{},
+	}
 }
 
 // Forget makes the next Sync read what the kernel has.
