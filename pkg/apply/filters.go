@@ -626,16 +626,14 @@ func (f *Filters) apply(ctx context.Context, ops []tc.Op, indexes map[string]int
 
 // closeStuck closes chains and devices that lack a filter and are not closed yet.
 func (f *Filters) closeStuck(ctx context.Context, indexes map[string]int) error {
-	closed := f.table.closed()
-	untunnelled := f.table.untunnelled(nil)
-	handles := f.table.handles()
+	kinds, handles := f.table.kinds(nil), f.table.handles()
 	var ops []tc.Op
 	for s := range f.stuck {
-		if _, already := closed[s]; !already {
-			_, plain := untunnelled[s]
-			g := s.closing(!plain)
-			g.Handle = handles.next(g.Chain, g.Pref)
-			ops = append(ops, tc.AddOp(&g))
+		for _, g := range kinds[s].closings(s) {
+			if _, already := f.table.byID[idOf(&g)]; !already {
+				g.Handle = handles.next(g.Chain, g.Pref)
+				ops = append(ops, tc.AddOp(&g))
+			}
 		}
 	}
 	return f.apply(ctx, ops, indexes)

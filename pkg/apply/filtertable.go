@@ -246,11 +246,12 @@ func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, o PlanOp
 		}
 	}
 	closed := t.closed()
-	untunnelled := t.untunnelled(desired)
+	kinds := t.kinds(desired)
 	for _, s := range changed {
-		_, plain := untunnelled[s]
-		if !slices.ContainsFunc(closed[s], func(k tc.Key) bool { return (t.filters[k].EncDstPort == 0) == plain }) {
-			f := s.closing(!plain)
+		for _, f := range kinds[s].closings(s) {
+			if _, already := t.byID[idOf(&f)]; already {
+				continue
+			}
 			f.Handle = handles.next(f.Chain, f.Pref)
 			closed[s] = append(closed[s], f.Key())
 			p.Close = append(p.Close, tc.AddOp(&f))
@@ -300,19 +301,36 @@ func (t *FilterTable) closed() map[scope][]tc.Key {
 	return out
 }
 
-// untunnelled returns the scopes that have filters, or will, that are not only for packets from a tunnel. Ends of chains do what those do that
+// kinds says whether a scope has filters, or will, that are for packets from a tunnel alone, and others. Ends of chains do what those do that
 // close them.
-func (t *FilterTable) untunnelled(desired []tc.Filter) map[scope]struct{} {
-	out := map[scope]struct{}{}
-	for k, f := range t.filters {
-		if f.EncDstPort == 0 && k.Pref != specialize.PrefGuard && !isEnd(f) {
-			out[scopeOf(f)] = struct{}{}
+type kinds struct{ plain, tunnelled bool }
+
+// closings returns the filters that close a scope: for packets from tunnels a NIC has only filters that ask for one.
+func (k kinds) closings(s scope) (all []tc.Filter) {
+	if k.plain {
+		all = append(all, s.closing(false))
+	}
+	if k.tunnelled || !k.plain {
+		all = append(all, s.closing(true))
+	}
+	return all
+}
+
+func (t *FilterTable) kinds(desired []tc.Filter) map[scope]kinds {
+	out := map[scope]kinds{}
+	note := func(f *tc.Filter) {
+		if f.Pref == specialize.PrefGuard || isEnd(f) {
+			return
 		}
+		k := out[scopeOf(f)]
+		k.plain, k.tunnelled = k.plain || f.EncDstPort == 0, k.tunnelled || f.EncDstPort != 0
+		out[scopeOf(f)] = k
+	}
+	for _, f := range t.filters {
+		note(f)
 	}
 	for i := range desired {
-		if f := &desired[i]; f.EncDstPort == 0 && !isEnd(f) {
-			out[scopeOf(f)] = struct{}{}
-		}
+		note(&desired[i])
 	}
 	return out
 }

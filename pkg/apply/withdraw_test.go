@@ -79,3 +79,44 @@ func TestWithdrawn(t *testing.T) {
 		t.Errorf("%d filters were withdrawn, want three times all %d", withdrawn, len(desired))
 	}
 }
+
+// A chain that was for all packets and is for those from a tunnel now, since its number means another one, is closed for both: from tunnels a NIC
+// takes no other filters than those that ask for one, and nothing is kept from it in the end.
+func TestChainOfOtherPackets(t *testing.T) {
+	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "t", Ifindex: 2}}
+	const tunnel, chain = 2, specialize.ChainBase
+	filter := func(chain uint32, indev string, enc uint16, actions ...tc.Action) tc.Filter {
+		f := specialize.Closed(chain, indev)
+		f.Pref, f.EncDstPort, f.Actions, f.Protocol = 100, enc, actions, tc.ProtocolIPv4
+		f.Cookie[3] = byte(specialize.KindRule)
+		return f
+	}
+	of := func(enc uint16) []tc.Filter {
+		ends := specialize.Closed(chain, "")
+		ends.Pref = specialize.PrefEnd
+		ends.Cookie[3] = byte(specialize.KindEnd)
+		return []tc.Filter{
+			filter(0, map[bool]string{false: "a", true: "t"}[enc != 0], enc, tc.Goto{Chain: chain}),
+			filter(0, map[bool]string{true: "a", false: "t"}[enc != 0], geneveUDPPort-enc, tc.Drop{}),
+			filter(chain, "", enc, tc.Drop{}), ends,
+		}
+	}
+	k := tctest.NewKernel(t)
+	k.NIC = func(payload []byte, ifindex int) bool {
+		in, err := tc.Decode(payload)
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		g := in.Filter
+		return (g.Indev == "" || g.Indev == devices[ifindex-1].Name) && (ifindex != tunnel || g.EncDstPort != 0)
+	}
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	for _, enc := range []uint16{0, geneveUDPPort, 0, geneveUDPPort} {
+		desired := of(enc)
+		s, err := f.Sync(t.Context(), desired, devices, SyncOptions{Hardware: true, Retire: true})
+		if err != nil || s.Shadowed != 0 || s.Closed != 0 || s.Installed != len(desired) {
+			t.Fatalf("tunnel's port %d: %+v, %v", enc, s, err)
+		}
+	}
+}
