@@ -166,6 +166,17 @@ func (b *book) quarantine(a *account, r reason.Reason, message string) {
 	}
 }
 
+// withoutRDMA are the functions of a device that are quarantined because their RDMA devices are away: else they are whole.
+func (b *book) withoutRDMA(h devlink.Handle) []Function {
+	var all []Function
+	for _, a := range b.sorted() {
+		if a.Handle.Handle == h && a.state == Quarantined && a.reason == reason.FunctionElsewhere && a.RDMA != "" && a.whole() {
+			all = append(all, a.Function)
+		}
+	}
+	return all
+}
+
 // poolOf finds the pool of a function: the one that names it, or one of all VFs.
 func (b *book) poolOf(k key) *poolBook {
 	var rest *poolBook
@@ -238,7 +249,7 @@ func (b *book) appear(f facts) {
 		a.hwAddr = f.hwAddr
 	}
 	b.move(a, appears)
-	whole := f.Netdev.Index != 0 && f.Representor.Index != 0 && f.Device != ""
+	whole := f.whole()
 	switch {
 	case a.state == Unknown && b.settled:
 		b.resolve(a)
@@ -255,6 +266,11 @@ func (b *book) appear(f facts) {
 	case a.state == Resetting && back:
 		a.later = 0
 	}
+}
+
+// whole reports whether the host has all of a function but, perhaps, an RDMA device.
+func (f Function) whole() bool {
+	return f.Netdev.Index != 0 && f.Representor.Index != 0 && f.Device != ""
 }
 
 // missing says what keeps a function from being whole.

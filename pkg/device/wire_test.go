@@ -584,9 +584,7 @@ func TestInfiniBand(t *testing.T) {
 	if err := os.Rename(filepath.Join(c.dir, "away"), filepath.Join(c.dir, rdma)); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Recover(ctx, f.Handle); err != nil {
-		t.Errorf("Recover: %v", err)
-	}
+	v.counts(t, "vfs", map[device.State]int{device.Free: 2}) // though nothing tells of it
 	if got := *c.vf1().guids; got != [2]uint64{1, 2} {
 		t.Errorf("GUIDs after Release: %x", got)
 	}
@@ -601,6 +599,40 @@ func TestInfiniBand(t *testing.T) {
 		wantReason(t, "Acquire", err, reason.FeatureUnsupported, tt.says)
 		v.counts(t, "vfs", map[device.State]int{device.Free: 2})
 	}
+}
+
+// A driver that is busy without end does not hold up who gives a function back, which is quarantined with what it is busy for.
+func TestBusyWithoutEnd(t *testing.T) {
+	c := newCard(t)
+	const portSet = 6
+	var busy atomic.Bool
+	c.devlink.Refuse = func(r devlinktest.Request) devlinktest.Refusal {
+		if busy.Load() && r.Command == portSet {
+			return devlinktest.Refusal{Errno: unix.EBUSY}
+		}
+		return noRates(r)
+	}
+	c.nic("0000:03:00.0", 10, 1)
+	v := c.start(device.Pool{Name: "vfs", Device: "up10", Kind: device.VF})
+	v.Reconciled()
+	v.counts(t, "vfs", map[device.State]int{device.Free: 1})
+	a := device.Attributes{MAC: device.MAC{2, 0, 0, 0, 0, 1}}
+	f := v.acquire(t, device.Request{Owner: "a", Attributes: a})
+	if err := v.Configure(t.Context(), f, a); err != nil {
+		t.Fatal(err)
+	}
+	busy.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	if err := v.Release(ctx, f, "a"); err != nil {
+		t.Fatal(err)
+	}
+	v.until(t, quarantined(f, reason.DeviceBusy))
+	busy.Store(false)
+	if err := v.Recover(t.Context(), f.Handle); err != nil {
+		t.Errorf("Recover: %v", err)
+	}
+	v.counts(t, "vfs", map[device.State]int{device.Free: 1})
 }
 
 // What Acquire would refuse is known before, for the same reason, and nothing is taken for that.

@@ -45,7 +45,7 @@ func (w *worker) poke() {
 const (
 	// operationTime bounds what is done with a function in the background.
 	operationTime = 30 * time.Second
-	// resetTime is how long the restoring of a function is tried before it is quarantined.
+	// resetTime is how long the restoring of a function is tried before it is quarantined, which its owner waits for.
 	resetTime = 10 * time.Second
 	// modeInterval is how often the mode of an eswitch is read, of whose changes there are no events.
 	modeInterval = 10 * time.Second
@@ -174,6 +174,7 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 	var fs sysfsNIC
 	var ports []*devlink.Port
 	if err == nil {
+		v.recoverRDMA(w.Handle)
 		fs, err = v.sysfs.nic(w.Handle)
 	}
 	if err == nil && withPorts {
@@ -233,6 +234,23 @@ func (v *Inventory) read(ctx context.Context, w *worker, withPorts bool) time.Du
 	}
 	unlock(changed)
 	return again
+}
+
+// recoverRDMA lets functions that are quarantined because of their RDMA devices be verified again if these have come back, of which
+// there are no events.
+func (v *Inventory) recoverRDMA(h devlink.Handle) {
+	v.mu.Lock()
+	away := v.book.withoutRDMA(h)
+	v.mu.Unlock()
+	for _, f := range away {
+		if is, err := v.sysfs.rdma(f); err != nil || is != f.RDMA {
+			continue
+		}
+		unlock := v.lock()
+		a := v.book.accounts[f.key()]
+		back := a != nil && a.state == Quarantined && a.Generation == f.Generation && v.book.move(a, retried)
+		unlock(back)
+	}
 }
 
 // do carries out a task, whose function is in hand.
@@ -433,7 +451,7 @@ func (v *Inventory) removeSF(ctx context.Context, w *worker, a *account) {
 func (v *Inventory) reset(ctx context.Context, a *account) {
 	v.mu.Lock()
 	f, missing, uplink := a.Function, a.missing(), v.world.uplink(a.Handle.Handle)
-	whole := f.Netdev.Index != 0 && f.Representor.Index != 0 && f.Device != ""
+	whole := f.whole()
 	since := time.Unix(0, a.since)
 	pool := Pool{}
 	if a.pool != nil {
@@ -444,7 +462,9 @@ func (v *Inventory) reset(ctx context.Context, a *account) {
 	code, message := reason.FunctionElsewhere, missing
 	patience := v.back
 	if whole {
-		is, err := v.restore(ctx, f, uplink)
+		within, cancel := context.WithTimeout(ctx, resetTime)
+		is, err := v.restore(within, f, uplink)
+		cancel()
 		if err == nil {
 			fits := v.fits(ctx, pool, f)
 			unlock := v.lock()
