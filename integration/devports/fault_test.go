@@ -92,12 +92,14 @@ func recoverFunctions(f *struck) {
 	f.Check(err)
 	defer func() { f.Check(conn.Close()) }()
 	devices := offloadv1.NewDeviceServiceClient(conn)
-	list, err := devices.ListFunctions(f.T.Context(), &offloadv1.ListFunctionsRequest{Filter: &offloadv1.FunctionFilter{
+	ctx, cancel := context.WithTimeout(f.T.Context(), patience())
+	defer cancel()
+	list, err := devices.ListFunctions(ctx, &offloadv1.ListFunctionsRequest{Filter: &offloadv1.FunctionFilter{
 		States: []offloadv1.FunctionState{offloadv1.FunctionState_FUNCTION_STATE_QUARANTINED},
 	}})
 	f.Check(err)
 	for _, q := range list.GetFunctions() {
-		_, err := devices.ReleaseFunction(f.T.Context(), &offloadv1.ReleaseFunctionRequest{Port: q.GetPort()})
+		_, err := devices.ReleaseFunction(ctx, &offloadv1.ReleaseFunctionRequest{Port: q.GetPort()})
 		f.Check(client.Error(err))
 	}
 }
@@ -147,8 +149,13 @@ func faults() []fault {
 		{"devlink is busy for a while", functions, beforeCreate, busy(2), nil, busy(0)},
 		{"devlink is busy for a while", functions, beforeDelete, busy(2), nil, busy(0)},
 		{"devlink stays busy", functions, beforeCreate, busy(1 << 20), []reason.Reason{reason.DeviceBusy, reason.DeadlineExceeded}, recoverFunctions},
-		// The restoring outlasts the call. The port stays, to be removed, until the NIC answers.
-		{"devlink stays busy", functions, beforeDelete, busy(1 << 20), []reason.Reason{reason.DeadlineExceeded}, recoverFunctions},
+		// The function is quarantined. The port does not wait for a NIC that may never answer.
+		{"devlink stays busy", functions, beforeDelete, busy(1 << 20), nil, func(f *struck) {
+			if out := f.audit(); !strings.Contains(out, "quarantined: "+string(reason.DeviceBusy)) {
+				f.T.Errorf("audit: %q, want that the function is quarantined", out)
+			}
+			recoverFunctions(f)
+		}},
 		{
 			"the driver is slow",
 			[]offloadv1.PortKind{sf},
