@@ -1,6 +1,7 @@
 package devports
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/offloadd/offloadd/integration/attach"
 	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/integration/simnic"
+	"github.com/offloadd/offloadd/pkg/api/client"
 	"github.com/offloadd/offloadd/pkg/reason"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
@@ -259,4 +261,61 @@ func TestAttributesRefused(t *testing.T) {
 			r.Check(err)
 		})
 	}
+}
+
+// What would be refused is refused for the same reason if it is only asked about, and nothing changes then.
+func TestValidateOnly(t *testing.T) {
+	r := newDeviceRig(t)
+	pods := r.pods(1, 2)
+	held := spec(pods[1], vf)
+	held.Pool, held.Device = "", nic.VFDevice(2)
+	r.mustCreate(held)
+	for _, tt := range []struct {
+		name string
+		set  func(*offloadv1.PortSpec)
+		want reason.Reason // "": it can be done
+	}{
+		{"VF", func(*offloadv1.PortSpec) {}, ""},
+		{"SF with rates", func(s *offloadv1.PortSpec) {
+			s.Kind, s.Pool, s.Attributes = sf, "sfs", &offloadv1.FunctionAttributes{MaxRate: 8e6}
+		}, ""},
+		{"no such pool", func(s *offloadv1.PortSpec) { s.Pool = "none" }, reason.PoolNotFound},
+		{"no such pool, and a veth is allowed", func(s *offloadv1.PortSpec) {
+			s.Pool, s.Fallback = "none", []offloadv1.PortKind{veth}
+		}, reason.PoolNotFound},
+		{"pool of another kind", func(s *offloadv1.PortSpec) { s.Pool = "sfs" }, reason.PoolNotFound},
+		{"no such device", func(s *offloadv1.PortSpec) { s.Device = "0000:ff:1f.7" }, reason.DeviceNotFound},
+		{"device of another", func(s *offloadv1.PortSpec) { s.Device = held.GetDevice() }, reason.DeviceBusy},
+		{"VLAN of an SF", func(s *offloadv1.PortSpec) {
+			s.Kind, s.Pool, s.Attributes = sf, "sfs", &offloadv1.FunctionAttributes{Vlan: 7}
+		}, reason.FeatureUnsupported},
+		{"rate that is no whole number of bytes", func(s *offloadv1.PortSpec) { s.Attributes = &offloadv1.FunctionAttributes{MaxRate: 1001} }, reason.InvalidField},
+		{"interface that is there", func(s *offloadv1.PortSpec) { s.Key.Ifname = "lo" }, reason.IfnameInUse},
+		{"logical port of another", func(s *offloadv1.PortSpec) { s.LogicalPort = held.GetLogicalPort() }, reason.LPortInUse},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := r.in(t)
+			s := spec(pods[0], vf)
+			tt.set(s)
+			used := r.show(kindVF) + r.show(kindSF)
+			ctx, cancel := context.WithTimeout(t.Context(), patience())
+			defer cancel()
+			resp, err := r.ports.CreatePort(ctx, &offloadv1.CreatePortRequest{Spec: s, ValidateOnly: true})
+			if got := reason.Of(client.Error(err)); err != nil && got != tt.want || err == nil && (tt.want != "" || resp.GetPort().GetStatus() != nil) {
+				t.Errorf("validate_only: %v, %v, want reason %q", resp, err, tt.want)
+			}
+			if now := r.show(kindVF) + r.show(kindSF); now != used {
+				t.Errorf("functions after validate_only: %s, before: %s", now, used)
+			}
+			r.wantClean(pods[1].Name)
+			_, err = r.create(s)
+			if got := reason.Of(err); err != nil && got != tt.want || err == nil && tt.want != "" {
+				t.Errorf("the call itself: %v, want reason %q", err, tt.want)
+			}
+			r.mustDelete(s.GetKey())
+			r.settled()
+		})
+	}
+	r.mustDelete(held.GetKey())
+	r.wantClean()
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
+	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/pkg/api/client"
 	"github.com/offloadd/offloadd/pkg/deviceplugin/kubelettest"
 	"github.com/offloadd/offloadd/pkg/reason"
@@ -31,7 +32,7 @@ func newDeviceRig(t *testing.T) *deviceRig {
 	r := newRig(t)
 	conn, err := client.Dial(filepath.Join(r.node.Dir, "offloadd.sock"), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	r.Check(err)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), lab.Patient(5*time.Minute))
 	t.Cleanup(func() {
 		cancel()
 		if err := conn.Close(); err != nil {

@@ -109,6 +109,13 @@ func start() (*lab.Lab, error) {
 	if err := nic.Open(context.Background(), vfs); err != nil {
 		return nil, err
 	}
+	// While there are no other namespaces. No function of the simulated NIC has an RDMA device until a test wants that.
+	if !nic.Real() {
+		err = run("rdma", "system", "set", "netns", "exclusive")
+	}
+	if err != nil {
+		return nil, errors.Join(err, nic.Close())
+	}
 	l, err := lab.Start(context.Background(), lab.Options{
 		OffloaddPath: offloadd,
 		Datapath:     lab.System,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +43,31 @@ func openNetns(path string) (*netns, error) {
 }
 
 func (n *netns) close() { _ = n.file.Close() }
+
+// enter calls f on a thread in the namespace, with the namespace that the thread came from and goes back to. Goroutines that f starts
+// are not in it.
+func (n *netns) enter(f func(home *os.File) error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // if the thread cannot go back it ends with the goroutine
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			done <- refused(err, "open our network namespace")
+			return
+		}
+		defer func() { _ = home.Close() }()
+		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- refused(err, "enter the network namespace")
+			return
+		}
+		err = f(home)
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}
 
 func identify(f *os.File) (netnsID, error) {
 	var sfs unix.Statfs_t

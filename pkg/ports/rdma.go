@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/offloadd/offloadd/pkg/device"
@@ -106,31 +105,31 @@ func (kernel) takeBackRDMA(ctx context.Context, f device.Function, path string, 
 }
 
 // fetchRDMA moves an RDMA device out of the namespace where it was put, and reports whether it did: if that can be found.
-func fetchRDMA(name, path string, id netnsID) (bool, error) {
+func fetchRDMA(name, path string, id netnsID) (moved bool, err error) {
 	ns := findNetns(path, id)
 	if ns == nil {
 		return false, nil
 	}
 	defer ns.close()
-	in, err := netlink.NewHandleAt(vnetns.NsHandle(ns.file.Fd()), unix.NETLINK_RDMA)
-	if err != nil {
-		return false, refused(err, "open for RDMA in the network namespace")
-	}
-	defer func() { _ = in.Close() }()
-	link, err := rdmaLink(in, name)
-	if err != nil {
-		return false, refused(err, "find %s in the network namespace", name)
-	}
-	if link == nil {
-		return false, nil
-	}
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return false, refused(err, "open our network namespace")
-	}
-	defer func() { _ = own.Close() }()
-	if err := in.RdmaLinkSetNsFd(link, uint32(own.Fd())); err != nil {
-		return false, refused(err, "rdma dev set %s netns %d", name, own.Fd())
-	}
-	return true, nil
+	// Whose namespace the device leaves the kernel takes from the thread that asks, not from its socket.
+	err = ns.enter(func(home *os.File) error {
+		h, err := netlink.NewHandle(unix.NETLINK_RDMA)
+		if err != nil {
+			return refused(err, "open for RDMA in the network namespace")
+		}
+		defer func() { _ = h.Close() }()
+		link, err := rdmaLink(h, name)
+		if err != nil {
+			return refused(err, "find %s in the network namespace", name)
+		}
+		if link == nil {
+			return nil
+		}
+		if err := h.RdmaLinkSetNsFd(link, uint32(home.Fd())); err != nil {
+			return refused(err, "rdma dev set %s netns %d", name, home.Fd())
+		}
+		moved = true
+		return nil
+	})
+	return moved, err
 }
