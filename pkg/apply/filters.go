@@ -28,9 +28,10 @@ type Filters struct {
 	bound map[int]struct{} // devices that have the block
 	stuck map[scope]struct{}
 	known bool // table and bound are what the kernel has
-	// index is what devices of the last Sync were numbered.
-	index map[string]int
-	said  map[string]struct{}
+	// devices are those of the last Sync, and index their numbers.
+	devices []specialize.Device
+	index   map[string]int
+	said    map[string]struct{}
 	// shadowed are the filters that a NIC must not have; see Shadowed.
 	shadowed map[filterID]scope
 	hardware hardware
@@ -250,7 +251,7 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 	if err := f.ready(ctx, indexes); err != nil {
 		return s, err
 	}
-	f.refused, f.stuck = nil, map[scope]struct{}{}
+	f.refused, f.stuck, f.devices = nil, map[scope]struct{}{}, slices.Clone(devices)
 	fresh, err := f.bind(ctx, devices, indexes, o.Hardware)
 	if err != nil {
 		return s, err
@@ -426,11 +427,11 @@ func (f *Filters) verify(ctx context.Context, indexes map[string]int, done []tc.
 	if err != nil {
 		return err
 	}
-	if f.hardware.update(f.table, f.bound) && !all { // what has been enough may not be any more
+	if f.hardware.update(f.table, f.bound, f.devices) && !all { // what has been enough may not be any more
 		if _, err := f.look(ctx, nil); err != nil {
 			return err
 		}
-		f.hardware.update(f.table, f.bound)
+		f.hardware.update(f.table, f.bound, f.devices)
 	}
 	list := f.table.list()
 	var ops []tc.Op
@@ -447,7 +448,7 @@ func (f *Filters) verify(ctx context.Context, indexes map[string]int, done []tc.
 	for i := range ops {
 		delete(f.hardware.counts, ops[i].Key)
 	}
-	f.hardware.update(f.table, f.bound)
+	f.hardware.update(f.table, f.bound, f.devices)
 	return nil
 }
 

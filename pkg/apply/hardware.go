@@ -117,16 +117,21 @@ func overlap(a, b *tc.Filter) bool {
 type hardware struct {
 	// counts are how many devices have a filter in hardware, if any.
 	counts map[tc.Key]uint32
-	// ports are the devices, by interface index, that take filters, but for those of tunnels; tunnels says that one of these does. alive are
+	// ports are the devices that take filters, by interface index, but for those of tunnels; tunnels says that one of these does. alive are
 	// those that have had a filter of their own in hardware.
 	ports, alive map[int]struct{}
 	tunnels      bool
 }
 
-// update finds out which of the devices that have the block take filters, and reports whether that has changed. One that takes none of its own
-// takes none at all: what comes by it is not met by filters in hardware.
-func (h *hardware) update(t *FilterTable, bound map[int]struct{}) bool {
-	ports, asked, tunnels := maps.Clone(bound), map[int]struct{}{}, false
+// update finds out which of the devices that have the block, and shall have it, take filters, and reports whether that has changed. One that takes
+// none of its own takes none at all: what comes by it is not met by filters in hardware.
+func (h *hardware) update(t *FilterTable, bound map[int]struct{}, devices []specialize.Device) bool {
+	ports, asked, tunnels := map[int]struct{}{}, map[int]struct{}{}, false
+	for _, d := range devices {
+		if _, has := bound[d.Ifindex]; has && !d.Tunnel {
+			ports[d.Ifindex] = struct{}{}
+		}
+	}
 	if h.alive == nil {
 		h.alive = map[int]struct{}{}
 	}
@@ -136,7 +141,6 @@ func (h *hardware) update(t *FilterTable, bound map[int]struct{}) bool {
 		switch {
 		case f.Indev == "":
 		case f.EncDstPort != 0:
-			delete(ports, i)
 			tunnels = tunnels || h.counts[k] > 0
 		case h.counts[k] > 0:
 			h.alive[i] = struct{}{}

@@ -83,7 +83,7 @@ func TestWithdrawn(t *testing.T) {
 // A chain that was for all packets and is for those from a tunnel now, since its number means another one, is closed for both: from tunnels a NIC
 // takes no other filters than those that ask for one, and nothing is kept from it in the end.
 func TestChainOfOtherPackets(t *testing.T) {
-	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "t", Ifindex: 2}}
+	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "t", Ifindex: 2, Tunnel: true}}
 	const tunnel, chain = 2, specialize.ChainBase
 	filter := func(chain uint32, indev string, enc uint16, actions ...tc.Action) tc.Filter {
 		f := specialize.Closed(chain, indev)

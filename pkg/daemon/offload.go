@@ -422,7 +422,7 @@ func (l *offloader) input(ctx context.Context, s *scenery) specialize.Input {
 		if link, err := netlink.LinkByName(tunnelDevice); err == nil {
 			l.tunnel = link.Attrs().Index
 		}
-		in.TunnelDevice = &specialize.Device{Name: tunnelDevice, Ifindex: l.tunnel}
+		in.TunnelDevice = &specialize.Device{Name: tunnelDevice, Ifindex: l.tunnel, Tunnel: true}
 		if l.tunnel != 0 {
 			l.devices = append(l.devices, *in.TunnelDevice)
 		}

@@ -26,6 +26,9 @@ type Input struct {
 type Device struct {
 	Name    string
 	Ifindex int // 0: it is not there
+
+	// Tunnel says that it is the device of tunnels, for whose packets drivers take only filters that ask for a tunnel.
+	Tunnel bool
 }
 
 // A Port is an OpenFlow port that is a network device.

@@ -95,10 +95,10 @@ func TestMemo(t *testing.T) {
 		"the connection is asked again", "the table answers", "port 1 does not ask", "another table learns", "two of the same, one of them is",
 	}
 	in := Input{Ports: []Port{
-		{OFPort: 1, Device: Device{"v1", 11}, Enter: true},
-		{OFPort: 2, Device: Device{"v2", 12}, Enter: true},
-		{OFPort: 3, Device: Device{"v3", 13}},
-		{OFPort: 4, Device: Device{"v4", 14}},
+		{OFPort: 1, Device: Device{Name: "v1", Ifindex: 11}, Enter: true},
+		{OFPort: 2, Device: Device{Name: "v2", Ifindex: 12}, Enter: true},
+		{OFPort: 3, Device: Device{Name: "v3", Ifindex: 13}},
+		{OFPort: 4, Device: Device{Name: "v4", Ifindex: 14}},
 	}}
 	c := newChanging(t, rules, order, in)
 	for _, name := range order {
@@ -147,9 +147,9 @@ func TestMemoDepth(t *testing.T) {
 	}
 	rules["on"] = append(rules["on"], ruleOf(69, 10, est.Eq(ir.EthDst, 3), ir.Output{Port: 3}), ruleOf(69, 5, est, ir.Output{Port: 3}))
 	c := newChanging(t, rules, []string{"from near", "from far", "deliver", "on", "a drop"}, Input{Ports: []Port{
-		{OFPort: 1, Device: Device{"v1", 11}, Enter: true},
-		{OFPort: 2, Device: Device{"v2", 12}, Enter: true},
-		{OFPort: 3, Device: Device{"v3", 13}},
+		{OFPort: 1, Device: Device{Name: "v1", Ifindex: 11}, Enter: true},
+		{OFPort: 2, Device: Device{Name: "v2", Ifindex: 12}, Enter: true},
+		{OFPort: 3, Device: Device{Name: "v3", Ifindex: 13}},
 	}})
 	c.toggle("from near", "from far", "deliver")
 	c.toggle("on") // from far it is too far
@@ -167,7 +167,7 @@ func TestMemoPunts(t *testing.T) {
 		"for other reason": {ruleOf(9, 30, est.Eq(ir.EthDst, 3), ir.Meter{ID: 1}), ruleOf(9, 25, est, ir.Meter{ID: 1})},
 	}
 	c := newChanging(t, rules, []string{"port 1", "decide", "decide nothing", "for other reason"}, Input{Ports: []Port{
-		{OFPort: 1, Device: Device{"v1", 11}, Enter: true},
+		{OFPort: 1, Device: Device{Name: "v1", Ifindex: 11}, Enter: true},
 	}})
 	c.toggle("port 1", "decide")
 	c.toggle("decide nothing")
@@ -191,10 +191,10 @@ func TestMemoPasses(t *testing.T) {
 		rules["deliver"] = append(rules["deliver"], ruleOf(20, 20, m.Eq(ir.CTMark, 1)), ruleOf(20, 10, m, ir.Output{Port: 3 + uint32(i%2)}))
 	}
 	c := newChanging(t, rules, []string{"port 1", "port 2", "on", "deliver", "port 1 decides itself"}, Input{Ports: []Port{
-		{OFPort: 1, Device: Device{"v1", 11}, Enter: true},
-		{OFPort: 2, Device: Device{"v2", 12}, Enter: true},
-		{OFPort: 3, Device: Device{"v3", 13}},
-		{OFPort: 4, Device: Device{"v4", 14}},
+		{OFPort: 1, Device: Device{Name: "v1", Ifindex: 11}, Enter: true},
+		{OFPort: 2, Device: Device{Name: "v2", Ifindex: 12}, Enter: true},
+		{OFPort: 3, Device: Device{Name: "v3", Ifindex: 13}},
+		{OFPort: 4, Device: Device{Name: "v4", Ifindex: 14}},
 	}})
 	c.toggle("port 1", "port 2", "on", "deliver")
 	c.toggle("port 1 decides itself")
@@ -205,7 +205,7 @@ func TestMemoPasses(t *testing.T) {
 func TestMemoIsBounded(t *testing.T) {
 	var all ir.Match
 	p := NewRules()
-	in := Input{Ports: []Port{{OFPort: 1, Device: Device{"v1", 11}, Enter: true}, {OFPort: 3, Device: Device{"v3", 13}}}}
+	in := Input{Ports: []Port{{OFPort: 1, Device: Device{Name: "v1", Ifindex: 11}, Enter: true}, {OFPort: 3, Device: Device{Name: "v3", Ifindex: 13}}}}
 	// Ways of the datapath meet, so that there are chains of it.
 	datapath := func(n uint64) []ir.Rule {
 		of := all.Eq(ir.Metadata, n)

@@ -99,10 +99,10 @@ func (t *Topology) Specialize() (*specialize.Rules, specialize.Input) {
 	for _, o := range t.Owned {
 		rules.Replace(specialize.Owner(o.Owner), o.Rules)
 	}
-	tunnelDevice := specialize.Device(t.TunnelDevice)
+	tunnelDevice := specialize.Device{Name: t.TunnelDevice.Name, Ifindex: t.TunnelDevice.Ifindex, Tunnel: true}
 	in := specialize.Input{Geneve: t.Geneve, TunnelDevice: &tunnelDevice}
 	for _, p := range t.Ports {
-		in.Ports = append(in.Ports, specialize.Port{OFPort: p.OFPort, Device: specialize.Device(p.Device), Enter: true})
+		in.Ports = append(in.Ports, specialize.Port{OFPort: p.OFPort, Device: specialize.Device{Name: p.Device.Name, Ifindex: p.Device.Ifindex}, Enter: true})
 	}
 	for _, x := range t.Tunnels {
 		if x.Type == "geneve" {
