@@ -201,7 +201,7 @@ func TestHardwareComesBack(t *testing.T) {
 		filter(300, "pod", 0, all.Eq(ir.IPProto, 17)), filter(400, "pod", 0, all),
 		filter(100, "tunnel", geneveUDPPort, all),
 	}
-	devices := []specialize.Device{{Name: "pod", Ifindex: 1}, {Name: "tunnel", Ifindex: 9}}
+	devices := []specialize.Device{{Name: "pod", Ifindex: 1}, {Name: "tunnel", Ifindex: 9, Tunnel: true}}
 	sync := func(what string, want ...uint16) {
 		t.Helper()
 		if _, err := f.Sync(t.Context(), desired, devices, SyncOptions{Hardware: true}); err != nil {
