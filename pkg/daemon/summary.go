@@ -36,6 +36,9 @@ func (a *Agent) summary() Summary {
 		Refused:    a.store.Refused(),
 		Rows:       rowCounts(a.store),
 	}
+	if s.Bridge.Installed && a.acked >= a.sent {
+		s.Acked = a.turn // what this one wanted, if anything, was nothing for the bridge
+	}
 	switch {
 	case a.config.Offload == offloadDelegated:
 		s.Offload = delegatedLines(a.delegatedState())
