@@ -304,6 +304,13 @@ func (f *Filters) Sync(ctx context.Context, desired []tc.Filter, devices []speci
 	if err := f.apply(ctx, p.Open, indexes); err != nil {
 		return s, err
 	}
+	if o.Hardware && changed > 0 {
+		n, err := f.offerKept(ctx, indexes)
+		if err != nil {
+			return s, err
+		}
+		changed += n
+	}
 	if err := f.unbind(ctx, devices); err != nil {
 		return s, err
 	}
@@ -450,6 +457,45 @@ func (f *Filters) verify(ctx context.Context, indexes map[string]int, done []tc.
 	}
 	f.hardware.update(f.table, f.bound, f.devices)
 	return nil
+}
+
+// offerKept offers NICs what they have been kept from, as far as they are not to be kept from it any more: what closed a chain, or had not changed
+// yet, may have been the only reason. It returns how many filters these are.
+func (f *Filters) offerKept(ctx context.Context, indexes map[string]int) (int, error) {
+	if len(f.shadowed) == 0 {
+		return 0, nil
+	}
+	list := f.table.list()
+	kept := map[tc.Key]bool{}
+	for i := range list {
+		if _, is := f.shadowed[idOf(&list[i])]; is {
+			kept[list[i].Key()] = true
+		}
+	}
+	still := Shadowed(list, func(g *tc.Filter, tunnelled bool) Taken {
+		if kept[g.Key()] && tunnelled == (g.EncDstPort != 0) {
+			return ByAll // it was taken before
+		}
+		return f.hardware.has(g, tunnelled)
+	})
+	for _, i := range still {
+		delete(kept, list[i].Key())
+	}
+	var ops []tc.Op
+	for i := range list {
+		if g := list[i]; kept[g.Key()] {
+			g.Flags &^= tc.InHW | tc.NotInHW | tc.SkipHW
+			ops = append(ops, tc.ReplaceOp(&g))
+			delete(f.shadowed, idOf(&g))
+		}
+	}
+	if len(ops) == 0 {
+		return 0, nil
+	}
+	if err := f.apply(ctx, ops, indexes); err != nil {
+		return 0, err
+	}
+	return len(ops), f.verify(ctx, indexes, ops)
 }
 
 // maxAsked is how many filters are asked for one by one; of more all are listed. To tell of a filter a driver may have to ask its NIC.

@@ -120,3 +120,36 @@ func TestChainOfOtherPackets(t *testing.T) {
 		}
 	}
 }
+
+// What a NIC is kept from because a filter before it is out of hardware, which changes in the same Sync, it has again in the end.
+func TestKeptForAMoment(t *testing.T) {
+	devices := []specialize.Device{{Name: "a", Ifindex: 1}}
+	filters := func(to int) []tc.Filter {
+		f := specialize.Closed(0, "a")
+		f.Protocol, f.Pref, f.Actions = tc.ProtocolIPv4, 100, []tc.Action{tc.Mirred{Ifindex: to}}
+		f.Cookie[3] = byte(specialize.KindEntry)
+		g := f
+		g.Pref, g.Actions = 101, []tc.Action{tc.Drop{}}
+		return []tc.Filter{f, g}
+	}
+	gone := 0
+	k := tctest.NewKernel(t)
+	k.NIC = func(payload []byte, _ int) bool {
+		in, err := tc.Decode(payload)
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		m, sends := in.Filter.Actions[0].(tc.Mirred)
+		return !sends || m.Ifindex != gone
+	}
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	for to := 5; to < 8; to++ {
+		gone = to - 1 // with its device goes what sends to it, and nobody says so
+		f.Forget()
+		s, err := f.Sync(t.Context(), filters(to), devices, SyncOptions{Hardware: true})
+		if err != nil || s.Shadowed != 0 || s.Closed != 0 {
+			t.Fatalf("to device %d: %+v, %v", to, s, err)
+		}
+	}
+}
