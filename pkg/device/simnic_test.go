@@ -359,9 +359,8 @@ func TestSimnicUnsupported(t *testing.T) {
 		name string
 	}{
 		{"vfs", device.Attributes{Trust: new(true)}, "trust"},
-		{"vfs", device.Attributes{SpoofCheck: new(false)}, "spoof_check"},
+		{"vfs", device.Attributes{SpoofCheck: new(true)}, "spoof_check"},
 		{"vfs", device.Attributes{VLAN: &device.VLAN{ID: 5}}, "vlan"},
-		{"vfs", device.Attributes{LinkState: device.LinkEnable}, "link_state"},
 		{"sfs", device.Attributes{VLAN: &device.VLAN{ID: 5}}, "vlan"},
 		{"sfs", device.Attributes{Trust: new(true)}, "trust"},
 	} {
