@@ -34,6 +34,10 @@ type Run struct {
 	// Cases has one for each load and path: all paths of a load, in the order of Paths, then those of the next.
 	Cases []Case `json:"cases"`
 
+	// What follows is computed from Cases, by stats.Judge.
+
+	// Floors are what differences between twins say of differences that mean nothing, for each load that has them.
+	Floors []Floor `json:"floors,omitempty"`
 	// Noise says why there are no verdicts; empty: the machine was quiet enough.
 	Noise []string `json:"noise,omitempty"`
 }
@@ -54,6 +58,15 @@ type Parameters struct {
 	Margin     time.Duration `json:"margin_ns"`       // differences up to this do not matter to who asks
 	Seed       uint64        `json:"seed"`            // of the order of paths, and of the statistics
 	Study      string        `json:"study,omitempty"` // whose loads these are
+	Limits     Limits        `json:"limits,omitzero"`
+}
+
+// Limits are of what may disturb a session before it is left out, and how much twins may differ; see stats.DefaultLimits. Zero: no limit.
+type Limits struct {
+	Steal    float64 `json:"steal,omitempty"`    // part of the time of the two CPUs
+	Others   float64 `json:"others,omitempty"`   // likewise
+	Switches float64 `json:"switches,omitempty"` // involuntary ones, per second
+	Floor    float64 `json:"floor,omitempty"`    // part of the baseline's percentile
 }
 
 // A Wire is what netem makes of a link, for each direction. Zero: a plain one.
@@ -152,25 +165,36 @@ type Session struct {
 	// not known, only that between sessions.
 	Blocks [][2]int64 `json:"blocks,omitempty"`
 
-	Jitter   float64       `json:"jitter,omitempty"` // as in Latency
-	Elapsed  time.Duration `json:"elapsed_ns"`       // of this path, without the turns of the others
-	Octets   int64         `json:"octets,omitempty"` // received, of a stream
-	CPU      [2]CPU        `json:"cpu"`              // of the client and the server
-	Segments *Segments     `json:"segments,omitempty"`
-	Loss     Loss          `json:"loss"`
-	TCP      *TCP          `json:"tcp,omitempty"`
-	Noise    Noise         `json:"noise,omitzero"`
+	Jitter float64 `json:"jitter,omitempty"` // as in Latency
+	// Elapsed is of this path, without the turns of the others. Transactions are all that were answered in it, also those that do not count.
+	Elapsed      time.Duration `json:"elapsed_ns"`
+	Transactions int64         `json:"transactions,omitempty"`
+	Octets       int64         `json:"octets,omitempty"` // received, of a stream
+	CPU          [2]CPU        `json:"cpu"`              // of the client and the server
+	// Segments are of a session with timestamps. They make it slower, so it has no histogram, and but for losses counts for nothing else.
+	Segments *Segments `json:"segments,omitempty"`
+	Loss     Loss      `json:"loss"`
+	TCP      *TCP      `json:"tcp,omitempty"`
+	Noise    Noise     `json:"noise,omitzero"`
 }
 
 // Lost is the value of what was lost: it is infinitely late.
 const Lost = math.MaxInt64
 
+// A Floor is the 97.5th percentile of the absolute differences between twins, over their pairs and sessions.
+type Floor struct {
+	Load  Load  `json:"load"`
+	Pairs int   `json:"pairs"`
+	P50   Delta `json:"p50"`
+	P99   Delta `json:"p99"`
+}
+
 // Noise is what disturbed a session, all of its paths.
 type Noise struct {
-	Steal    time.Duration `json:"steal_ns,omitempty"` // taken by the hypervisor from the two CPUs
-	Others   time.Duration `json:"others_ns,omitempty"`
-	Switches int64         `json:"switches,omitempty"` // involuntary, of the two threads
-	Elapsed  time.Duration `json:"elapsed_ns,omitempty"`
+	Steal    time.Duration `json:"steal_ns,omitempty"`   // taken by the hypervisor from the two CPUs
+	Others   time.Duration `json:"others_ns,omitempty"`  // used by others on the two CPUs
+	Switches int64         `json:"switches,omitempty"`   // involuntary, of the two threads
+	Elapsed  time.Duration `json:"elapsed_ns,omitempty"` // of the session
 }
 
 // Loss is what did not arrive as it should.
