@@ -79,6 +79,7 @@ var rooms = map[string]room{
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
+	"pkg/probe/engine": {imports: []string{"pkg/probe/result", "pkg/probe/stats"}},
 	"pkg/probe/path":   {imports: []string{"pkg/probe/result", "pkg/ir", "pkg/openflow", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
 	"pkg/probe/stats":  {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
 
