@@ -12,6 +12,7 @@
 package stats
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -47,12 +48,12 @@ func Judge(run *result.Run, facts ...string) error {
 	}
 	for _, l := range c.loads {
 		l.summarise()
-		if l.load.Mode == result.Stream || l.load.Mode == result.Maerts {
+		if l.streams() {
 			continue
 		}
-		l.leaveOutNoisy(run)
-	}
-	for _, l := range c.loads {
+		l.leaveOutNoisy(run.Parameters.Limits)
+		run.Noise = append(run.Noise, l.noise...)
+		l.noise = append(slices.Clone(facts), l.noise...)
 		l.judge(run)
 	}
 	return nil
@@ -62,8 +63,11 @@ func Judge(run *result.Run, facts ...string) error {
 type load struct {
 	load  result.Load
 	cases []*measured
-	quiet []int // the sessions that were not disturbed
+	quiet []int    // the sessions that were not disturbed
+	noise []string // why there is no verdict
 }
+
+func (l *load) streams() bool { return l.load.Mode == result.Stream || l.load.Mode == result.Maerts }
 
 type measured struct {
 	*result.Case
@@ -171,7 +175,7 @@ func (l *load) summarise() {
 			c.PerKB = over(used/1e3, octets/1024)
 			c.Utilisation = over(used, elapsed)
 		}
-		if m.Rate = over(transactions*1e9, elapsed); l.load.Mode == result.Stream || l.load.Mode == result.Maerts {
+		if m.Rate = over(transactions*1e9, elapsed); l.streams() {
 			m.Rate = over(octets*1e9, elapsed)
 		}
 		m.merged, m.mergedSends = Merge(m.sessions...), Merge(m.fromSend...)
@@ -226,79 +230,73 @@ func segments(sessions []result.Session) *result.Segments {
 	return sum
 }
 
-// leaveOutNoisy sets l.quiet, and says in run what is too noisy as a whole. It looks at what disturbed a session, never at what
-// was measured in it: leaving out by latency would choose the result.
-func (l *load) leaveOutNoisy(run *result.Run) {
-	limits := run.Parameters.Limits
-	var (
-		all   int
-		noisy = map[string]int{}
-		worst = map[string]float64{}
-	)
+// A disturbance is one way to disturb sessions, and how many it has disturbed.
+type disturbance struct {
+	text  string // says the limit and the worst
+	unit  float64
+	limit float64
+	of    func(result.Noise) float64
+
+	sessions int
+	worst    float64
+}
+
+// leaveOutNoisy sets l.quiet, and l.noise if too little is left. It looks at what disturbed a session, never at what was measured
+// in it: leaving out by latency would choose the result.
+func (l *load) leaveOutNoisy(limits result.Limits) {
+	facts := []disturbance{
+		{text: "more than %s %% of the CPUs' time was stolen, up to %s %%", unit: 100, limit: limits.Steal, of: func(n result.Noise) float64 {
+			return over(float64(n.Steal), 2*float64(n.Elapsed))
+		}},
+		{text: "more than %s %% of the CPUs' time was used by others, up to %s %%", unit: 100, limit: limits.Others, of: func(n result.Noise) float64 {
+			return over(float64(n.Others), 2*float64(n.Elapsed))
+		}},
+		{text: "more than %s involuntary switches per second, up to %s", unit: 1, limit: limits.Switches, of: func(n result.Noise) float64 {
+			return over(float64(n.Switches)*1e9, float64(n.Elapsed))
+		}},
+	}
+	var all int
 	for _, m := range l.cases {
 		all = max(all, len(m.Sessions))
 	}
 	for i := range all {
-		over := map[string]float64{}
-		for _, m := range l.cases {
-			if i >= len(m.Sessions) {
-				continue
-			}
-			n := m.Sessions[i].Noise
-			for _, fact := range []struct {
-				name         string
-				value, limit float64
-			}{
-				{"of the CPUs' time was stolen", share(n, n.Steal), limits.Steal},
-				{"of the CPUs' time was used by others", share(n, n.Others), limits.Others},
-				{"involuntary switches per second", perSecond(n), limits.Switches},
-			} {
-				if fact.limit > 0 && fact.value > fact.limit {
-					over[fact.name] = max(over[fact.name], fact.value)
+		quiet := true
+		for k := range facts {
+			f := &facts[k]
+			var worst float64
+			for _, m := range l.cases {
+				if i < len(m.Sessions) {
+					worst = max(worst, f.of(m.Sessions[i].Noise))
 				}
 			}
+			if f.limit > 0 && worst > f.limit {
+				f.sessions++
+				f.worst = max(f.worst, worst)
+				quiet = false
+			}
 		}
-		if len(over) == 0 {
+		if quiet {
 			l.quiet = append(l.quiet, i)
-		}
-		for name, value := range over {
-			noisy[name]++
-			worst[name] = max(worst[name], value)
 		}
 	}
 	if 2*len(l.quiet) >= all {
 		return
 	}
-	for _, fact := range []struct {
-		name  string
-		limit float64
-		unit  float64
-		text  string
-	}{
-		{"of the CPUs' time was stolen", limits.Steal, 100, " % "},
-		{"of the CPUs' time was used by others", limits.Others, 100, " % "},
-		{"involuntary switches per second", limits.Switches, 1, " "},
-	} {
-		if n := noisy[fact.name]; n > 0 {
-			run.Noise = append(run.Noise, fmt.Sprintf("%s: in %d of %d sessions more than %s%s%s, up to %s", l.load, n, all,
-				short(fact.limit*fact.unit), fact.text, fact.name, short(worst[fact.name]*fact.unit)))
+	slices.SortStableFunc(facts, func(a, b disturbance) int { return cmp.Compare(b.sessions, a.sessions) })
+	for _, f := range facts {
+		if f.sessions > 0 {
+			l.noise = append(l.noise, fmt.Sprintf("%s: in %d of %d sessions ", l.load, f.sessions, all)+
+				fmt.Sprintf(f.text, short(f.limit*f.unit), short(f.worst*f.unit)))
 		}
 	}
 }
 
 func short(f float64) string { return strconv.FormatFloat(f, 'g', 3, 64) }
 
-func share[D ~int64](n result.Noise, d D) float64 { return over(float64(d), 2*float64(n.Elapsed)) }
-
-func perSecond(n result.Noise) float64 { return over(float64(n.Switches)*1e9, float64(n.Elapsed)) }
-
 // judge compares each path of the load with the baseline.
 func (l *load) judge(run *result.Run) {
-	if l.quiet == nil && len(run.Noise) == 0 {
-		return // a stream
-	}
 	base := l.find(run.Baseline)
-	if base == nil || l.load.Mode == result.Stream || l.load.Mode == result.Maerts {
+	if base == nil {
 		return
 	}
 	floor := result.Floor{Load: l.load, Pairs: len(l.twins(""))}
@@ -388,10 +386,10 @@ func (l *load) grain(p float64) float64 {
 
 // paired are the differences of two paths in quiet sessions.
 type paired struct {
-	sessions    []session
-	few         bool // some sessions had too few samples
-	lost        int  // sessions where both lost the percentile: no difference
-	least, most int64
+	sessions []session
+	few      bool  // some sessions had too few samples
+	lost     int   // sessions where both lost the percentile: no difference
+	least    int64 // samples
 }
 
 func (l *load) differences(a, b *measured, p float64) paired {
@@ -460,8 +458,8 @@ func (l *load) compare(run *result.Run, m, base *measured, p float64) *compariso
 	}
 	reference, _ := base.merged.At(p)
 	switch limit := run.Parameters.Limits.Floor; {
-	case len(run.Noise) > 0:
-		c.why = "the machine was too noisy: " + run.Noise[0]
+	case len(l.noise) > 0:
+		c.why = l.noise[0]
 	case len(l.twins(m.Path)) == 0:
 		c.why = "without twins the noise is not known"
 	case math.IsInf(c.floor, 0):

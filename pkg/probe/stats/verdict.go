@@ -55,7 +55,8 @@ func decide(family []*comparison, margin float64) {
 	}
 	slices.SortStableFunc(open, func(a, b *comparison) int { return cmp.Compare(a.p(), b.p()) })
 	for i, c := range open {
-		if level := alpha / float64(len(open)-i); c.p() > level {
+		low, high := c.interval(alpha / float64(len(open)-i))
+		if low <= c.floor && -c.floor <= high {
 			break
 		}
 		if c.verdict == result.Undecided && c.sessions >= minSessions {
@@ -69,12 +70,13 @@ func decide(family []*comparison, margin float64) {
 	}
 }
 
-// interval is that of the replicates between the quantiles level/2 and 1-level/2.
+// interval is what the difference is outside of with the probability level.
 func (c *comparison) interval(level float64) (low, high float64) {
+	level = expanded(level, c.sessions)
 	return quantile(c.replicates, level/2), quantile(c.replicates, 1-level/2)
 }
 
-// p is the probability, two-sided, of a resample on the other side of the floor.
+// p orders comparisons: the probability, two-sided, of a resample on the other side of the floor.
 func (c *comparison) p() float64 {
 	var other int
 	for _, r := range c.replicates {
