@@ -38,15 +38,33 @@ func buildMacvlan(_ context.Context, s *site) error {
 	})
 }
 
-// buildIpvlan is for one of the modes. In the modes L3 pods do not resolve each other, and what is for another node's pods is sent
-// to the parent's namespace's routes.
-func buildIpvlan(mode netlink.IPVlanMode) func(context.Context, *site) error {
+func buildIpvlanL2(_ context.Context, s *site) error {
+	return s.slaves(flat, s.ipvlan(netlink.IPVLAN_MODE_L2))
+}
+
+// buildIpvlanL3 is for the modes L3 and L3S, in which pods have no neighbours: their node routes for them.
+func buildIpvlanL3(mode netlink.IPVlanMode) func(context.Context, *site) error {
 	return func(_ context.Context, s *site) error {
-		return s.slaves(flat, func(parent int) netlink.Link {
-			a := attrs(podDevice, s.want.mtu())
-			a.ParentIndex = parent
-			return &netlink.IPVlan{LinkAttrs: a, Mode: mode}
-		})
+		if err := s.slaves(subnets, s.ipvlan(mode)); err != nil {
+			return err
+		}
+		for i, role := range []string{pod1, pod2} {
+			if err := s.spaces[role].route(anywhere, netip.Addr{}, podDevice); err != nil {
+				return err
+			}
+			if err := s.spaces[[]string{node1, node2}[i]].route(subnets[1-i].Masked(), wire[1-i].Addr(), wireDevice); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func (s *site) ipvlan(mode netlink.IPVlanMode) func(parent int) netlink.Link {
+	return func(parent int) netlink.Link {
+		a := attrs(podDevice, s.want.mtu())
+		a.ParentIndex = parent
+		return &netlink.IPVlan{LinkAttrs: a, Mode: mode}
 	}
 }
 

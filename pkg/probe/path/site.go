@@ -17,6 +17,8 @@ import (
 const (
 	pod1, pod2   = "pod1", "pod2"
 	node1, node2 = "node1", "node2"
+
+	overlay1, overlay2 = "overlay1", "overlay2" // of Docker's overlay, where its bridges are
 )
 
 // The devices of a path, the same in each: they are never in one namespace with another path's.
@@ -71,7 +73,7 @@ func (s *site) build(ctx context.Context) error {
 		return err
 	}
 	if k.build == nil {
-		return errors.New(k.absent)
+		return errAbsent(k.absent)
 	}
 	if err := k.build(ctx, s); err != nil {
 		return err
@@ -85,6 +87,11 @@ func (s *site) build(ctx context.Context) error {
 	return s.readFacts()
 }
 
+// errAbsent is why nothing can be built without a Builder.
+type errAbsent string
+
+func (e errAbsent) Error() string { return string(e) }
+
 // close removes the path, in the opposite order. It may be called again.
 func (s *site) close() error {
 	var errs []error
@@ -93,6 +100,14 @@ func (s *site) close() error {
 	}
 	s.undo = nil
 	return errors.Join(errs...)
+}
+
+// fact adds what only a kind's own builder knows.
+func (s *site) fact(name, value string) {
+	if s.path.Facts == nil {
+		s.path.Facts = map[string]string{}
+	}
+	s.path.Facts[name] = value
 }
 
 func (s *site) name(role string) string { return fmt.Sprintf("opr%d-%s", s.number, role) }
@@ -175,7 +190,13 @@ func (s *site) routedPods(nodes [2]*space, mtu int, bridged bool) error {
 		}
 		s.setEnd(i, pod, subnets[i], podDevice)
 	}
-	return nil
+	if s.want.Rules == 0 {
+		return nil
+	}
+	if err := nodes[0].policy(s.want.Rules); err != nil || nodes[0] == nodes[1] {
+		return err
+	}
+	return nodes[1].policy(s.want.Rules)
 }
 
 // bridge makes a bridge with ports.

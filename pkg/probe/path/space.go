@@ -139,7 +139,15 @@ type lack struct {
 	err   error
 }
 
-func (l *lack) Error() string { return fmt.Sprintf("%s: %s (%v)", l.asked, l.what, l.err) }
+func (l *lack) Error() string {
+	err := l.err
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		err = errno // without what libraries put around it
+	}
+	return fmt.Sprintf("%s: %s (%v)", l.asked, l.what, err)
+}
+
 func (l *lack) Unwrap() error { return l.err }
 
 // lacks is err as a lack if it is one of the answers that mean it.

@@ -42,9 +42,8 @@ const (
 )
 
 var (
-	everywhere = []string{OptionMTU}
-	onWire     = []string{OptionMTU, OptionDelay, OptionJitter, OptionLoss}
-	onRouters  = []string{OptionMTU, OptionDelay, OptionJitter, OptionLoss, OptionRules}
+	onWire    = []string{OptionMTU, OptionDelay, OptionJitter, OptionLoss}
+	onRouters = []string{OptionMTU, OptionDelay, OptionJitter, OptionLoss, OptionRules}
 )
 
 // ParseWant reads KIND[,OPTION=VALUE...], for example "routed,rules=200,delay=5ms,loss=0.01,twin".
