@@ -34,6 +34,9 @@ type Run struct {
 	// Cases has one for each load and path: all paths of a load, in the order of Paths, then those of the next.
 	Cases []Case `json:"cases"`
 
+	// Doubts are facts for which there are no verdicts whatever was measured, as "the clock is hpet".
+	Doubts []string `json:"doubts,omitempty"`
+
 	// What follows is computed from Cases, by stats.Judge.
 
 	// Floors are what differences between twins say of differences that mean nothing, for each load that has them.

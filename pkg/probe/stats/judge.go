@@ -38,10 +38,10 @@ func DefaultLimits() result.Limits {
 }
 
 // Judge computes what run has besides its sessions: summaries of cases, floors, effects with verdicts, and noise. Sessions that were
-// disturbed beyond the limits are left out of comparisons, on all paths; if fewer than half are left, or if there are facts (reasons, as
-// "the clock is hpet"), there is no verdict. What was computed before is replaced.
-func Judge(run *result.Run, facts ...string) error {
-	run.Noise, run.Floors = slices.Clone(facts), nil
+// disturbed beyond the limits are left out of comparisons, on all paths; if fewer than half are left, or if there are doubts, there is no
+// verdict. What was computed before is replaced.
+func Judge(run *result.Run) error {
+	run.Noise, run.Floors = slices.Clone(run.Doubts), nil
 	c, err := newCampaign(run)
 	if err != nil {
 		return err
@@ -53,7 +53,6 @@ func Judge(run *result.Run, facts ...string) error {
 		}
 		l.leaveOutNoisy(run.Parameters.Limits)
 		run.Noise = append(run.Noise, l.noise...)
-		l.noise = append(slices.Clone(facts), l.noise...)
 		l.judge(run)
 	}
 	return nil
@@ -458,6 +457,8 @@ func (l *load) compare(run *result.Run, m, base *measured, p float64) *compariso
 	}
 	reference, _ := base.merged.At(p)
 	switch limit := run.Parameters.Limits.Floor; {
+	case len(run.Doubts) > 0:
+		c.why = run.Doubts[0]
 	case len(l.noise) > 0:
 		c.why = l.noise[0]
 	case len(l.twins(m.Path)) == 0:
