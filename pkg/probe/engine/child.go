@@ -25,6 +25,7 @@ const (
 	nap = 50 * time.Millisecond
 	// maxMemory is when the garbage collector runs after all; samples are a quarter of it.
 	maxMemory = 2 << 30
+	sinkSize  = 256 << 10 // of what the receiver of a stream takes at once
 )
 
 // Main is the process: it does the job on stdin, says on stdout what happens, and returns the exit code.
@@ -77,6 +78,9 @@ type engine struct {
 	requests atomic.Int64 // sent and counted
 	started  atomic.Int64 // when counting began
 	nextStop time.Duration
+	home     int // the network namespace of the client's thread, if it is one of a path's, which is so for connections only
+	primed   atomic.Bool
+	turn     turn
 }
 
 // A path is one of the job's while it is measured.
@@ -102,8 +106,10 @@ type path struct {
 	octets  int64
 	// transactions are all that were answered while time and CPU were counted.
 	transactions int64
-	retrans      int64
-	cpu          [2]result.CPU // [1] is the server's thread's
+	rtt          time.Duration // of the first answer
+	// retransmits are TCP's since the warm-up.
+	retransmits int64
+	cpu         [2]time.Duration // [1] is the server's thread's
 
 	// Of the server's thread.
 	_        [64]byte
@@ -112,6 +118,18 @@ type path struct {
 	chance   *rand.Rand
 
 	stamps *stamps
+	calls  *caller
+
+	// Of an open loop: when requests are due and were sent, the oldest that is waited for, and the newest that was answered.
+	due, began   []int64
+	head, newest uint64
+
+	// Of a stream: messages so far, the receiver's room, the newest it has seen, and what it has received in the last turn.
+	streamed  uint64
+	sink      []byte
+	heard     uint64
+	delivered delivery
+	refused   string // why the server's half of the last turn has failed
 }
 
 // A mark is how much there was when a block could end.
@@ -132,6 +150,7 @@ func newEngine(job Job) *engine {
 	if !e.streams() {
 		e.limit = job.requests()
 	}
+	e.home = -1
 	e.active.Store(-1)
 	for i, p := range job.Paths {
 		e.paths = append(e.paths, &path{Path: p, index: i, listener: -1, chance: rand.New(rand.NewPCG(job.Seed, uint64(i)+1))})
@@ -169,6 +188,7 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		e.server.settle(e.job.CPUs[1], e.job.Priority)
 		close(ready)
 		e.serve()
+		e.server.end()
 	}()
 	go func() {
 		defer close(client)
@@ -176,6 +196,7 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		<-ready
 		e.client.settle(e.job.CPUs[0], e.job.Priority)
 		e.measure()
+		e.client.end()
 	}()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -194,6 +215,9 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		}
 	}
 	<-server
+	for _, p := range e.paths {
+		p.retransmits += p.retransmitted()
+	}
 	noise := e.noise(before, readStat())
 	return e.report(noise, say)
 }
@@ -308,6 +332,9 @@ func (e *engine) openPath(p *path) error {
 	}
 	if e.job.Load.Mode == result.CRR {
 		p.client, p.server = newConn(-1, true, answer, size), newConn(-1, true, size, answer)
+		if p.calls, err = newCaller(netip.AddrPortFrom(p.Client.Addr, 0), p.to, p.Client.Netns); err != nil {
+			return fmt.Errorf("client: %w", err)
+		}
 		return unix.SetNonblock(p.listener, true)
 	}
 	err = inNetns(p.Client.Netns, func() error {
@@ -321,6 +348,9 @@ func (e *engine) openPath(p *path) error {
 		}
 		if err := unix.Connect(fd, sockaddr(p.to)); err != nil {
 			return fmt.Errorf("connect to %v: %w", p.to, err)
+		}
+		if e.streams() {
+			return patience(fd, nap)
 		}
 		return patience(fd, e.job.Timeout)
 	})
@@ -353,28 +383,41 @@ func (e *engine) close() {
 		if p.listener >= 0 {
 			_ = unix.Close(p.listener) // nothing is written to it
 		}
+		if p.calls != nil {
+			_ = unix.Close(p.calls.netns) // likewise
+		}
 	}
 }
 
 // allocate makes room for all that the path will have, and touches it.
 func (e *engine) allocate(p *path) {
-	if p.failed != "" || e.streams() {
+	if p.failed != "" {
+		return
+	}
+	if e.streams() {
+		p.sink = make([]byte, sinkSize)
+		for i := range p.sink {
+			p.sink[i] = 1
+		}
 		return
 	}
 	p.state = make([]uint8, e.limit)
 	p.took = make([]int64, e.limit)
+	rooms := []*[]int64{&p.took}
 	if e.job.Load.Mode == result.Open {
-		p.sent = make([]int64, e.limit)
+		rooms = append(rooms, &p.sent, &p.due, &p.began)
+	}
+	for _, r := range rooms {
+		*r = make([]int64, e.limit)
+		for i := range *r {
+			(*r)[i] = 1
+		}
 	}
 	for i := range p.state {
 		p.state[i] = 1
-		p.took[i] = 1
-		if p.sent != nil {
-			p.sent[i] = 1
-		}
 	}
 	clear(p.state)
-	p.took = p.took[:0]
+	p.took, p.sent = p.took[:0], p.sent[:0]
 	p.marks = make([]mark, 0, e.limit/blockSize+2)
 }
 
@@ -391,6 +434,12 @@ func (e *engine) measure() {
 	switch e.job.Load.Mode {
 	case result.RR:
 		e.closedLoop(e.exchange)
+	case result.CRR:
+		e.closedLoop(e.connect)
+	case result.Open:
+		e.openLoop()
+	case result.Stream, result.Maerts:
+		e.stream()
 	default:
 		panic("engine: a mode that Check does not know: " + e.job.Load.Mode)
 	}
@@ -410,13 +459,29 @@ func (e *engine) any() bool {
 func (e *engine) count() {
 	for _, p := range e.paths {
 		p.first = p.next
+		clear(p.state)
 		p.loss, p.elapsed, p.octets, p.transactions = result.Loss{}, 0, 0, 0
-		p.cpu[0] = result.CPU{}
+		p.cpu[0] = 0
+		p.retransmits = -p.retransmitted()
 	}
 	e.client.used()
 	e.nextStop = e.now() + time.Second/2
 	e.started.Store(int64(e.now()))
 	e.counting.Store(true)
+}
+
+// retransmitted is what both ends of the path's connection have sent again since it exists.
+func (p *path) retransmitted() int64 {
+	n := int64(0)
+	for _, c := range []*conn{p.client, p.server} {
+		if c == nil || !c.tcp || c.fd < 0 || p.calls != nil {
+			continue
+		}
+		if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n += int64(info.Total_retrans)
+		}
+	}
+	return n
 }
 
 // tries is how often a path is tried before it has failed: neighbours and flows take their time.
@@ -430,7 +495,10 @@ func (e *engine) prime(p *path) {
 	e.active.Store(int64(p.index))
 	wait := max(e.job.Timeout, 200*time.Millisecond)
 	for range tries {
-		if _, ok := e.transact(p, kindPrime, wait); ok || e.stop.Load() {
+		took, ok := e.transact(p, kindPrime, wait)
+		if ok || e.stop.Load() {
+			p.rtt = took
+			e.awaitStamps(p)
 			return
 		}
 	}
@@ -439,6 +507,16 @@ func (e *engine) prime(p *path) {
 		why = ": " + p.client.errno.Error()
 	}
 	p.fail("client: no answer from %v to %d requests%s", p.to, tries, why)
+}
+
+// awaitStamps waits until what arrives is stamped: the kernel begins to do so some time after the first socket has asked for it.
+func (e *engine) awaitStamps(p *path) {
+	if p.stamps == nil {
+		return
+	}
+	for end := e.now() + time.Second; e.now() < end && !p.stamps.seen.Load() && !e.stop.Load(); {
+		e.transact(p, kindPrime, e.job.Timeout)
+	}
 }
 
 // closedLoop calls once for each request, in rounds.
@@ -487,9 +565,7 @@ func (e *engine) round(order []*path, once func(p *path, counted bool)) {
 			once(p, counting && (i > 0 || e.job.Burst == 1))
 		}
 		p.elapsed += e.now() - begun
-		user, system := e.client.used()
-		p.cpu[0].User += user
-		p.cpu[0].System += system
+		p.cpu[0] += e.client.used()
 		if counting {
 			e.requests.Add(int64(e.job.Burst))
 		}
@@ -562,7 +638,7 @@ func (e *engine) transact(p *path, kind uint16, wait time.Duration) (time.Durati
 			return 0, false
 		}
 	}
-	for {
+	for spins := 1; ; spins++ {
 		switch c.receive(flags) {
 		case message:
 			now := e.now()
@@ -590,6 +666,8 @@ func (e *engine) transact(p *path, kind uint16, wait time.Duration) (time.Durati
 		}
 		if flags = unix.MSG_DONTWAIT; !e.job.Busy {
 			poll(c.fd, unix.POLLIN, left)
+		} else {
+			yield(spins)
 		}
 	}
 }
@@ -618,6 +696,10 @@ func (p *path) stale(seq uint64) {
 // serve is the server's thread.
 func (e *engine) serve() {
 	switch {
+	case e.streams():
+		e.serveStream()
+	case e.job.Load.Mode == result.CRR:
+		e.serveConnections()
 	case e.job.Busy && (e.job.Load.Mode == result.RR || len(e.paths) == 1):
 		e.serveActive()
 	default:
@@ -628,18 +710,16 @@ func (e *engine) serve() {
 // serveActive polls the path that the client uses.
 func (e *engine) serveActive() {
 	current := int64(-1)
-	for !e.done.Load() && !e.stop.Load() {
+	for spins := 1; !e.done.Load() && !e.stop.Load(); spins++ {
 		i := e.active.Load()
 		if i != current {
 			e.account(current)
 			current = i
 		}
-		if i < 0 {
-			continue
+		if i >= 0 && e.serveOne(e.paths[i], unix.MSG_DONTWAIT) == message {
+			spins = 0
 		}
-		if p := e.paths[i]; p.server != nil && p.server.fd >= 0 {
-			e.serveOne(p, unix.MSG_DONTWAIT)
-		}
+		yield(spins)
 	}
 	e.account(current)
 }
@@ -665,8 +745,13 @@ func (e *engine) serveReady() {
 		wait = 0
 	}
 	current := int64(-1)
-	for !e.done.Load() && !e.stop.Load() {
+	for spins := 1; !e.done.Load() && !e.stop.Load(); spins++ {
 		n := set.wait(wait)
+		if n > 0 {
+			spins = 0
+		} else if e.job.Busy {
+			yield(spins)
+		}
 		if i := e.active.Load(); i != current {
 			e.account(current)
 			current = i
@@ -683,10 +768,8 @@ func (e *engine) serveReady() {
 
 // account adds what the server's thread has used since the last call to the path at i.
 func (e *engine) account(i int64) {
-	user, system := e.server.used()
-	if i >= 0 && e.counting.Load() {
-		e.paths[i].cpu[1].User += user
-		e.paths[i].cpu[1].System += system
+	if d := e.server.used(); i >= 0 && e.counting.Load() {
+		e.paths[i].cpu[1] += d
 	}
 }
 
@@ -711,7 +794,7 @@ func (e *engine) serveOne(p *path, flags uintptr) int {
 	}
 	copy(c.out[:14], c.in[:14])
 	binary.BigEndian.PutUint16(c.out[14:], kindAnswer)
-	if !e.job.Busy {
+	if !e.job.Busy && p.calls == nil {
 		flags = 0
 	}
 	for c.sendBack(flags) == nothing && !e.stop.Load() && !e.done.Load() {

@@ -123,6 +123,7 @@ func (j Job) Check() error {
 		seen[p.Name] = true
 		check(p.Client.Addr.IsValid() && p.Server.Addr.IsValid() && p.Client.Addr.Is4() == p.Server.Addr.Is4(),
 			"path %s: %v and %v are not two addresses of one family", p.Name, p.Client.Addr, p.Server.Addr)
+		check(p.Client.Port == 0 || j.Load.Mode != result.CRR, "path %s: a client with a port for each connection cannot have port %d", p.Name, p.Client.Port)
 		check(!p.Target.IsValid() || p.Target.Addr().Is4() == p.Client.Addr.Is4(), "path %s: target %v is of another family", p.Name, p.Target)
 		if f := p.Fault; f != nil {
 			during("path "+p.Name+": delay", f.Delay, 0, time.Second)

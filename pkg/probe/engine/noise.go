@@ -12,17 +12,17 @@ import (
 // A stat is what /proc/stat says of some CPUs, in seconds since boot.
 type stat struct {
 	at  time.Time
-	cpu map[int]usage
+	cpu map[int]share
 }
 
-type usage struct{ busy, steal time.Duration }
+type share struct{ busy, steal time.Duration }
 
 // hertz is the unit of /proc/stat, which Linux has the same for all programs: USER_HZ.
 const hertz = 100
 
 // readStat returns nothing where there is no /proc/stat.
 func readStat() stat {
-	s := stat{at: time.Now(), cpu: map[int]usage{}}
+	s := stat{at: time.Now(), cpu: map[int]share{}}
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return s
@@ -40,7 +40,7 @@ func readStat() stat {
 			ticks[i] = time.Duration(n) * (time.Second / hertz)
 		}
 		// user, nice, system, idle, iowait, irq, softirq, steal
-		s.cpu[number] = usage{busy: ticks[1] + ticks[2] + ticks[3] + ticks[6] + ticks[7], steal: ticks[8]}
+		s.cpu[number] = share{busy: ticks[1] + ticks[2] + ticks[3] + ticks[6] + ticks[7], steal: ticks[8]}
 	}
 	return s
 }

@@ -23,7 +23,7 @@ func pollAll(fds []unix.PollFd, d time.Duration) {
 // A poller is an epoll set. The Fd of its events are the numbers that were added.
 type poller struct {
 	fd     int
-	events [MaxPaths]unix.EpollEvent
+	events [2 * MaxPaths]unix.EpollEvent
 }
 
 func newPoller() (*poller, error) {
@@ -51,3 +51,10 @@ func (p *poller) wait(d time.Duration) int {
 }
 
 func (p *poller) close() { _ = unix.Close(p.fd) } // it holds nothing
+
+// yield lets others run after each hundred microseconds or so of polling in vain: who is polled may need this CPU.
+func yield(spins int) {
+	if spins%512 == 0 {
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+}

@@ -35,9 +35,9 @@ func Start(ctx context.Context, job Job) (<-chan Event, error) {
 	if err := job.Check(); err != nil {
 		return nil, fmt.Errorf("engine job: %w", err)
 	}
-	line, err := json.Marshal(job)
+	line, err := marshal(job)
 	if err != nil {
-		return nil, fmt.Errorf("engine job: %w", err)
+		return nil, err
 	}
 	events, started := make(chan Event), make(chan error)
 	// It ends with the process.
@@ -46,7 +46,7 @@ func Start(ctx context.Context, job Job) (<-chan Event, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(events)
-		p, err := start(append(line, '\n'))
+		p, err := start(line)
 		started <- err
 		if err != nil {
 			return
@@ -59,6 +59,14 @@ func Start(ctx context.Context, job Job) (<-chan Event, error) {
 		}
 	}()
 	return events, <-started
+}
+
+func marshal(job Job) ([]byte, error) {
+	line, err := json.Marshal(job)
+	if err != nil {
+		return nil, fmt.Errorf("engine job: %w", err)
+	}
+	return append(line, '\n'), nil
 }
 
 // Run is Start for who wants the sessions: in the order of the job's paths, with an Error for each path that has none. It calls each, if

@@ -15,10 +15,10 @@ const (
 
 // session is what the path has measured. Its notes are what it lacks.
 func (e *engine) session(p *path) (*result.Session, []string, error) {
-	s := &result.Session{Elapsed: p.elapsed, Octets: p.octets, Loss: p.loss, CPU: p.cpu, Transactions: p.transactions}
+	s := &result.Session{Elapsed: p.elapsed, Octets: p.octets, Loss: p.loss, CPU: [2]result.CPU{e.client.split(p.cpu[0]), e.server.split(p.cpu[1])}, Transactions: p.transactions}
 	var notes []string
 	if e.tcp() {
-		s.TCP = &result.TCP{Retransmits: p.retrans}
+		s.TCP = &result.TCP{Retransmits: p.retransmits}
 	}
 	if p.stamps != nil {
 		var why string

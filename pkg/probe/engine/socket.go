@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/pkg/probe/result"
 )
 
 // buffer is what sockets are to hold: what comes at a high rate while one side is stalled must not be lost.
@@ -261,8 +263,9 @@ func local(fd int) (netip.AddrPort, error) {
 type thread struct {
 	side  string
 	notes []string
-	last  unix.Rusage
-	first unix.Rusage
+	clock time.Duration // CPU time at the last call of used
+
+	first, last unix.Rusage
 }
 
 // settle locks the goroutine to a thread and makes it what the job asks for. What is refused is a note. The thread is never given back.
@@ -284,17 +287,35 @@ func (t *thread) settle(cpu, priority int) {
 		t.notes = append(t.notes, fmt.Sprintf("the %s's thread sleeps up to 50 µs too long: prctl: %v", t.side, err))
 	}
 	t.used()
-	t.first = t.last
+	t.first = usage()
 }
 
-// used returns the thread's CPU time since the last call.
-func (t *thread) used() (user, system time.Duration) {
-	var now unix.Rusage
-	if _, _, errno := unix.RawSyscall(unix.SYS_GETRUSAGE, uintptr(unix.RUSAGE_THREAD), uintptr(unsafe.Pointer(&now)), 0); errno != 0 {
-		return 0, 0 // it has no other error than a wrong argument
+// used returns the CPU time that the thread has used since the last call. getrusage(2) is no good for that: it knows of a thread that runs
+// what was at the last tick.
+func (t *thread) used() time.Duration {
+	var ts unix.Timespec
+	if _, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {
+		return 0 // there is such a clock
 	}
-	user = time.Duration(now.Utime.Nano() - t.last.Utime.Nano())
-	system = time.Duration(now.Stime.Nano() - t.last.Stime.Nano())
-	t.last = now
-	return max(user, 0), max(system, 0)
+	d := time.Duration(ts.Nano()) - t.clock
+	t.clock += d
+	return d
+}
+
+// end notes what the thread has used in all.
+func (t *thread) end() { t.last = usage() }
+
+func usage() (u unix.Rusage) {
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &u) // it has no other error than a wrong argument
+	return u
+}
+
+// split divides d as all of the thread's time is divided.
+func (t *thread) split(d time.Duration) result.CPU {
+	user, system := t.last.Utime.Nano()-t.first.Utime.Nano(), t.last.Stime.Nano()-t.first.Stime.Nano()
+	if user+system <= 0 {
+		return result.CPU{System: d} // too short for the kernel to have looked
+	}
+	part := time.Duration(float64(d) * float64(user) / float64(user+system))
+	return result.CPU{User: part, System: d - part}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -21,6 +22,8 @@ type stamps struct {
 	arrived  []int64 // the server's: after the system call
 
 	client, server control
+
+	seen atomic.Bool // a stamp of what has arrived
 }
 
 // A control is room for a message's ancillary data.
@@ -73,7 +76,11 @@ func (s *stamps) receiveFrom(c *conn, counting bool, first uint64) int {
 	if n != len(c.in) {
 		return nothing // not ours
 	}
-	if stamp, _, ok := s.server.stamp(); ok && counting && binary.BigEndian.Uint16(c.in[14:]) == kindRequest {
+	stamp, _, ok := s.server.stamp()
+	if ok && !s.seen.Load() {
+		s.seen.Store(true)
+	}
+	if ok && counting && binary.BigEndian.Uint16(c.in[14:]) == kindRequest {
 		seq := binary.BigEndian.Uint64(c.in)
 		put(s.receive, seq, first, stamp)
 		put(s.arrived, seq, first, at)
