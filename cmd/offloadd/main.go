@@ -23,9 +23,14 @@ import (
 	"github.com/offloadd/offloadd/pkg/chassis"
 	"github.com/offloadd/offloadd/pkg/daemon"
 	"github.com/offloadd/offloadd/pkg/ports"
+	"github.com/offloadd/offloadd/pkg/probe/path"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == path.ForwardVerb { // a child of a probe
+		fmt.Fprintln(os.Stderr, "offloadd:", path.Forward())
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)

@@ -35,7 +35,7 @@ type room struct {
 // rooms is the map of the building: data walks from the databases through the pure rooms to the switch. Test
 // files may import more; only what ships is held to the map.
 var rooms = map[string]room{
-	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports"}},
+	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports", "pkg/probe/path"}},
 	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 	"cmd/offloadctl": {imports: []string{
 		"pkg/api/client", "pkg/reason", "proto/offload/v1",
@@ -80,8 +80,9 @@ var rooms = map[string]room{
 
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
 	"pkg/probe/engine": {imports: []string{"pkg/probe/result", "pkg/probe/stats"}},
-	"pkg/probe/path":   {imports: []string{"pkg/probe/result", "pkg/ir", "pkg/openflow", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
+	"pkg/probe/path":   {imports: []string{"pkg/probe/result"}},
 	"pkg/probe/stats":  {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
+	"pkg/probe/report": {pure: true, imports: []string{"pkg/probe/result", "pkg/probe/stats"}, values: []string{"time"}},
 
 	"pkg/reason":                   {pure: true},
 	"pkg/ports":                    {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},

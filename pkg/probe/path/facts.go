@@ -60,7 +60,7 @@ func (s *site) readFacts() error {
 			return err
 		}
 		if connections != "" && connections != "0" {
-			s.fact(role+" connections", connections)
+			s.fact(role+" conntrack", "on")
 		}
 		if _, err := sp.link.LinkByName(bridgeDevice); err != nil {
 			continue // no bridge whose packets netfilter could see

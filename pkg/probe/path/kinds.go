@@ -1,5 +1,7 @@
 package path
 
+//go:generate go test -run=TestDocument -update .
+
 import (
 	"context"
 	"slices"

@@ -122,6 +122,11 @@ func (s *site) vswitch(ctx context.Context, role, datapath string) (*vswitch, er
 		return nil, err
 	}
 	s.undo = append(s.undo, func() error { return os.RemoveAll(v.dir) })
+	version, err := v.version(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.fact("Open vSwitch", version)
 	if err := v.run(ctx, "ovsdb-tool", "create", filepath.Join(v.dir, "conf.db")); err != nil {
 		return nil, err
 	}
@@ -152,6 +157,17 @@ func (v *vswitch) daemon(argv ...string) error {
 // run runs one of the tools.
 func (v *vswitch) run(ctx context.Context, argv ...string) error {
 	return v.site.run(ctx, v.node, filepath.Join(v.dir, argv[0]+".log"), v.env, argv...)
+}
+
+// version is what ovs-vswitchd says that it is.
+func (v *vswitch) version(ctx context.Context) (string, error) {
+	file := filepath.Join(v.dir, "version")
+	if err := v.site.run(ctx, v.node, file, v.env, "ovs-vswitchd", "--version"); err != nil {
+		return "", err
+	}
+	said, err := os.ReadFile(file)
+	first, _, _ := strings.Cut(string(said), "\n")
+	return strings.TrimPrefix(first, "ovs-vswitchd (Open vSwitch) "), err
 }
 
 // configure runs ovs-vsctl, which waits for ovs-vswitchd.
