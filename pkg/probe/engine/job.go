@@ -66,7 +66,7 @@ type Path struct {
 	Name   string `json:"name"`
 	Client End    `json:"client"`
 	Server End    `json:"server"`
-	// Target is where the client sends to, if that is not the server's address: a service. An invalid one is the server's.
+	// Target is where the client sends to, if that is not the server's address: a service. An invalid one is the server's, and so is port 0.
 	Target netip.AddrPort `json:"target,omitzero"`
 	Fault  *Fault         `json:"fault,omitempty"`
 }

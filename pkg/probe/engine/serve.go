@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/pkg/probe/result"
+)
+
+// serve is the server's thread.
+func (e *engine) serve() {
+	switch {
+	case e.streams():
+		e.serveStream()
+	case e.job.Load.Mode == result.CRR:
+		e.serveConnections()
+	case e.job.Busy && (e.job.Load.Mode == result.RR || len(e.paths) == 1):
+		e.serveActive()
+	default:
+		e.serveReady()
+	}
+}
+
+// serveActive polls the path that the client uses.
+func (e *engine) serveActive() {
+	current := int64(-1)
+	for spins := 1; !e.done.Load() && !e.stop.Load(); spins++ {
+		i := e.active.Load()
+		if i != current {
+			e.account(current)
+			current = i
+		}
+		if i >= 0 && e.serveOne(e.paths[i], unix.MSG_DONTWAIT) == message {
+			spins = 0
+		}
+		yield(spins)
+	}
+	e.account(current)
+}
+
+// serveReady answers on all paths.
+func (e *engine) serveReady() {
+	set, err := newPoller()
+	if err != nil {
+		e.server.notes = append(e.server.notes, err.Error())
+		return
+	}
+	defer set.close()
+	for _, p := range e.paths {
+		if p.failed == "" {
+			if err := set.add(p.server.fd, p.index); err != nil {
+				e.server.notes = append(e.server.notes, err.Error())
+				return
+			}
+		}
+	}
+	wait := nap
+	if e.job.Busy {
+		wait = 0
+	}
+	current := int64(-1)
+	for spins := 1; !e.done.Load() && !e.stop.Load(); spins++ {
+		n := set.wait(wait)
+		if n > 0 {
+			spins = 0
+		} else if e.job.Busy {
+			yield(spins)
+		}
+		if i := e.active.Load(); i != current {
+			e.account(current)
+			current = i
+		}
+		for k := range n {
+			p := e.paths[set.events[k].Fd]
+			if e.serveOne(p, unix.MSG_DONTWAIT) == closed {
+				p.server.close() // which also takes it out of the set
+			}
+		}
+	}
+	e.account(current)
+}
+
+// account adds what the server's thread has used since the last call to the path at i.
+func (e *engine) account(i int64) {
+	if d := e.server.used(); i >= 0 && e.counting.Load() {
+		e.paths[i].cpu[1] += d
+	}
+}
+
+// serveOne answers one request, if there is one.
+func (e *engine) serveOne(p *path, flags uintptr) int {
+	c := p.server
+	var what int
+	if p.stamps != nil {
+		what = p.stamps.receiveFrom(c, e.counting.Load(), p.first)
+	} else {
+		what = c.receiveFrom(flags)
+	}
+	if what != message {
+		return what
+	}
+	kind := binary.BigEndian.Uint16(c.in[14:])
+	if binary.BigEndian.Uint32(c.in[8:]) != e.nonce || kind != kindRequest && kind != kindPrime {
+		return message
+	}
+	if p.Fault != nil && kind == kindRequest && e.counting.Load() && !e.misbehave(p) {
+		return message
+	}
+	copy(c.out[:14], c.in[:14])
+	binary.BigEndian.PutUint16(c.out[14:], kindAnswer)
+	if !e.job.Busy && p.calls == nil {
+		flags = 0
+	}
+	for c.sendBack(flags) == nothing && !e.stop.Load() && !e.done.Load() {
+	}
+	return message
+}
+
+// misbehave reports whether there is to be an answer.
+func (e *engine) misbehave(p *path) bool {
+	f := p.Fault
+	if f.Drop > 0 && p.chance.Float64() < f.Drop {
+		return false
+	}
+	wait := f.Delay
+	if p.answered++; f.Stall > 0 && !p.stalled && p.answered > f.StallAfter {
+		p.stalled = true
+		wait += f.Stall
+	}
+	for begun := e.now(); e.now()-begun < wait; {
+	}
+	return true
+}
