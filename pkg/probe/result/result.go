@@ -184,7 +184,8 @@ type Session struct {
 // Lost is the value of what was lost: it is infinitely late.
 const Lost = math.MaxInt64
 
-// A Floor is the 97.5th percentile of the absolute differences between twins, over their pairs and sessions.
+// A Floor is the 97.5th percentile of the absolute differences between twins, over their pairs and sessions. 0: they
+// have too few samples for it.
 type Floor struct {
 	Load  Load  `json:"load"`
 	Pairs int   `json:"pairs"`

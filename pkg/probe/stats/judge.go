@@ -254,11 +254,15 @@ func (l *load) leaveOutNoisy(limits result.Limits) {
 			return over(float64(n.Switches)*1e9, float64(n.Elapsed))
 		}},
 	}
-	var all int
+	var all []int // those without timestamps
 	for _, m := range l.cases {
-		all = max(all, len(m.Sessions))
+		for i, s := range m.Sessions {
+			if s.Segments == nil && !slices.Contains(all, i) {
+				all = append(all, i)
+			}
+		}
 	}
-	for i := range all {
+	for _, i := range all {
 		quiet := true
 		for k := range facts {
 			f := &facts[k]
@@ -278,13 +282,14 @@ func (l *load) leaveOutNoisy(limits result.Limits) {
 			l.quiet = append(l.quiet, i)
 		}
 	}
-	if 2*len(l.quiet) >= all {
+	if 2*len(l.quiet) >= len(all) {
 		return
 	}
+	l.quiet = all // there will be no verdict, but there are numbers
 	slices.SortStableFunc(facts, func(a, b disturbance) int { return cmp.Compare(b.sessions, a.sessions) })
 	for _, f := range facts {
 		if f.sessions > 0 {
-			l.noise = append(l.noise, fmt.Sprintf("%s: in %d of %d sessions ", l.load, f.sessions, all)+
+			l.noise = append(l.noise, fmt.Sprintf("%s: in %d of %d sessions ", l.load, f.sessions, len(all))+
 				fmt.Sprintf(f.text, short(f.limit*f.unit), short(f.worst*f.unit)))
 		}
 	}
@@ -359,7 +364,7 @@ func (l *load) twins(judged string) (pairs [][2]*measured) {
 	return pairs
 }
 
-// floor is at least a bin of the histogram at the percentile, since less is not measured. Without twins it is 0.
+// floor is at least a bin of the histogram at the percentile, since less is not measured. If no twins have it, it is 0.
 func (l *load) floor(p float64, judged string) float64 {
 	var all []float64
 	for _, pair := range l.twins(judged) {
@@ -438,22 +443,11 @@ func blocks(a, b result.Session, p float64) []float64 {
 func (l *load) compare(run *result.Run, m, base *measured, p float64) *comparison {
 	d := l.differences(m, base, p)
 	c := &comparison{of: m, floor: l.floor(p, m.Path), sessions: len(d.sessions)}
-	switch {
-	case len(d.sessions) == 0 && d.lost > 0:
-		c.why = "both paths lost it"
-	case len(d.sessions) == 0 && d.few:
-		c.why = fmt.Sprintf("it needs %d samples a session, there are %d", Needed(p), d.least)
-	case len(d.sessions) == 0:
-		c.why = "no sessions to compare"
-	case mixed(d.sessions):
-		c.why = "now one path lost it, now the other"
-		c.sessions = 0
-	default:
+	if len(d.sessions) > 0 && !mixed(d.sessions) {
 		c.difference = effect(d.sessions)
 		c.replicates = bootstrap(d.sessions, source(run.Parameters.Seed, m.Path, l.load, p))
-	}
-	if c.why != "" {
-		return c
+	} else {
+		c.sessions = 0
 	}
 	reference, _ := base.merged.At(p)
 	switch limit := run.Parameters.Limits.Floor; {
@@ -461,6 +455,14 @@ func (l *load) compare(run *result.Run, m, base *measured, p float64) *compariso
 		c.why = run.Doubts[0]
 	case len(l.noise) > 0:
 		c.why = l.noise[0]
+	case len(d.sessions) > 0 && c.sessions == 0:
+		c.why = "now one path lost it, now the other"
+	case len(d.sessions) == 0 && d.lost > 0:
+		c.why = "both paths lost it"
+	case len(d.sessions) == 0 && d.few:
+		c.why = fmt.Sprintf("it needs %d samples a session, there are %d", Needed(p), d.least)
+	case len(d.sessions) == 0:
+		c.why = "no sessions to compare"
 	case len(l.twins(m.Path)) == 0:
 		c.why = "without twins the noise is not known"
 	case math.IsInf(c.floor, 0):
