@@ -76,9 +76,14 @@ type engine struct {
 	requests atomic.Int64 // sent and counted
 	started  atomic.Int64 // when counting began
 	nextStop time.Duration
-	home     int // the network namespace of the client's thread, if it is one of a path's, which is so for connections only
-	primed   atomic.Bool
-	turn     turn
+
+	// Of the server's thread, for faults: turns of spin in a nanosecond, and what it has spun.
+	pace float64
+	spun uint64
+
+	home   int // the network namespace of the client's thread, if it is one of a path's, which is so for connections only
+	primed atomic.Bool
+	turn   turn
 }
 
 // A path is one of the job's while it is measured.
@@ -184,6 +189,7 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 	go func() {
 		defer close(server)
 		e.server.settle(e.job.CPUs[1], e.job.Priority)
+		e.calibrate()
 		close(ready)
 		e.serve()
 		e.server.end()
