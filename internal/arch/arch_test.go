@@ -82,7 +82,10 @@ var rooms = map[string]room{
 	"pkg/probe/engine": {imports: []string{"pkg/probe/result", "pkg/probe/stats"}},
 	"pkg/probe/path":   {imports: []string{"pkg/probe/result"}},
 	"pkg/probe/stats":  {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
-	"pkg/probe/report": {pure: true, imports: []string{"pkg/probe/result", "pkg/probe/stats"}, values: []string{"time"}},
+	"pkg/probe/report": {pure: true, imports: []string{"pkg/probe/result", "pkg/probe/stats"}, values: []string{
+		"time", "golang.org/x/image/font", "golang.org/x/image/font/gofont/goregular", "golang.org/x/image/font/opentype",
+		"golang.org/x/image/math/fixed", "golang.org/x/image/vector",
+	}},
 
 	"pkg/reason":                   {pure: true},
 	"pkg/ports":                    {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},

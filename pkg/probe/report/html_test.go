@@ -19,6 +19,11 @@ func TestShow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if picture, err := PNG(scene(t, name), udp); err == nil {
+			if err := os.WriteFile(filepath.Join(*show, name+"-plot.png"), picture, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := os.WriteFile(filepath.Join(*show, name+".html"), []byte(page), 0o644); err != nil {
 			t.Fatal(err)
 		}

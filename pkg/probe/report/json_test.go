@@ -11,7 +11,7 @@ import (
 )
 
 func TestJSON(t *testing.T) {
-	run := scene(t, "lossy")
+	run := simulateScene(t, "lossy")
 	text, err := JSON(run)
 	if err != nil {
 		t.Fatal(err)

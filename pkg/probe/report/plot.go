@@ -178,6 +178,7 @@ func differencePlot(c canvas, s *section) {
 	for i, r := range rows {
 		y := top + step*float64(i)
 		c.text(start-12, y+step/2+4, right, text, r.Path)
+		c.line([]point{{start, y}, {end, y}}, grid, 1, "")
 		for k, e := range []result.Effect{r.Against.P50, r.Against.P99} {
 			at := y + 10 + 14*float64(k)
 			if e.Sessions == 0 {

@@ -65,13 +65,13 @@ func style() string {
 	fmt.Fprintf(&b, "@media (prefers-color-scheme:dark){:root{%s}}\n", dark.variables())
 	fmt.Fprintf(&b, "@media print{:root{%s}}\n", light.variables())
 	b.WriteString(`body{margin:0;background:var(--surface);color:var(--t);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1040px;margin:0 auto;padding:24px 20px 64px}
+main{max-width:1120px;margin:0 auto;padding:24px 20px 64px}
 h1{font-size:26px;margin:0}h2{font-size:20px;margin:40px 0 4px;padding-top:16px;border-top:1px solid var(--g)}h3{font-size:15px;margin:28px 0 8px}
-p{margin:6px 0;max-width:75ch}.sub,.notes{color:var(--f);font-size:13px}.notes{margin:4px 0;padding-left:18px}
+p{margin:6px 0;max-width:90ch}.sub,.notes{color:var(--f);font-size:13px}.notes{margin:4px 0;padding-left:18px}
 .warn{color:var(--warn);font-weight:600}nav{margin:12px 0}a{color:var(--s0);margin-right:14px}
 figure{margin:0;overflow-x:auto}svg{display:block;width:100%;min-width:640px;height:auto;font:12px system-ui,sans-serif}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
-th,td{text-align:right;padding:4px 9px;white-space:nowrap}th{color:var(--f);font-weight:600;border-bottom:1px solid var(--f)}
+th,td{text-align:right;padding:4px 7px;white-space:nowrap}th{color:var(--f);font-weight:600;border-bottom:1px solid var(--f)}
 td{border-bottom:1px solid var(--g)}tbody tr:hover{background:var(--raised)}.left{text-align:left}.wrap{white-space:normal;min-width:16em}
 .slower{color:var(--s1);font-weight:600}.faster{color:var(--s2);font-weight:600}.open{color:var(--f)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;font-size:13px;margin:0}dt{color:var(--f)}dd{margin:0;overflow-wrap:anywhere}

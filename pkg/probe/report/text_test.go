@@ -10,8 +10,27 @@ import (
 	"github.com/offloadd/offloadd/pkg/probe/result"
 )
 
-// scenes are the runs of golden files.
+// scenes have been simulated, which takes a while, and are kept as JSON, since tests change them.
+var scenes = map[string][]byte{}
+
+// scene returns a run of golden files.
 func scene(t testing.TB, name string) *result.Run {
+	t.Helper()
+	if scenes[name] == nil {
+		text, err := JSON(simulateScene(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		scenes[name] = text
+	}
+	run, err := Read(scenes[name])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
+func simulateScene(t testing.TB, name string) *result.Run {
 	t.Helper()
 	switch name {
 	case "quiet":
