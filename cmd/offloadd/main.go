@@ -23,6 +23,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/chassis"
 	"github.com/offloadd/offloadd/pkg/daemon"
 	"github.com/offloadd/offloadd/pkg/ports"
+	"github.com/offloadd/offloadd/pkg/probe/engine"
 	"github.com/offloadd/offloadd/pkg/probe/path"
 )
 
@@ -30,6 +31,9 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == path.ForwardVerb { // a child of a probe
 		fmt.Fprintln(os.Stderr, "offloadd:", path.Forward())
 		os.Exit(1)
+	}
+	if len(os.Args) == 2 && os.Args[1] == engine.Verb { // likewise
+		os.Exit(engine.Main(os.Stdin, os.Stdout))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

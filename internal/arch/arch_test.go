@@ -35,7 +35,7 @@ type room struct {
 // rooms is the map of the building: data walks from the databases through the pure rooms to the switch. Test
 // files may import more; only what ships is held to the map.
 var rooms = map[string]room{
-	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports", "pkg/probe/path"}},
+	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports", "pkg/probe/engine", "pkg/probe/path"}},
 	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 	"cmd/offloadctl": {imports: []string{
 		"pkg/api/client", "pkg/reason", "proto/offload/v1",

@@ -81,7 +81,7 @@ type engine struct {
 	pace float64
 	spun uint64
 
-	home   int // the network namespace of the client's thread, if it is one of a path's, which is so for connections only
+	netns  int // of the client's thread, if it is one of a path's, which is so for connections only; else -1
 	primed atomic.Bool
 	turn   turn
 }
@@ -153,7 +153,7 @@ func newEngine(job Job) *engine {
 	if !e.streams() {
 		e.limit = job.requests()
 	}
-	e.home = -1
+	e.netns = -1
 	e.active.Store(-1)
 	for i, p := range job.Paths {
 		e.paths = append(e.paths, &path{Path: p, index: i, listener: -1, chance: rand.New(rand.NewPCG(job.Seed, uint64(i)+1))})

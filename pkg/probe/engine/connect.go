@@ -76,12 +76,12 @@ func (c *caller) socket(busy bool, timeout time.Duration) (int, error) {
 
 // connect is a connection, one request, its answer and the end of the connection. The time is from connect(2) until the answer is there.
 func (e *engine) connect(p *path, counted bool) {
-	if e.home != p.calls.netns {
+	if e.netns != p.calls.netns {
 		if err := unix.Setns(p.calls.netns, unix.CLONE_NEWNET); err != nil {
 			p.fail("client: enter network namespace %s: %v", p.Client.Netns, err)
 			return
 		}
-		e.home = p.calls.netns
+		e.netns = p.calls.netns
 	}
 	c, seq := p.client, p.next
 	p.next++
@@ -97,7 +97,7 @@ func (e *engine) connect(p *path, counted bool) {
 	took, ok := time.Duration(0), false
 	if errno == 0 || errno == unix.EINPROGRESS && e.job.Busy {
 		took, ok = e.call(p, seq, begun)
-	} else {
+	} else if errno != unix.EINPROGRESS { // which means that time is over
 		c.errno = errno
 	}
 	if counted {

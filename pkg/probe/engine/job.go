@@ -41,7 +41,7 @@ type Job struct {
 	// Segments splits the way of a request by the kernel's timestamps, of UDP rr. Timestamps take time, so there is no histogram.
 	Segments bool `json:"segments,omitempty"`
 
-	// Rounds end the job, or Load.Duration does, the earlier of the two; 0: only the duration. In each round comes each path once, in
+	// Rounds end the job, or Load.Duration does, the earlier of the two, or MaxRequests; 0: only the duration. In each round comes each path once, in
 	// random order, with Burst requests. The first of several is counted as sent, or lost, but is not in the histogram: it finds cold
 	// caches; an open loop has all. A stream has a share of Load.Duration in each round.
 	Rounds int `json:"rounds"`
@@ -176,10 +176,11 @@ func (j Job) requests() int64 {
 	case j.Load.Duration == 0:
 	case j.Load.Mode == result.Open:
 		n = min(n, int64(math.Ceil(j.Load.Rate*j.Load.Duration.Seconds())))
-	default: // no round trip is faster
-		n = min(n, int64(j.Load.Duration/time.Microsecond)+int64(j.Burst))
+	default: // no round trip is faster than two microseconds, and all paths have as many
+		paths := int64(len(j.Paths))
+		n = min(n, int64(j.Load.Duration/(2*time.Microsecond))/paths+int64(j.Burst))
 		if j.Rounds == 0 {
-			n = min(n, MaxRequests/int64(len(j.Paths)))
+			n = min(n, MaxRequests/paths)
 		}
 	}
 	return n
