@@ -78,7 +78,11 @@ func (s *site) readFacts() error {
 
 // offloadNames are what ethtool(8) calls the features that decide how a packet is cut and checked.
 var offloadNames = []struct{ feature, name string }{
-	{"rx-checksum", "rx"}, {"tx-checksum-ip-generic", "tx"}, {"tx-tcp-segmentation", "tso"}, {"tx-generic-segmentation", "gso"}, {"rx-gro", "gro"},
+	{"rx-checksum", "rx"},
+	{"tx-checksum-ip-generic", "tx"},
+	{"tx-tcp-segmentation", "tso"},
+	{"tx-generic-segmentation", "gso"},
+	{"rx-gro", "gro"},
 	{"tx-udp-segmentation", "uso"},
 }
 

@@ -64,7 +64,7 @@ func buildSleeve(_ context.Context, s *site) error {
 	s.undo = append(s.undo, func() error { return os.RemoveAll(s.dir(node1)) })
 	mtu := s.want.mtu() - udpOverhead
 	for i, n := range nodes {
-		tun, err := n.tun(tunnelDevice)
+		tun, err := n.tun(tunnelDevice, s.dir(node1))
 		if err != nil {
 			return err
 		}
@@ -88,16 +88,26 @@ func buildSleeve(_ context.Context, s *site) error {
 	return s.routeThroughTunnel(nodes, mtu, tunnel{})
 }
 
-// tun makes a TUN device, which is there as long as the file is open.
-func (s *space) tun(name string) (*os.File, error) {
-	const device = "/dev/net/tun"
+// tunNode is the number of /dev/net/tun, of admin-guide/devices.txt of the kernel.
+var tunNode = int(unix.Mkdev(10, 200))
+
+// tun makes a TUN device, which is there as long as the file is open. Where nothing has made the file that the driver is asked by, as in a guest without
+// udev(7), it is made in dir; to open it loads the module.
+func (s *space) tun(name, dir string) (*os.File, error) {
+	device := "/dev/net/tun"
+	if _, err := os.Stat(device); errors.Is(err, fs.ErrNotExist) {
+		device = filepath.Join(dir, "tun")
+		if err := unix.Mknod(device, unix.S_IFCHR|0o600, tunNode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("mknod %s c 10 200: %w", device, err)
+		}
+	}
 	fd := -1
 	err := s.do(func() (err error) { // the device is in the namespace in which the file is opened
 		fd, err = unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
-		return nil, lacks("open "+device, "this kernel has no TUN devices", err, fs.ErrNotExist, unix.ENODEV, unix.ENXIO)
+		return nil, lacks("open tun, "+device, "this kernel has no TUN devices", err, unix.ENODEV, unix.ENXIO)
 	}
 	f := os.NewFile(uintptr(fd), device)
 	request, err := unix.NewIfreq(name)

@@ -22,6 +22,9 @@ type Kind struct {
 	// Translates says that the client sends to another address than the server's.
 	Translates bool
 
+	// Process says that packets wait for a process on their way: a load that polls on all CPUs would keep it from running.
+	Process bool
+
 	// build makes a path. Nil: it takes a Builder, and absent says why there is none.
 	build  func(context.Context, *site) error
 	absent string
@@ -130,7 +133,7 @@ var kinds = []Kind{
 	},
 	{
 		Name: "tun-udp", Nodes: 2, Passes: "veth pair, routing, TUN, a process that sends it in UDP, wire, the same back", Stands: []string{"flannel udp (002)", "weave sleeve (000)"},
-		Needs: "tun", Options: onRouters, build: buildSleeve,
+		Needs: "tun", Options: onRouters, Process: true, build: buildSleeve,
 	},
 	{
 		Name: "ovs", Nodes: 1, Passes: "veth pair, Open vSwitch's kernel datapath, veth pair", Stands: []string{"OVS kernel model (004)", "openvswitch CNI (004)"},
@@ -150,7 +153,7 @@ var kinds = []Kind{
 	},
 	{
 		Name: "ovs-user", Nodes: 1, Passes: "veth pair, ovs-vswitchd, veth pair", Stands: []string{"OVS user space model (004)"},
-		Needs: "Open vSwitch's programs", Options: []string{OptionMTU}, build: buildOVS(userspaceDatapath),
+		Needs: "Open vSwitch's programs", Options: []string{OptionMTU}, Process: true, build: buildOVS(userspaceDatapath),
 	},
 	{
 		Name: "ovs-tc", Nodes: 1, Passes: "veth pair, this daemon's TC filters, veth pair", Stands: []string{"OVS with TC offload, in software (004)"},

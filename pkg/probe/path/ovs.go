@@ -184,7 +184,7 @@ func (v *vswitch) flows(ctx context.Context, flows []string) error {
 	if err := os.WriteFile(file, []byte(strings.Join(flows, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	return v.run(ctx, "ovs-ofctl", "replace-flows", bridgeDevice, file)
+	return v.run(ctx, "ovs-ofctl", "-O", "OpenFlow13", "replace-flows", bridgeDevice, file) // the first version that has tables
 }
 
 // waitDatabase waits until ovsdb-server answers.

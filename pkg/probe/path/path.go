@@ -36,7 +36,7 @@ type Options struct {
 	Builders map[string]Builder
 }
 
-// A Builder makes one path. Name, Kind and Twin of it are filled in by the caller. The function that it returns removes it, and
+// A Builder makes one path, and sends the first packets through it. Name, Kind and Twin of it are filled in by the caller. The function that it returns removes it, and
 // may be nil.
 type Builder func(ctx context.Context, w Want) (Path, func() error, error)
 

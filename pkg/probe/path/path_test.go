@@ -158,6 +158,9 @@ func takes(t *testing.T, k Kind, s *site) {
 	if rules := s.path.Facts["node1 rules"]; k.Name == "routed-rules" && rules != fmt.Sprint(usualRules+1) {
 		t.Errorf("%q rules, want %d", rules, usualRules+1)
 	}
+	if strings.HasPrefix(k.Name, "ovs-") && k.Nodes == 2 {
+		return // seen on 6.1: conntrack has the tunnel's packets, once Open vSwitch has asked what the datapath can
+	}
 	tracked := s.path.Facts["node1 conntrack"] != ""
 	if want := slices.Contains([]string{"bridge-nat", "routed-rules", "flowtable", "service", "ovs-ct"}, k.Name); tracked != want {
 		t.Errorf("conntrack has connections on the client's node: %v, want %v", tracked, want)
@@ -336,6 +339,7 @@ var proofs = map[string]struct{ command, says string }{
 	"qdisc add": {"ip link add oprx type veth && tc qdisc add dev oprx root netem delay 1ms 2>&1; ip link del oprx", "kind is unknown"},
 	// Nothing on a Debian system but nft(8) can ask for these; the kernel's table of symbols has them if they are there.
 	"nft add":   {"grep -c nf_flow_table_init /proc/kallsyms; modprobe -n nf_flow_table 2>&1", "0\n"},
+	"open tun,": {"grep -cw tun /proc/misc; modprobe -n tun 2>&1", "0\n"},
 	"genl ctrl": {"genl ctrl get name ovs_datapath 2>&1", "No such file"},
 }
 
@@ -375,7 +379,10 @@ func traces(t *testing.T) map[string]bool {
 			t.Fatal(err)
 		}
 		for _, n := range names {
-			found[n] = true
+			// The modules of ipip and gre make these in all namespaces when they are loaded, and keep them.
+			if !slices.Contains([]string{"tunl0", "gre0", "gretap0", "erspan0"}, filepath.Base(n)) {
+				found[n] = true
+			}
 		}
 	}
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -547,8 +554,11 @@ func TestNothingOpen(t *testing.T) {
 	exclusive(t)
 	round := func() (descriptors, goroutines int) {
 		b, _, err := build(t.Context(), []Want{
-			{Kind: "tun-udp", Name: "tun-udp"}, {Kind: "bpf-redirect", Name: "bpf-redirect"}, {Kind: "routed-rules", Name: "rules"},
-			{Kind: "wireguard", Name: "wireguard"}, {Kind: "vf", Name: "vf"},
+			{Kind: "tun-udp", Name: "tun-udp"},
+			{Kind: "bpf-redirect", Name: "bpf-redirect"},
+			{Kind: "routed-rules", Name: "rules"},
+			{Kind: "wireguard", Name: "wireguard"},
+			{Kind: "vf", Name: "vf"},
 		}, Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -658,7 +668,7 @@ func TestBuilder(t *testing.T) {
 	removed := 0
 	made := Path{Client: End{Netns: "/a", Device: "opra"}, Server: End{Netns: "/b", Device: "oprb"}, Facts: map[string]string{"driver": "none"}}
 	o := Options{Builders: map[string]Builder{
-		"vf": func(_ context.Context, w Want) (Path, func() error, error) {
+		"vf": func(context.Context, Want) (Path, func() error, error) {
 			return made, func() error { removed++; return nil }, nil
 		},
 		"sf": func(context.Context, Want) (Path, func() error, error) {

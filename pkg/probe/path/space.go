@@ -141,8 +141,7 @@ type lack struct {
 
 func (l *lack) Error() string {
 	err := l.err
-	var errno unix.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
 		err = errno // without what libraries put around it
 	}
 	return fmt.Sprintf("%s: %s (%v)", l.asked, l.what, err)
