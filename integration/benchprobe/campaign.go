@@ -22,12 +22,12 @@ type campaign struct {
 }
 
 // session is one session of each path: new devices, a new process, new sockets.
-func (c *campaign) session(ctx context.Context, seed uint64) (map[string]result.Session, []result.Path, error) {
+func (c *campaign) session(ctx context.Context, seed uint64) (sessions map[string]result.Session, paths []result.Path, err error) {
 	built, missing, err := path.Build(ctx, path.Options{Kinds: c.wants})
 	if err != nil {
 		return nil, nil, err
 	}
-	defer built.Close()
+	defer func() { err = errors.Join(err, built.Close()) }()
 	for _, m := range missing {
 		return nil, nil, fmt.Errorf("path %s: %s", m.Kind, m.Why)
 	}
@@ -36,7 +36,6 @@ func (c *campaign) session(ctx context.Context, seed uint64) (map[string]result.
 		Burst: 20, Warmup: 200 * time.Millisecond, Timeout: time.Second, Busy: true, Priority: c.priority, CPUs: c.cpus, Seed: seed,
 	}
 	job.Load.Duration = c.duration
-	var paths []result.Path
 	for _, p := range built.Paths {
 		e := engine.Path{
 			Name:   p.Name,
@@ -58,7 +57,7 @@ func (c *campaign) session(ctx context.Context, seed uint64) (map[string]result.
 			return nil, nil, fmt.Errorf("path %s: %s", o.Path, o.Error)
 		}
 	}
-	return engine.Sessions(outcomes), paths, errors.Join(built.Close())
+	return engine.Sessions(outcomes), paths, nil
 }
 
 func (c *campaign) load() result.Load {

@@ -34,7 +34,7 @@ var percentiles = []struct{ p, limit float64 }{{50, 1.05}, {99, 1.05}, {99.9, 1.
 type measured []float64
 
 // besideSockperf compares the engine with sockperf.
-func besideSockperf(ctx context.Context, o options, out io.Writer) error {
+func besideSockperf(ctx context.Context, o options, out io.Writer) (err error) {
 	if _, err := exec.LookPath("sockperf"); err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func besideSockperf(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer built.Close()
+	defer func() { err = errors.Join(err, built.Close()) }()
 	for _, m := range missing {
 		return fmt.Errorf("path %s: %s", m.Kind, m.Why)
 	}

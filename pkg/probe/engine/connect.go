@@ -190,7 +190,7 @@ func (e *engine) serveConnections() {
 			if p.server.fd < 0 || spins%64 == 0 {
 				e.accept(p, nil)
 			}
-			if p.server.fd >= 0 && e.serveOne(p, unix.MSG_DONTWAIT) == closed {
+			if p.server.fd >= 0 && e.serveOne(p) == closed {
 				p.server.close()
 			}
 			yield(spins)
@@ -202,7 +202,7 @@ func (e *engine) serveConnections() {
 				e.accept(e.paths[number-MaxPaths], set)
 				continue
 			}
-			if p := e.paths[number]; p.server.fd >= 0 && e.serveOne(p, unix.MSG_DONTWAIT) == closed {
+			if p := e.paths[number]; p.server.fd >= 0 && e.serveOne(p) == closed {
 				p.server.close()
 			}
 		}

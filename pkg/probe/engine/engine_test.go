@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -407,8 +409,11 @@ func TestMissingStamps(t *testing.T) {
 	}{
 		{[]int64{110, 220, 330, 0}, &result.Segments{Count: 3, Send: 20, Path: 2, Receive: 20, Send99: 30, Path99: 3, Receive99: 30}, ""},
 		// One is missing, one was before it was sent.
-		{[]int64{110, 0, 290, 0}, &result.Segments{Count: 1, Send: 10, Path: 1, Receive: 10, Send99: 10, Path99: 1, Receive99: 10},
-			"2 of 3 requests are not in the segments: a timestamp is missing or out of order"},
+		{
+			[]int64{110, 0, 290, 0},
+			&result.Segments{Count: 1, Send: 10, Path: 1, Receive: 10, Send99: 10, Path99: 1, Receive99: 10},
+			"2 of 3 requests are not in the segments: a timestamp is missing or out of order",
+		},
 		{make([]int64, 4), nil, "no segments: the client's device does not stamp what it sends"},
 	} {
 		s := &stamps{send: []int64{100, 200, 300, 0}, transmit: c.transmit, receive: []int64{111, 222, 333, 0}, arrived: []int64{121, 242, 363, 0}}
@@ -671,6 +676,48 @@ func TestEndOfInput(t *testing.T) {
 	}()
 	await(t, "without the engine", func() bool { return !alive(p.os.Pid) })
 	_, _ = p.os.Wait()
+}
+
+// Main takes no job that Check would not.
+func TestMainRefuses(t *testing.T) {
+	percent, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(-1) // Main turns collection off for its process
+	t.Cleanup(func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	})
+	bad := long()
+	bad.Load.Size = 1
+	tooSmall, err := marshal(bad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ in, out string }{
+		{"", ""},
+		{"{", ""},
+		{"{\n", `{"error":"engine job: unexpected end of JSON input"}` + "\n"},
+		{"{}\n", `{"error":"engine job: the number of paths 0 is not from 1 to 64`},
+		{string(tooSmall), `{"error":"engine job: size 1 is not from 16 to 65507"}` + "\n"},
+	} {
+		var out strings.Builder
+		if code := Main(strings.NewReader(c.in), &out); code != 1 || !strings.HasPrefix(out.String(), c.out) {
+			t.Errorf("Main(%q) = %d, %q, want 1, %q", c.in, code, out.String(), c.out)
+		}
+	}
+}
+
+// The kernel's ancillary data is read within its bounds, whatever is in it.
+func FuzzStamp(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(bytes.Repeat([]byte{0xff}, 64))
+	f.Add(append([]byte{64, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, unix.SCM_TIMESTAMPING, 0, 0, 0}, make([]byte, 48)...))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var c control
+		n := copy(c.data[:], data)
+		c.header.SetControllen(n)
+		if at, _, ok := c.stamp(); ok && (n < unix.SizeofCmsghdr+16 || at == 0) {
+			t.Errorf("%d octets have the stamp %d", n, at)
+		}
+	})
 }
 
 func TestJitter(t *testing.T) {

@@ -32,7 +32,7 @@ func (e *engine) serveActive() {
 			e.account(current)
 			current = i
 		}
-		if i >= 0 && e.serveOne(e.paths[i], unix.MSG_DONTWAIT) == message {
+		if i >= 0 && e.serveOne(e.paths[i]) == message {
 			spins = 0
 		}
 		yield(spins)
@@ -74,7 +74,7 @@ func (e *engine) serveReady() {
 		}
 		for k := range n {
 			p := e.paths[set.events[k].Fd]
-			if e.serveOne(p, unix.MSG_DONTWAIT) == closed {
+			if e.serveOne(p) == closed {
 				p.server.close() // which also takes it out of the set
 			}
 		}
@@ -90,13 +90,13 @@ func (e *engine) account(i int64) {
 }
 
 // serveOne answers one request, if there is one.
-func (e *engine) serveOne(p *path, flags uintptr) int {
+func (e *engine) serveOne(p *path) int {
 	c := p.server
 	var what int
 	if p.stamps != nil {
 		what = p.stamps.receiveFrom(c, e.counting.Load(), p.first)
 	} else {
-		what = c.receiveFrom(flags)
+		what = c.receiveFrom(unix.MSG_DONTWAIT)
 	}
 	if what != message {
 		return what
@@ -110,6 +110,7 @@ func (e *engine) serveOne(p *path, flags uintptr) int {
 	}
 	copy(c.out[:14], c.in[:14])
 	binary.BigEndian.PutUint16(c.out[14:], kindAnswer)
+	flags := uintptr(unix.MSG_DONTWAIT)
 	if !e.job.Busy && p.calls == nil {
 		flags = 0
 	}

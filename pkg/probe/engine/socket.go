@@ -26,12 +26,12 @@ func inNetns(path string, f func() error) error {
 	if err != nil {
 		return fmt.Errorf("open own network namespace: %w", err)
 	}
-	defer unix.Close(home)
+	defer func() { _ = unix.Close(home) }() // nothing is written to it
 	away, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", path, err)
 	}
-	defer unix.Close(away)
+	defer func() { _ = unix.Close(away) }() // likewise
 	if err := unix.Setns(away, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", path, err)
 	}

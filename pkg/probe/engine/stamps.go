@@ -123,7 +123,7 @@ func (c *control) stamp() (at int64, id uint32, ok bool) {
 	rest := c.data[:c.header.Controllen]
 	for len(rest) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
-		size := int(h.Len) //nolint:unconvert // it has 32 bits on some machines
+		size := int(h.Len)
 		if size < unix.SizeofCmsghdr || size > len(rest) {
 			break
 		}

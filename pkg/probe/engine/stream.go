@@ -122,7 +122,7 @@ func (e *engine) serveStream() {
 		}
 		p := e.paths[i]
 		if !e.primed.Load() {
-			if p.server != nil && e.serveOne(p, unix.MSG_DONTWAIT) == nothing {
+			if p.server != nil && e.serveOne(p) == nothing {
 				e.idle(spins)
 			}
 			continue
