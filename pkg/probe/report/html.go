@@ -251,7 +251,7 @@ func parameters(run *result.Run) [][2]string {
 		{"priority", fmt.Sprint(p.Priority)},
 		{"CPUs", fmt.Sprint(p.CPUs[0], " ", p.CPUs[1])},
 		{"timestamps", fmt.Sprint(p.Timestamps)},
-		{"wire", fmt.Sprintf("delay %v, jitter %v, loss %s %%", p.Wire.Delay, p.Wire.Jitter, short(100*p.Wire.Loss))},
+		{"wire", p.Wire.String()},
 		{"margin", p.Margin.String()},
 		{"limits", limits},
 		{"seed", fmt.Sprint(p.Seed)},

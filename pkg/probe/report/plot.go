@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"strconv"
 
 	"github.com/offloadd/offloadd/pkg/probe/result"
 	"github.com/offloadd/offloadd/pkg/probe/stats"
@@ -132,7 +133,7 @@ func ticks(low, high float64) []float64 {
 }
 
 // tick is a number as short as can be.
-func tick(v float64) string { return fmt.Sprintf("%.4g", v) }
+func tick(v float64) string { return strconv.FormatFloat(math.Round(v*1e4)/1e4, 'f', -1, 64) }
 
 // differencePlot has for each path the differences to the baseline with their intervals, on a band of what means nothing. Its scale is linear
 // around zero and logarithmic beyond, so that a tenth of a microsecond and a hundred are both seen.

@@ -229,7 +229,7 @@ func manner(run *result.Run) string {
 	}
 	s := fmt.Sprintf("%d sessions of %d rounds, bursts of %d; %s, %s, %s", p.Sessions, p.Rounds, p.Burst, how, priority, cpus)
 	if w := p.Wire; w != (result.Wire{}) {
-		s += fmt.Sprintf("; wire: delay %v, jitter %v, loss %s %%", w.Delay, w.Jitter, short(100*w.Loss))
+		s += "; wire: " + w.String()
 	}
 	return s
 }

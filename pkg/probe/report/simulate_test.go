@@ -36,6 +36,11 @@ var kinds = []struct {
 // simulate makes a run as a probe would, judged. The same seed makes the same run.
 func simulate(t testing.TB, seed uint64, packets int, loads []result.Load, change func(*result.Run)) *result.Run {
 	t.Helper()
+	return simulateWire(t, seed, packets, loads, result.Wire{}, change)
+}
+
+func simulateWire(t testing.TB, seed uint64, packets int, loads []result.Load, wire result.Wire, change func(*result.Run)) *result.Run {
+	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 1))
 	start := time.Date(2026, 11, 29, 15, 4, 0, 0, time.UTC)
 	run := &result.Run{
@@ -43,7 +48,7 @@ func simulate(t testing.TB, seed uint64, packets int, loads []result.Load, chang
 		Baseline: "metal",
 		Parameters: result.Parameters{
 			Loads: loads, Sessions: 8, Rounds: 500, Burst: 11, Warmup: 200 * time.Millisecond, Timeout: 100 * time.Millisecond, Busy: true,
-			Priority: 10, CPUs: [2]int{0, 1}, Timestamps: true, Seed: seed, Limits: stats.DefaultLimits(),
+			Priority: 10, CPUs: [2]int{0, 1}, Timestamps: true, Wire: wire, Seed: seed, Limits: stats.DefaultLimits(),
 		},
 		Machine: result.Machine{Hostname: "n1", Kernel: "6.18.44", CPU: "AMD EPYC", CPUs: 2, Facts: map[string]string{
 			"clocksource": "tsc", "mitigations": "retpolines", "governor": "none",
@@ -56,7 +61,7 @@ func simulate(t testing.TB, seed uint64, packets int, loads []result.Load, chang
 	for _, l := range loads {
 		levels := make([]float64, run.Parameters.Sessions)
 		for s := range levels {
-			levels[s] = 7200 + 250*r.NormFloat64()
+			levels[s] = 7200 + 250*r.NormFloat64() + 2*float64(wire.Delay)
 		}
 		for _, k := range kinds {
 			c := result.Case{Path: k.name, Load: l}
@@ -102,7 +107,7 @@ func simulateSession(t testing.TB, r *rand.Rand, l result.Load, packets int, at 
 	h := stats.NewHistogram()
 	var jitter, before float64
 	for range packets {
-		v := at + 0.01*at*r.NormFloat64()
+		v := at + 0.01*min(at, 100_000)*r.NormFloat64()
 		switch n := r.IntN(10_000); {
 		case n < 8:
 			v += 14_000 * math.Exp(r.NormFloat64())

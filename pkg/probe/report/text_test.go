@@ -55,6 +55,10 @@ func simulateScene(t testing.TB, name string) *result.Run {
 				run.Cases[i].Sessions = run.Cases[i].Sessions[:4]
 			}
 		})
+	case "tiny":
+		return simulate(t, 5, 1200, []result.Load{udp}, func(run *result.Run) {
+			run.Paths, run.Cases = run.Paths[:5], run.Cases[:5]
+		})
 	case "streams":
 		return simulate(t, 4, 1000, []result.Load{
 			{Mode: result.Stream, Transport: "tcp", Size: 1400},

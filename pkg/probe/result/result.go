@@ -79,6 +79,11 @@ type Wire struct {
 	Loss   float64       `json:"loss,omitempty"` // from 0 to 1
 }
 
+// String is as "delay 8ms, jitter 0s, loss 1 %".
+func (w Wire) String() string {
+	return fmt.Sprintf("delay %v, jitter %v, loss %s %%", w.Delay, w.Jitter, strconv.FormatFloat(100*w.Loss, 'g', 3, 64))
+}
+
 // Modes of a Load.
 const (
 	RR     = "rr"     // closed loop: a request, its answer, the next request

@@ -9,7 +9,7 @@ import (
 )
 
 // A Change is what became, from one run to another, of what a path has more than the baseline. The baseline itself is not compared: what
-// all paths have in common moves by a fifth in minutes, with the machine.
+// all paths have in common moves by a fifth in minutes, with the machine. Nor are twins, which say what is noise.
 type Change struct {
 	Path string
 	Load result.Load
@@ -45,7 +45,7 @@ func Changes(old, new *result.Run) ([]Change, error) {
 		}
 		var of []string
 		for _, m := range l.cases {
-			if m.Path != new.Baseline && b.find(m.Path) != nil {
+			if m.Path != new.Baseline && m.path.Twin == "" && b.find(m.Path) != nil {
 				of = append(of, m.Path)
 			}
 		}
