@@ -93,8 +93,9 @@ type path struct {
 	to       netip.AddrPort // of the client's requests
 	client   *conn
 	server   *conn
-	listener int // -1: none
-	failed   string
+	listener int    // -1: none
+	opened   bool   // its sockets are
+	failed   string // why it is measured no more; of the client's thread
 
 	next  uint64 // sequence number
 	first uint64 // after the warm-up

@@ -164,7 +164,7 @@ func (e *engine) serveConnections() {
 		}
 		defer set.close()
 		for _, p := range e.paths {
-			if p.failed != "" {
+			if !p.opened {
 				continue
 			}
 			if err := set.add(p.listener, MaxPaths+p.index); err != nil {

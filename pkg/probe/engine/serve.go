@@ -49,7 +49,7 @@ func (e *engine) serveReady() {
 	}
 	defer set.close()
 	for _, p := range e.paths {
-		if p.failed == "" {
+		if p.opened {
 			if err := set.add(p.server.fd, p.index); err != nil {
 				e.server.notes = append(e.server.notes, err.Error())
 				return
@@ -94,7 +94,7 @@ func (e *engine) serveOne(p *path) int {
 	c := p.server
 	var what int
 	if p.stamps != nil {
-		what = p.stamps.receiveFrom(c, e.counting.Load(), p.first)
+		what = p.stamps.receiveFrom(c, e.counting.Load(), &p.first)
 	} else {
 		what = c.receiveFrom(unix.MSG_DONTWAIT)
 	}

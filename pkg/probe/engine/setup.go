@@ -19,6 +19,8 @@ func (e *engine) open() {
 	for _, p := range e.paths {
 		if err := e.openPath(p); err != nil {
 			p.fail("%v", err)
+		} else {
+			p.opened = true
 		}
 	}
 }

@@ -65,8 +65,8 @@ func put(a []int64, seq, first uint64, at int64) {
 	}
 }
 
-// receiveFrom is that of c, the server's, with stamps.
-func (s *stamps) receiveFrom(c *conn, counting bool, first uint64) int {
+// receiveFrom is that of c, the server's, with stamps. What first points to is settled when counting begins.
+func (s *stamps) receiveFrom(c *conn, counting bool, first *uint64) int {
 	n := s.server.receive(c.fd, c.in, unsafe.Pointer(&c.peer), uint32(unsafe.Sizeof(c.peer)))
 	at := realtime()
 	if n < 0 {
@@ -82,8 +82,8 @@ func (s *stamps) receiveFrom(c *conn, counting bool, first uint64) int {
 	}
 	if ok && counting && binary.BigEndian.Uint16(c.in[14:]) == kindRequest {
 		seq := binary.BigEndian.Uint64(c.in)
-		put(s.receive, seq, first, stamp)
-		put(s.arrived, seq, first, at)
+		put(s.receive, seq, *first, stamp)
+		put(s.arrived, seq, *first, at)
 	}
 	return message
 }

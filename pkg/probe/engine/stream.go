@@ -15,10 +15,11 @@ import (
 // A turn is the time of one path in a stream's round. The client's thread writes it while the server's waits for the next number.
 type turn struct {
 	number atomic.Int64
-	served atomic.Int64 // the last that the server's thread has ended
-	end    atomic.Int64 // when the sender stops
-	begun  atomic.Int64 // when it has begun
-	sent   atomic.Int64 // what it has sent, -1: it has not stopped yet
+	first  atomic.Uint64 // sequence number: what is before it is a straggler of an earlier turn
+	served atomic.Int64  // the last that the server's thread has ended
+	end    atomic.Int64  // when the sender stops
+	begun  atomic.Int64  // when it has begun
+	sent   atomic.Int64  // what it has sent, -1: it has not stopped yet
 }
 
 // A delivery is what the receiver has seen of a turn.
@@ -63,6 +64,7 @@ func (e *engine) stream() {
 func (e *engine) take(p *path, d time.Duration) {
 	e.client.used()
 	e.turn.sent.Store(-1)
+	e.turn.first.Store(p.streamed)
 	e.turn.end.Store(int64(e.now() + d))
 	e.active.Store(int64(p.index))
 	n := e.turn.number.Add(1)
@@ -212,7 +214,8 @@ func (e *engine) pull(p *path, c *conn) (why string) {
 	if !c.tcp {
 		quiet = min(quiet, max(4*p.rtt, nap))
 	}
-	heard := e.now()
+	heard, over := e.now(), false
+	first := e.turn.first.Load()
 	for spins := 1; !e.stop.Load(); spins++ {
 		what := nothing
 		if c.tcp {
@@ -230,6 +233,9 @@ func (e *engine) pull(p *path, c *conn) (why string) {
 				continue
 			}
 			seq := binary.BigEndian.Uint64(c.in)
+			if seq < first {
+				continue
+			}
 			if d.messages > 0 && seq <= p.heard {
 				if d.reordered++; seq == p.heard {
 					d.reordered--
@@ -246,16 +252,18 @@ func (e *engine) pull(p *path, c *conn) (why string) {
 		}
 		if what == message {
 			d.last = e.now()
-			heard, spins = d.last, 0
+			heard, over, spins = d.last, false, 0
 			continue
 		}
 		if sent := e.turn.sent.Load(); sent >= 0 {
 			if d.octets >= sent*int64(e.job.Load.Size) {
 				break
 			}
-			if e.now()-heard >= quiet && e.now() >= time.Duration(e.turn.end.Load())+quiet {
+			// Who was not running while it was quiet looks once more.
+			if over {
 				break
 			}
+			over = e.now()-heard >= quiet && e.now() >= time.Duration(e.turn.end.Load())+quiet
 		}
 		if e.job.Busy {
 			yield(spins)
