@@ -122,6 +122,16 @@ func (s *site) vswitch(ctx context.Context, role, datapath string) (*vswitch, er
 		return nil, err
 	}
 	s.undo = append(s.undo, func() error { return os.RemoveAll(v.dir) })
+	if datapath == userspaceDatapath {
+		// Its bridges are TAP devices: this says if there are none, and loads the module.
+		tun, err := v.node.tun(tunnelDevice, v.dir)
+		if err != nil {
+			return nil, err
+		}
+		if err := tun.Close(); err != nil {
+			return nil, err
+		}
+	}
 	version, err := v.version(ctx)
 	if err != nil {
 		return nil, err

@@ -270,7 +270,8 @@ func (s *site) prime(ctx context.Context) error {
 	defer client.Close() //nolint:errcheck // it has no state
 	// A kernel answers ARP within a millisecond, and asks again after a second.
 	wait := 300*time.Millisecond + 4*(s.want.Delay+s.want.Jitter)
-	deadline := time.Now().Add(5*time.Second + 10*wait)
+	tries := 10 / ((1 - s.want.Loss) * (1 - s.want.Loss)) // ten of them would come back
+	deadline := time.Now().Add(5*time.Second + time.Duration(tries*float64(wait)))
 	came, last := 0, errors.New("nothing was sent")
 	for seq := byte(0); came < enough; seq++ {
 		if err := ctx.Err(); err != nil {

@@ -125,10 +125,10 @@ func (w Want) check(k Kind) error {
 	switch {
 	case w.MTU != 0 && (w.MTU < 700 || w.MTU > 65535):
 		return fmt.Errorf("path %s: an MTU is from 700 to 65535", w)
-	case w.Delay < 0 || w.Delay > 10*time.Second || w.Jitter < 0 || w.Jitter > w.Delay:
-		return fmt.Errorf("path %s: a delay is at most 10s, and jitter at most the delay", w)
-	case !(w.Loss >= 0 && w.Loss <= 0.9): // nor no number
-		return fmt.Errorf("path %s: a loss is from 0 to 0.9", w)
+	case w.Delay < 0 || w.Delay > 2*time.Second || w.Jitter < 0 || w.Jitter > w.Delay:
+		return fmt.Errorf("path %s: a delay is at most 2s, and jitter at most the delay", w)
+	case !(w.Loss >= 0 && w.Loss <= 0.5): // nor no number
+		return fmt.Errorf("path %s: a loss is from 0 to 0.5", w)
 	case w.Rules < 0 || w.Rules > 10000:
 		return fmt.Errorf("path %s: there are at most 10000 rules", w)
 	}
