@@ -179,7 +179,7 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		e.allocate(p)
 	}
 	if e.job.Priority > 0 {
-		if err := unix.Mlockall(unix.MCL_CURRENT); err != nil {
+		if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_ONFAULT); err != nil {
 			e.client.notes = append(e.client.notes, fmt.Sprintf("memory is not locked: mlockall: %v", err))
 		}
 	}
