@@ -69,7 +69,7 @@ func TestReadRefuses(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(`{"version":1,"baseline":"a","paths":[{"name":"a"},{"name":"b","twin":"a"}],"cases":[{"path":"a","latency":null},{"path":"b","against":{"p50":{"sessions":1,"difference":"+inf"}}}]}`))
 	f.Add([]byte(`{"version":1,"baseline":"a","paths":[{"name":"a"}],"cases":[{"path":"a","load":{"mode":"stream"}}]}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(_ *testing.T, text []byte) {
 		run, err := Read(text)
 		if err != nil {
 			return

@@ -116,14 +116,18 @@ func steps(points []stats.Point, x, y scale) []point {
 	return all
 }
 
-// ticks are 1, 2 and 5 times powers of ten, or only powers if those are many.
+// ticks are 1 to 9, or 1, 2 and 5, or only 1 times powers of ten, by how far it is from low to high.
 func ticks(low, high float64) []float64 {
+	multiples := []float64{1, 2, 5}
+	switch ratio := high / low; {
+	case ratio > 1000:
+		multiples = []float64{1}
+	case ratio < 6:
+		multiples = []float64{1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9}
+	}
 	var all []float64
 	for e := math.Floor(math.Log10(low)); e <= math.Log10(high); e++ {
-		for _, m := range []float64{1, 2, 5} {
-			if high/low > 1000 && m != 1 {
-				continue
-			}
+		for _, m := range multiples {
 			if v := m * math.Pow(10, e); v >= low && v <= high {
 				all = append(all, v)
 			}

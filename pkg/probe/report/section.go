@@ -108,7 +108,10 @@ func (s *section) explanations() []string {
 			name string
 			e    result.Effect
 		}{{"p50", r.Against.P50}, {"p99", r.Against.P99}} {
-			if text := explain(x.name, x.e); text != "" && !(x.e.Verdict == result.NoVerdict && slices.Contains(s.noise, x.e.Why)) {
+			if x.e.Verdict == result.NoVerdict && slices.Contains(s.noise, x.e.Why) {
+				continue
+			}
+			if text := explain(x.name, x.e); text != "" {
 				if paths[text] == nil {
 					all = append(all, text)
 				}

@@ -26,18 +26,10 @@ var (
 )
 
 func (t theme) of(i ink) string {
-	switch i {
-	case text:
-		return t.text
-	case faint:
-		return t.faint
-	case grid:
-		return t.grid
-	case band:
-		return t.band
-	default:
+	if i >= series {
 		return t.series[int(i-series)%hues]
 	}
+	return [...]string{text: t.text, faint: t.faint, grid: t.grid, band: t.band}[i]
 }
 
 // rgb reads a colour as #1b1f24.

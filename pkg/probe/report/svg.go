@@ -60,18 +60,10 @@ func f(v float64) string {
 }
 
 func class(i ink) string {
-	switch i {
-	case text:
-		return "t"
-	case faint:
-		return "f"
-	case grid:
-		return "g"
-	case band:
-		return "b"
-	default:
+	if i >= series {
 		return fmt.Sprintf("s%d", int(i-series))
 	}
+	return [...]string{text: "t", faint: "f", grid: "g", band: "b"}[i]
 }
 
 func (s *svg) line(points []point, i ink, width float64, dash string) {

@@ -64,8 +64,7 @@ func TestNames(t *testing.T) {
 			return
 		}
 		seen[typ] = true
-		for i := range typ.NumField() {
-			f := typ.Field(i)
+		for f := range typ.Fields() {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 			if name == "" || name != strings.ToLower(name) {
 				t.Errorf("%s.%s is %q in JSON", typ, f.Name, name)

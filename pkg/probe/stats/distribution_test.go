@@ -221,7 +221,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add("")
-	f.Fuzz(func(t *testing.T, text string) {
+	f.Fuzz(func(_ *testing.T, text string) {
 		d, err := Decode(text, 1)
 		if err != nil {
 			return

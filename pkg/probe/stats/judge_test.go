@@ -230,7 +230,7 @@ func TestManyPaths(t *testing.T) {
 func TestMoreSessions(t *testing.T) {
 	r := random(t, 9)
 	var asked, decided int
-	for i := 0; i < 30; i++ {
+	for i := range 30 {
 		m := usual
 		run := &result.Run{Baseline: "veth", Parameters: result.Parameters{Seed: uint64(i), Limits: DefaultLimits()}}
 		l, _ := m.campaign(r, withTwins(150))
