@@ -73,20 +73,52 @@ type system struct {
 	kinds []string
 }
 
-// of finds the case of a system: the first kind that the run has, which is no twin.
+// of finds the case of a system: the first kind that the run has, which is no twin. If the run does not have the load itself, it takes one like it.
 func (s system) of(run *result.Run, load result.Load) *result.Case {
-	load.Duration = 0
-	for _, kind := range s.kinds {
-		for i := range run.Cases {
-			c := &run.Cases[i]
-			l := c.Load
-			l.Duration = 0
-			if p := find(run, c.Path); l == load && p.Kind == kind && p.Twin == "" {
-				return c
+	for _, same := range []func(result.Load, result.Load) bool{equal, alike} {
+		for _, kind := range s.kinds {
+			for i := range run.Cases {
+				c := &run.Cases[i]
+				if p := find(run, c.Path); same(c.Load, load) && p.Kind == kind && p.Twin == "" {
+					return c
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// equal is so for loads that differ in their durations only.
+func equal(a, b result.Load) bool {
+	a.Duration, b.Duration = 0, 0
+	return a == b
+}
+
+// alike is so for loads whose answers have one size, at whatever rate and however long the requests are.
+func alike(a, b result.Load) bool {
+	return a.Mode == b.Mode && a.Transport == b.Transport && answer(a) == answer(b)
+}
+
+func answer(l result.Load) int {
+	if l.Answer != 0 {
+		return l.Answer
+	}
+	return l.Size
+}
+
+// instead says what was measured here, if it is another load.
+func instead(run *result.Run, load result.Load) string {
+	for _, same := range []func(result.Load, result.Load) bool{equal, alike} {
+		for _, c := range run.Cases {
+			if same(c.Load, load) {
+				if equal(c.Load, load) {
+					return ""
+				}
+				return "; here: " + c.Load.String()
+			}
+		}
+	}
+	return ""
 }
 
 // from is which path it was, for a column: a stand-in is not the system itself.
@@ -130,7 +162,7 @@ var studies = []Study{
 		Kinds: []string{"net-host", "ipvlan-l2", "hostgw", "flannel-vxlan", "metal"},
 		Conditions: []string{
 			"there: tcpkali to nginx, two c4.8xlarge with 10 Gb/s, Linux 4.3, one run each; its histogram has steps of 0.1 ms, and values near 200 and 400 ms fit retransmissions",
-			"here: 64 octets ask for as many as its answers had, over one connection and without HTTP; a veth pair is the wire. aws-vpc and host-gw are the same path on a host",
+			"here: a few octets ask for as many as its answers had, over one connection and without HTTP; a veth pair is the wire. aws-vpc and host-gw are the same path on a host",
 		},
 		table: k8sCompare,
 	},
@@ -157,14 +189,14 @@ var studies = []Study{
 		Loads: []result.Load{
 			{Mode: result.Stream, Transport: "tcp", Size: 1400, Duration: 20 * time.Second},
 			{Mode: result.Maerts, Transport: "tcp", Size: 1400, Duration: 20 * time.Second},
-			{Mode: result.RR, Transport: "tcp", Size: 1},
+			{Mode: result.RR, Transport: "tcp", Size: 16},
 			{Mode: result.Stream, Transport: "udp", Size: 1400, Duration: 20 * time.Second},
-			{Mode: result.RR, Transport: "udp", Size: 1},
+			{Mode: result.RR, Transport: "udp", Size: 16},
 		},
 		Kinds: []string{"metal", "routed", "macvlan"},
 		Conditions: []string{
 			"there: netperf over 1 Gb/s, 1400 octets a send, 20 s (etun 40 s), to 2.5 % at 95 %; streams were as fast as the wire, so only their cost tells; etun's UDP_STREAM lost three quarters unseen, and its remote CPU is missing",
-			"here: a veth pair is the wire, which has no limit of 1 Gb/s; streams are counted as received; etun became veth, here with routing",
+			"here: a veth pair is the wire, which has no limit of 1 Gb/s; streams are counted as received; round trips are of 16 octets, there of one; etun became veth, here with routing",
 		},
 		table: macvlanEtun,
 	},
@@ -255,7 +287,11 @@ var k8sPublished = []struct {
 
 func k8sCompare(s Study, b *strings.Builder, runs []*result.Run) {
 	for k, load := range s.Loads {
-		fmt.Fprintf(b, "\n%gk requests/s of %d B, ms\n", load.Rate/1000, load.Answer)
+		fmt.Fprintf(b, "\n%gk requests/s of %d B, ms", load.Rate/1000, load.Answer)
+		for _, run := range runs {
+			b.WriteString(instead(run, load))
+		}
+		b.WriteString("\n")
 		t := table{head: []string{"system", "path", "p95", "p99", "p99.5", "p99.99", "p99.999", "max", "lost", "retransmits"}}
 		for _, sys := range k8sPublished {
 			v := sys.values[k]
