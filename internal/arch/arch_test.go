@@ -40,6 +40,8 @@ var rooms = map[string]room{
 	"cmd/offloadctl": {imports: []string{
 		"pkg/api/client", "pkg/reason", "proto/offload/v1",
 		"pkg/tc", "pkg/ovsdb", "pkg/ovsdb/vswitchdb", "pkg/dpctl", // doctor
+		"pkg/probe/result", "pkg/probe/stats", "pkg/probe/report", // what a probe has measured
+		"pkg/api", "pkg/probe", "pkg/probe/engine", "pkg/probe/path", // a probe without a daemon
 	}},
 
 	"pkg/daemon": {imports: []string{"pkg/..."}},
@@ -78,6 +80,7 @@ var rooms = map[string]room{
 
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
+	"pkg/probe":        {imports: []string{"pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
 	"pkg/probe/engine": {imports: []string{"pkg/probe/result", "pkg/probe/stats"}},
 	"pkg/probe/path":   {imports: []string{"pkg/probe/result"}},
@@ -89,7 +92,7 @@ var rooms = map[string]room{
 
 	"pkg/reason":                   {pure: true},
 	"pkg/ports":                    {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
-	"pkg/api":                      {imports: []string{"pkg/ports", "pkg/device", "pkg/devlink", "pkg/reason", "proto/offload/v1"}},
+	"pkg/api":                      {imports: []string{"pkg/ports", "pkg/device", "pkg/devlink", "pkg/probe", "pkg/probe/path", "pkg/probe/result", "pkg/reason", "proto/offload/v1"}},
 	"pkg/api/client":               {imports: []string{"pkg/reason"}},
 	"pkg/deviceplugin/kubelettest": {},
 	"pkg/deviceplugin":             {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},
