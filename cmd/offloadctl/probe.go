@@ -275,7 +275,7 @@ func (p *prober) runCommand() *cobra.Command {
 	fs.DurationVar(&f.lostIn, "lost-after", 0, "`time` after which a request is lost (default 1s)")
 	fs.DurationVar(&f.delay, "delay", 0, "`time` that the wire between two nodes takes, in each direction")
 	fs.DurationVar(&f.jitter, "jitter", 0, "by how much that `time` varies")
-	fs.Float64Var(&f.loss, "loss", 0, "`part` that the wire loses, from 0 to 0.9")
+	fs.Float64Var(&f.loss, "loss", 0, "`part` that the wire loses, from 0 to 0.5")
 	fs.BoolVar(&f.busy, "busy", false, "poll instead of sleeping; it uses two CPUs")
 	fs.BoolVar(&f.fresh, "fresh", false, "make new devices for each session")
 	fs.BoolVar(&f.segments, "segments", true, "measure the kernel's part of the way of UDP requests, in sessions of their own")

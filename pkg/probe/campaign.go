@@ -46,7 +46,7 @@ func (c *campaign) measure(ctx context.Context) (_ *result.Run, err error) {
 	}
 	wants, missing := c.possible()
 	c.say("building paths", 0, 0)
-	built, impossible, err := path.Build(ctx, path.Options{Kinds: wants, Builders: c.options.Builders})
+	built, impossible, err := path.Build(ctx, path.Options{Kinds: wants, Builders: c.options.Builders, Wait: c.options.Wait})
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,8 @@ type Options struct {
 	Program string
 	// Builders make paths of kinds that need more than a kernel, see path.Options.
 	Builders map[string]path.Builder
+	// Wait says to wait while another process has paths, instead of refusing.
+	Wait bool
 	// Facts are of the machine, besides those that this package finds itself, for result.Machine; nil: none.
 	Facts func(context.Context) map[string]string
 }

@@ -147,16 +147,16 @@ func (p *Prober) Runs() ([]Summary, error) {
 // summarise reads a run as far as its cases, which are most of it.
 func summarise(r io.Reader) (Summary, error) {
 	d := json.NewDecoder(r)
-	if _, err := d.Token(); err != nil {
-		return Summary{}, err
+	if begin, err := d.Token(); err != nil || begin != json.Delim('{') {
+		return Summary{}, errors.Join(errors.New("not an object"), err)
 	}
 	head := bytes.NewBufferString("{")
-	for d.More() {
+	for {
 		key, err := d.Token()
 		if err != nil {
 			return Summary{}, err
 		}
-		if key == "cases" {
+		if key == "cases" || key == json.Delim('}') {
 			break
 		}
 		var value json.RawMessage

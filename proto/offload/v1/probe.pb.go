@@ -413,7 +413,7 @@ type ProbeWire struct {
 	Delay *durationpb.Duration `protobuf:"bytes,1,opt,name=delay,proto3" json:"delay,omitempty"`
 	// By how much that varies.
 	Jitter *durationpb.Duration `protobuf:"bytes,2,opt,name=jitter,proto3" json:"jitter,omitempty"`
-	// How much is lost, from 0 to 0.9.
+	// How much is lost, from 0 to 0.5.
 	Loss          float64 `protobuf:"fixed64,3,opt,name=loss,proto3" json:"loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
