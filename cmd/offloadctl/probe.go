@@ -524,6 +524,9 @@ func (p *prober) runsCommand() *cobra.Command {
 					return age(c.now().Sub(r.GetStartTime().AsTime()))
 				}},
 				{name: "TOOK", value: func(r *offloadv1.ProbeRun) string {
+					if r.GetEndTime() == nil {
+						return "-"
+					}
 					return age(r.GetEndTime().AsTime().Sub(r.GetStartTime().AsTime()))
 				}},
 				{name: "BASELINE", value: func(r *offloadv1.ProbeRun) string { return cmp.Or(r.GetBaseline(), "-") }},
