@@ -34,6 +34,11 @@ demo-offload: prepare-vm build bin/vmrun ## two nodes in a guest kernel: how man
 	@CGO_ENABLED=0 go build -o bin/ ./integration/demo
 	@bin/vmrun -kernel $(KERNEL) -timeout 15m -- $(CURDIR)/bin/demo -offload -offloadd $(CURDIR)/bin/offloadd -offloadctl $(CURDIR)/bin/offloadctl
 
+.PHONY: demo-probe
+demo-probe: prepare-vm build bin/vmrun ## what packets cost on all kinds of paths that this kernel can build, and on the others in a guest kernel; one report
+	@CGO_ENABLED=0 go build -o bin/ ./integration/demoprobe
+	@bin/demoprobe -offloadctl bin/offloadctl -kernel $(KERNEL) $(DEMOFLAGS)
+
 .PHONY: test
 test: prepare ## all tests, including those on real OVS and OVN in network namespaces (root)
 	go test $(TESTFLAGS) ./cmd/... ./internal/... ./pkg/...

@@ -139,43 +139,47 @@ func (p *prober) show(texts [][]byte, o outputs) error {
 			fmt.Fprint(c.stdout, report.Text(run, width))
 		}
 	}
-	for i, run := range runs {
-		if err := p.write(run, o, i); err != nil {
+	return p.write(runs, o)
+}
+
+// write writes the files.
+func (p *prober) write(runs []*result.Run, o outputs) error {
+	if o.html != "" {
+		page, err := report.HTML(runs...)
+		if err != nil {
 			return err
+		}
+		if err := p.writeFile(o.html, []byte(page)); err != nil {
+			return err
+		}
+	}
+	if o.png == "" {
+		return nil
+	}
+	pictures := 0
+	for _, run := range runs {
+		for _, l := range run.Parameters.Loads {
+			if l.Mode == result.Stream || l.Mode == result.Maerts {
+				continue // they have no percentiles
+			}
+			picture, err := report.PNG(run, l)
+			if err != nil {
+				return err
+			}
+			if err := p.writeFile(numbered(o.png, pictures), picture); err != nil {
+				return err
+			}
+			pictures++
 		}
 	}
 	return nil
 }
 
-// write writes the files of the nth run.
-func (p *prober) write(run *result.Run, o outputs, n int) error {
-	if o.html != "" {
-		page, err := report.HTML(run)
-		if err == nil {
-			err = os.WriteFile(numbered(o.html, n), []byte(page), 0o644)
-		}
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(p.c.stderr, "written: %s\n", numbered(o.html, n))
+func (p *prober) writeFile(name string, text []byte) error {
+	if err := os.WriteFile(name, text, 0o644); err != nil {
+		return err
 	}
-	if o.png == "" {
-		return nil
-	}
-	for i, l := range run.Parameters.Loads {
-		if l.Mode == result.Stream || l.Mode == result.Maerts {
-			continue // they have no percentiles
-		}
-		name := numbered(o.png, n*len(run.Parameters.Loads)+i)
-		picture, err := report.PNG(run, l)
-		if err == nil {
-			err = os.WriteFile(name, picture, 0o644)
-		}
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(p.c.stderr, "written: %s\n", name)
-	}
+	fmt.Fprintf(p.c.stderr, "written: %s\n", name)
 	return nil
 }
 

@@ -85,9 +85,13 @@ func (b *behind) Run(ctx context.Context, spec probe.Spec, tell func(probe.Progr
 	return b.run, b.do(ctx, "Run", spec)
 }
 
-func (b *behind) Runs() ([]probe.Summary, error) { return b.runs, b.do(context.Background(), "Runs", nil) }
+func (b *behind) Runs() ([]probe.Summary, error) {
+	return b.runs, b.do(context.Background(), "Runs", nil)
+}
 
-func (b *behind) Text(id string) ([]byte, error) { return b.run, b.do(context.Background(), "Text", id) }
+func (b *behind) Text(id string) ([]byte, error) {
+	return b.run, b.do(context.Background(), "Text", id)
+}
 
 func (b *behind) Clean(ctx context.Context) ([]string, error) {
 	return []string{"/run/netns/opr0-pod1", "process 7"}, b.do(ctx, "Clean", nil)

@@ -23,6 +23,7 @@ type campaign struct {
 	options Options
 	tell    func(Progress)
 
+	allowed  int // how many CPUs there are
 	cpus     [2]int
 	priority int
 	run      *result.Run
@@ -75,6 +76,7 @@ func (c *campaign) settle() error {
 	if err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
+	c.allowed = len(allowed)
 	if c.Busy && len(allowed) < 2 {
 		return reason.Errorf(reason.ProbeImpossible, "probe: polling needs two CPUs, there is one")
 	}
@@ -97,17 +99,13 @@ func (c *campaign) settle() error {
 // possible are the paths that these loads can be measured on.
 func (c *campaign) possible() (wants []path.Want, missing []result.Missing) {
 	all, _ := c.wants() // it was valid
-	kinds := map[string]path.Kind{}
-	for _, k := range path.Kinds() {
-		kinds[k.Name] = k
-	}
-	allowed, _ := allowedCPUs() // settle has asked, too
+	kinds := kindsByName()
 	for _, w := range all {
 		on := onWire(w, c.Wire)
 		switch k := kinds[w.Kind]; {
 		case on != w && !slices.Contains(k.Options, path.OptionDelay):
 			missing = append(missing, result.Missing{Kind: w.Name, Why: "it has no wire that could be slow or lose something"})
-		case k.Process && c.Busy && len(allowed) < 3:
+		case k.Process && c.Busy && c.allowed < 3:
 			missing = append(missing, result.Missing{Kind: w.Name, Why: "its packets wait for a process, which would starve while client and server poll on the only two CPUs"})
 		default:
 			on.Name = w.Name
@@ -138,11 +136,16 @@ func (c *campaign) parameters() result.Parameters {
 	}
 }
 
-func describe(paths []path.Path) []result.Path {
+func kindsByName() map[string]path.Kind {
 	kinds := map[string]path.Kind{}
 	for _, k := range path.Kinds() {
 		kinds[k.Name] = k
 	}
+	return kinds
+}
+
+func describe(paths []path.Path) []result.Path {
+	kinds := kindsByName()
 	var all []result.Path
 	for _, p := range paths {
 		k := kinds[p.Kind]
@@ -247,6 +250,8 @@ func (c *campaign) measureJob(ctx context.Context, paths []path.Path, load, sess
 		doing += ", with timestamps"
 	}
 	c.say(doing, session+1, float64(c.done)/float64(c.jobs))
+	kinds := kindsByName()
+	before := readForwarding(live, kinds)
 	outcomes, err := engine.Run(ctx, job, func(e engine.Event) {
 		switch {
 		case e.Progress != nil:
@@ -259,6 +264,13 @@ func (c *campaign) measureJob(ctx context.Context, paths []path.Path, load, sess
 		return err
 	}
 	c.done++
+	measured := map[string]*result.Session{}
+	for _, o := range outcomes {
+		if o.Session != nil {
+			measured[o.Path] = o.Session
+		}
+	}
+	account(measured, before, readForwarding(live, kinds), c.Warmup, c.allowed <= 2)
 	for _, o := range outcomes {
 		switch {
 		case o.Session == nil:

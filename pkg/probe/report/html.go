@@ -11,35 +11,56 @@ import (
 	"github.com/offloadd/offloadd/pkg/probe/result"
 )
 
-// HTML is a run as a page in one file: no scripts, no fonts, no network. It follows the reader's preference for light or dark, and prints light.
-func HTML(run *result.Run) (string, error) {
+// HTML is a run, or several one after the other, as a page in one file: no scripts, no fonts, no network. It follows the reader's preference for
+// light or dark, and prints light.
+func HTML(runs ...*result.Run) (string, error) {
 	p := &page{}
-	p.open("probe " + run.ID)
+	titles := make([]string, len(runs))
+	for i, run := range runs {
+		titles[i] = run.ID
+	}
+	p.open("probe " + strings.Join(titles, ", "))
+	if len(runs) > 1 {
+		p.add("<p class=sub>%d runs, one after the other. Numbers of different runs are not to be compared, least of all those of different kernels; differences to the baseline of each are.</p>\n", len(runs))
+	}
+	for _, run := range runs {
+		if err := p.run(run); err != nil {
+			return "", err
+		}
+	}
+	p.add("</main></body></html>\n")
+	return p.b.String(), nil
+}
+
+func (p *page) run(run *result.Run) error {
 	p.add("<h1>Probe %s</h1>\n<p class=sub>%s, %s, %s, Linux %s</p>\n", e(run.ID), e(when(run.Started)), e(run.Program), e(run.Machine.Hostname), e(run.Machine.Kernel))
 	p.add("<p>Differentials, not absolutes: the same path takes a fifth more or less some minutes later, what it takes more than <b>%s</b> in the same minute stays.</p>\n", e(run.Baseline))
 	p.add("<p>%s.</p>\n", e(manner(run)))
 	for _, n := range run.Noise {
 		p.add("<p class=warn>No verdicts: %s.</p>\n", e(n))
 	}
-	all := sections(run)
+	all, before := sections(run), p.loads
 	if len(all) > 1 {
 		p.add("<nav>")
 		for i, s := range all {
-			p.add(`<a href="#load-%d">%s</a> `, i+1, e(s.load.String()))
+			p.add(`<a href="#load-%d">%s</a> `, before+i+1, e(s.load.String()))
 		}
 		p.add("</nav>\n")
 	}
 	for i := range all {
-		if err := p.section(run, &all[i], i+1); err != nil {
-			return "", err
+		p.loads++
+		if err := p.section(run, &all[i], p.loads); err != nil {
+			return err
 		}
 	}
 	p.facts(run)
-	p.add("</main></body></html>\n")
-	return p.b.String(), nil
+	return nil
 }
 
-type page struct{ b strings.Builder }
+type page struct {
+	b     strings.Builder
+	loads int // so far
+}
 
 // add formats; what is not from here goes through e.
 func (p *page) add(format string, args ...any) { fmt.Fprintf(&p.b, format, args...) }
