@@ -40,14 +40,17 @@ func newUML(ctx context.Context, log io.Writer) (uml, error) {
 	return uml{kernel: filepath.Join(dir, "linux")}, err
 }
 
-// buildUML makes the program linux and its config in dir.
+// umlBuild is the directory in which modules for the kernel are built.
+const umlBuild = "build"
+
+// buildUML makes the program linux, its config and the directory umlBuild in dir.
 func buildUML(ctx context.Context, dir string) error {
 	for _, p := range []string{"make", "gcc", "flex", "bison", "bc", "xz"} {
 		if _, err := need(p); err != nil {
 			return err
 		}
 	}
-	work := filepath.Join(dir, "work")
+	work := filepath.Join(dir, umlBuild)
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return err
 	}
@@ -72,15 +75,21 @@ func buildUML(ctx context.Context, dir string) error {
 	if lost := lostOptions(umlConfig, string(config)); len(lost) > 0 {
 		return fmt.Errorf("uml.config: this kernel does not take %s", strings.Join(lost, ", "))
 	}
+	// The symbols of a kernel without modules of its own are all that there are. Of a hundred thousand files those stay that make
+	// reads for a module.
 	const build = `
 		exec >>../log 2>&1 </dev/null
-		nice make ARCH=um -j2 linux
+		nice make ARCH=um -j2 linux modules_prepare
 		strip -o ../linux linux
+		cp vmlinux.symvers Module.symvers
+		find . -mindepth 1 -maxdepth 1 ! -name Makefile ! -name scripts ! -name include ! -name arch ! -name .config ! -name Module.symvers -exec rm -rf {} +
+		find arch -mindepth 1 -maxdepth 1 ! -name um ! -name x86 -exec rm -rf {} +
+		find arch include -name '*.[coS]' -delete
 	`
 	if _, err := output(ctx, work, "sh", "-ec", build); err != nil {
 		return errors.Join(err, errors.New(string(lastLines(filepath.Join(dir, "log"), 20))))
 	}
-	return os.RemoveAll(work)
+	return nil
 }
 
 // lostOptions returns the lines of a fragment that the configuration made from it does not have. An option that is n in the
@@ -111,11 +120,12 @@ func (u uml) files() ([]entry, error) { return nil, nil }
 
 func (u uml) processes() bool { return true }
 
-// command lets serial line 0 and the other consoles be nothing. uml_dir is where the kernel has its control socket.
+// command lets serial line 0 and the other consoles be nothing. uml_dir is where the kernel has its control socket. What is built in would
+// put a tunnel device of each kind into each network namespace, which modules that nobody loads do not.
 func (u uml) command(initrd string, memory int, _ []mount) []string {
 	return []string{
 		u.kernel, fmt.Sprintf("mem=%dM", memory), "initrd=" + initrd, "uml_dir=" + filepath.Dir(initrd),
 		"con=null", "con0=null,fd:1", "ssl=null", "ssl1=null,fd:3", "ssl2=null,fd:4",
-		"console=tty0", "panic=-1", "loglevel=5",
+		"console=tty0", "panic=-1", "loglevel=5", "fb_tunnels=none",
 	}
 }

@@ -75,10 +75,10 @@ static int end_init(struct net_device *dev)
 	return dev->tstats ? 0 : -ENOMEM;
 }
 
-static void end_uninit(struct net_device *dev)
+/* Not before the last reference is gone: Open vSwitch reads the counters of a netdev that has been unregistered. */
+static void end_destroy(struct net_device *dev)
 {
 	free_percpu(dev->tstats);
-	dev->tstats = NULL;
 }
 
 static struct devlink_port *representor_devlink_port(struct net_device *dev)
@@ -228,7 +228,6 @@ static int uplink_set_vf_rate(struct net_device *dev, int vf, int min, int max)
 
 static const struct net_device_ops representor_ops = {
 	.ndo_init = end_init,
-	.ndo_uninit = end_uninit,
 	.ndo_open = end_open,
 	.ndo_stop = end_open,
 	.ndo_start_xmit = end_xmit,
@@ -242,7 +241,6 @@ static const struct net_device_ops representor_ops = {
 
 static const struct net_device_ops uplink_ops = {
 	.ndo_init = end_init,
-	.ndo_uninit = end_uninit,
 	.ndo_open = end_open,
 	.ndo_stop = end_open,
 	.ndo_start_xmit = end_xmit,
@@ -264,7 +262,6 @@ static const struct net_device_ops uplink_ops = {
 
 static const struct net_device_ops function_ops = {
 	.ndo_init = end_init,
-	.ndo_uninit = end_uninit,
 	.ndo_open = end_open,
 	.ndo_stop = end_open,
 	.ndo_start_xmit = end_xmit,
@@ -323,6 +320,7 @@ static void end_setup(struct net_device *dev)
 	dev->hw_enc_features |= features;
 	dev->max_mtu = SIMNIC_MAX_MTU;
 	dev->needs_free_netdev = true;
+	dev->priv_destructor = end_destroy;
 }
 
 /*
