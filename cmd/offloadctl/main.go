@@ -9,6 +9,7 @@ import (
 )
 
 func main() {
+	probeChild()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], environment())
 	stop()
