@@ -106,7 +106,7 @@ func (p *prober) show(texts [][]byte, o outputs) error {
 	for _, text := range texts {
 		run, err := report.Read(text)
 		if err != nil {
-			return client.Error(err)
+			return err
 		}
 		runs = append(runs, run)
 	}
@@ -288,7 +288,7 @@ func (p *prober) runCommand() *cobra.Command {
 	fs.IntVar(&f.serverCPU, "server-cpu", 0, "the server's `CPU` (default chosen)")
 	fs.DurationVar(&f.margin, "margin", 0, "differences up to this `time` do not matter")
 	fs.Uint64Var(&f.seed, "seed", 0, "`number` for what is random (default random)")
-	f.outputs.flags(cmd)
+	f.flags(cmd)
 	mustComplete(cmd, "mode", sortedKeys(modes)...)
 	mustComplete(cmd, "transport", "udp", "tcp")
 	mustComplete(cmd, "kinds", append([]string{"all"}, kindNames()...)...)

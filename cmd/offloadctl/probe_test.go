@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
 
-	"github.com/offloadd/offloadd/pkg/probe/engine"
 	"github.com/offloadd/offloadd/pkg/probe/report"
 	"github.com/offloadd/offloadd/pkg/probe/result"
 	"github.com/offloadd/offloadd/pkg/probe/stats"
@@ -21,8 +21,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == engine.Verb {
-		probeChild()
+	if code, is := probeChild(os.Args); is {
+		os.Exit(code)
 	}
 	os.Exit(m.Run())
 }
@@ -224,7 +224,7 @@ func TestProbeLocal(t *testing.T) {
 	s := shell{t: t, socket: "/nonexistent"}
 	local := []string{"probe", "--local", "--state-dir", t.TempDir()}
 	do := func(args ...string) (string, string, int) {
-		return s.run(append(local[:len(local):len(local)], args...)...)
+		return s.run(slices.Concat(local, args)...)
 	}
 	args := strings.Fields("run --kinds metal,veth --sizes 64 --count 100 --sessions 1 --warmup 1ms --segments=false -o json")
 	stdout, stderr, code := do(args...)

@@ -22,18 +22,19 @@ import (
 	"github.com/offloadd/offloadd/pkg/probe/path"
 )
 
-// probeChild is this process, and ends it, if it is one that a probe without a daemon has started: its engine, or part of a path.
-func probeChild() {
-	if len(os.Args) != 2 {
-		return
+// probeChild is this process if it is one that a probe without a daemon has started: its engine, or part of a path.
+func probeChild(args []string) (code int, is bool) {
+	if len(args) != 2 {
+		return 0, false
 	}
-	switch os.Args[1] {
+	switch args[1] {
 	case engine.Verb:
-		os.Exit(engine.Main(os.Stdin, os.Stdout))
+		return engine.Main(os.Stdin, os.Stdout), true
 	case path.ForwardVerb:
 		fmt.Fprintln(os.Stderr, "offloadctl:", path.Forward())
-		os.Exit(1)
+		return 1, true
 	}
+	return 0, false
 }
 
 // local makes c talk to a server of its own, in this process, that has nothing but the ProbeService: the same calls, checks and errors as with

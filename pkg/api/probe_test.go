@@ -168,8 +168,10 @@ func TestParseProbeSpec(t *testing.T) {
 func TestListRuns(t *testing.T) {
 	s := serve(t)
 	s.runs = []probe.Summary{
-		{ID: "b", Started: time.Unix(5, 0), Ended: time.Unix(7, 0), Program: "offloadd 1", Kernel: "6.1", Baseline: "metal", Paths: []string{"metal", "veth"},
-			Loads: []result.Load{{Mode: "rr", Transport: "udp", Size: 64}}, Sessions: 10, Octets: 99},
+		{
+			ID: "b", Started: time.Unix(5, 0), Ended: time.Unix(7, 0), Program: "offloadd 1", Kernel: "6.1", Baseline: "metal", Paths: []string{"metal", "veth"},
+			Loads: []result.Load{{Mode: "rr", Transport: "udp", Size: 64}}, Sessions: 10, Octets: 99,
+		},
 		{ID: "a"},
 	}
 	r, err := offloadv1.NewProbeServiceClient(s.dial(t)).ListRuns(soon(t), &offloadv1.ListRunsRequest{})

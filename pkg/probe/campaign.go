@@ -90,7 +90,7 @@ func (c *campaign) settle() error {
 	switch {
 	case c.Priority != nil:
 		c.priority = *c.Priority
-	case !c.Busy || len(allowed) > 2:
+	case len(allowed) > 2 || !c.Busy && len(allowed) == 2:
 		c.priority = DefaultPriority
 	}
 	return nil
@@ -208,10 +208,8 @@ func (c *campaign) rebuild(ctx context.Context, built *path.Built, wants []path.
 			continue
 		}
 		why := "it was not built again"
-		for _, m := range missing {
-			if m.Kind == p.Kind || strings.HasPrefix(m.Kind, p.Kind+",") {
-				why += ": " + m.Why
-			}
+		if i := slices.IndexFunc(missing, func(m result.Missing) bool { return m.Kind == p.Kind || strings.HasPrefix(m.Kind, p.Kind+",") }); i >= 0 {
+			why += ": " + missing[i].Why
 		}
 		for i := range c.Loads {
 			if err := c.fail(i, p.Name, session, why); err != nil {

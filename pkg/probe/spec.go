@@ -72,7 +72,7 @@ type Spec struct {
 	Timeout time.Duration
 
 	Busy bool
-	// Priority is of SCHED_FIFO; nil: DefaultPriority, but 0 if polling would leave no CPU to others.
+	// Priority is of SCHED_FIFO; nil: DefaultPriority, but 0 if that would leave no CPU to others: if there is one, or two that poll.
 	Priority *int
 	// CPUs are of the client and the server; nil: two that share neither core nor, if possible, are those of most interrupts.
 	CPUs *[2]int

@@ -497,7 +497,7 @@ type ProbeSpec struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,10,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Poll instead of sleeping. It needs a CPU for each side, and uses all of both.
 	Busy bool `protobuf:"varint,11,opt,name=busy,proto3" json:"busy,omitempty"`
-	// The priority, of SCHED_FIFO; 0 is an ordinary thread. Absent: 10, or 0 if polling would leave no CPU to others.
+	// The priority, of SCHED_FIFO; 0 is an ordinary thread. Absent: 10, or 0 if that would leave no CPU to others.
 	Priority *uint32 `protobuf:"varint,12,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	// The client's CPU. Absent with server_cpu: both are chosen.
 	ClientCpu *uint32 `protobuf:"varint,13,opt,name=client_cpu,json=clientCpu,proto3,oneof" json:"client_cpu,omitempty"`
