@@ -265,7 +265,9 @@ func TestSimnicOperations(t *testing.T) {
 	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
 
 	// One behind the other, and behind somebody who asks nobody: each is about what is there.
-	two := func() bool { return strings.TrimSpace(run(t, "cat /sys/bus/simnic/devices/%v/sriov_numvfs", nic)) == "2" }
+	two := func() bool {
+		return strings.TrimSpace(run(t, "cat /sys/bus/simnic/devices/%v/sriov_numvfs", nic)) == "2"
+	}
 	for i := range 10 {
 		if _, err := v.SetVFs(ctx, handle(), 0, false); err != nil {
 			t.Fatal(err)
