@@ -156,14 +156,18 @@ var kinds = []Kind{
 		Needs: "Open vSwitch's programs", Options: []string{OptionMTU}, Process: true, build: buildOVS(userspaceDatapath),
 	},
 	{
-		Name: "ovs-tc", Nodes: 1, Passes: "veth pair, this daemon's TC filters, veth pair", Stands: []string{"OVS with TC offload, in software (004)"},
-		Needs:  "openvswitch, flower, act_ct, and OVN's programs",
-		absent: "it takes an OVN deployment with this daemon on the node, and nobody has given one",
+		Name: "ovs-tc", Nodes: 1, Passes: "veth pair, OVN's pipeline in TC filters of offloadd, veth pair", Stands: []string{"OVS with TC offload, in software (004)"},
+		Needs: "openvswitch, flower, act_ct, OVN's programs and offloadd", Options: []string{OptionMTU}, build: buildOVN(false, true),
 	},
 	{
-		Name: "ovn-geneve", Nodes: 2, Passes: "veth pair, OVN's pipeline in Open vSwitch, Geneve, wire, the same back", Stands: []string{"OVN over Geneve (004)"},
-		Needs:  "openvswitch, geneve, and OVN's programs",
-		absent: "it takes an OVN deployment with two nodes, and nobody has given one",
+		Name: "ovn-geneve", Nodes: 2, Passes: "veth pair, OVN's pipeline in Open vSwitch's kernel datapath, Geneve, wire, the same back",
+		Stands: []string{"OVN over Geneve (004)"},
+		Needs:  "openvswitch, geneve, OVN's programs and offloadd", Options: onChassis, build: buildOVN(true, false),
+	},
+	{
+		Name: "ovn-geneve-tc", Nodes: 2, Passes: "veth pair, OVN's pipeline in TC filters of offloadd, Geneve, wire, the same back",
+		Stands: []string{"OVN over Geneve with TC offload, in software (004)"},
+		Needs:  "openvswitch, geneve, flower, act_ct, OVN's programs and offloadd", Options: onWire, build: buildOVN(true, true),
 	},
 	{
 		Name: "vf", Passes: "a NIC's virtual function, its embedded switch, another virtual function", Stands: []string{"SR-IOV (000)", "OVN offload, VF (004)"},

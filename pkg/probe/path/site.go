@@ -236,8 +236,11 @@ func (s *site) end(e End) *space {
 // fills the tables of bridges and connections, and the others find them filled.
 const enough = 3
 
-// prime sends datagrams to the server until some have come back.
-func (s *site) prime(ctx context.Context) error {
+// prime sends datagrams to the server until enough have come back.
+func (s *site) prime(ctx context.Context) error { return s.exchange(ctx, enough) }
+
+// exchange sends datagrams to the server, of one connection, until n have come back.
+func (s *site) exchange(ctx context.Context, n int) error {
 	var server, client *net.UDPConn
 	err := s.end(s.path.Server).do(func() (err error) {
 		server, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.path.Server.Addr, 0)))
@@ -273,7 +276,7 @@ func (s *site) prime(ctx context.Context) error {
 	tries := 10 / ((1 - s.want.Loss) * (1 - s.want.Loss)) // ten of them would come back
 	deadline := time.Now().Add(5*time.Second + time.Duration(tries*float64(wait)))
 	came, last := 0, errors.New("nothing was sent")
-	for seq := byte(0); came < enough; seq++ {
+	for seq := byte(0); came < n; seq++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
