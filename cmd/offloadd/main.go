@@ -113,7 +113,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flows := daemon.NewFlows(agent)
-	prober := daemon.NewProbe(config, "offloadd "+buildVersion())
+	prober, cleanProbe := daemon.NewProbe(config, "offloadd "+buildVersion(), node, devices, log)
 	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows, log), prober, log)
 	agent.ReportHealth(server.SetHealth)
 	listener, err := listen(config)
@@ -125,7 +125,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		daemon.Task{Name: "control", Run: control.Run},
 		daemon.Task{Name: "ports-database", Run: attached.RunDatabase},
 		daemon.Task{Name: "ports", Run: attached.Run},
-		daemon.CleanProbe(prober, log),
+		cleanProbe,
 		daemon.PortHealth(attached, server.SetHealth),
 		daemon.Task{Name: "api", Run: func(ctx context.Context) error { return server.Serve(ctx, listener) }},
 		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {

@@ -83,7 +83,7 @@ var rooms = map[string]room{
 	"pkg/probe":        {imports: []string{"pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
 	"pkg/probe/engine": {imports: []string{"pkg/probe/result", "pkg/probe/stats"}},
-	"pkg/probe/path":   {imports: []string{"pkg/probe/result", "pkg/tc", "pkg/dpctl"}},
+	"pkg/probe/path":   {imports: []string{"pkg/probe/result", "pkg/ir", "pkg/tc", "pkg/dpctl"}},
 	"pkg/probe/stats":  {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
 	"pkg/probe/report": {pure: true, imports: []string{"pkg/probe/result", "pkg/probe/stats"}, values: []string{
 		"time", "golang.org/x/image/font", "golang.org/x/image/font/gofont/goregular", "golang.org/x/image/font/opentype",

@@ -25,9 +25,10 @@ type Kind struct {
 	// Process says that packets wait for a process on their way: a load that polls on all CPUs would keep it from running.
 	Process bool
 
-	// build makes a path. Nil: it takes a Builder, and absent says why there is none.
-	build  func(context.Context, *site) error
-	absent string
+	// Function says that it takes functions of a NIC.
+	Function bool
+
+	build func(context.Context, *site) error
 }
 
 // Kinds returns all kinds, from those that do least for a packet to those that do most.
@@ -171,12 +172,10 @@ var kinds = []Kind{
 	},
 	{
 		Name: "vf", Passes: "a NIC's virtual function, its embedded switch, another virtual function", Stands: []string{"SR-IOV (000)", "OVN offload, VF (004)"},
-		Needs:  "a NIC with SR-IOV in switchdev mode, with two free virtual functions",
-		absent: "it takes two virtual functions of a NIC, and nobody has given any",
+		Needs: "a NIC with SR-IOV in switchdev mode, and the daemon with two free virtual functions", Function: true, build: buildFunctions,
 	},
 	{
 		Name: "sf", Passes: "a NIC's subfunction, its embedded switch, another subfunction", Stands: []string{"OVN offload, SF (004)"},
-		Needs:  "a NIC with subfunctions in switchdev mode",
-		absent: "it takes two subfunctions of a NIC, and nobody has given any",
+		Needs: "a NIC with subfunctions in switchdev mode, and the daemon with two that are free", Function: true, build: buildFunctions,
 	},
 }

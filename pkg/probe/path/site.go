@@ -62,18 +62,8 @@ func newSite(number int, w Want, o Options) *site {
 // build makes the path, sends packets through it, and reads its facts.
 func (s *site) build(ctx context.Context) error {
 	k, _ := find(s.want.Kind)
-	if builder := s.opts.Builders[k.Name]; builder != nil {
-		p, undo, err := builder(ctx, s.want)
-		if undo != nil {
-			s.undo = append(s.undo, undo)
-		}
-		if err == nil {
-			s.path = p
-		}
-		return err
-	}
-	if k.build == nil {
-		return errAbsent(k.absent)
+	if k.Function && s.opts.Functions == nil {
+		return errNoFunctions
 	}
 	if err := k.build(ctx, s); err != nil {
 		return err
@@ -87,10 +77,8 @@ func (s *site) build(ctx context.Context) error {
 	return s.readFacts()
 }
 
-// errAbsent is why nothing can be built without a Builder.
-type errAbsent string
-
-func (e errAbsent) Error() string { return string(e) }
+// errNoFunctions is why there is no path of functions without Options.Functions.
+var errNoFunctions = errors.New("functions of NICs are the daemon's: it has none, or this is not the daemon")
 
 // close removes the path, in the opposite order. It may be called again.
 func (s *site) close() error {
