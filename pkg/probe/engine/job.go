@@ -29,7 +29,7 @@ const (
 	MaxRate     = 5_000_000 // requests per second, of all paths together
 	MaxDuration = time.Hour
 	MaxTimeout  = 10 * time.Second
-	// MaxRequests is how many requests of all paths together are remembered, at 9 to 41 octets each.
+	// MaxRequests is how many requests of all paths together are remembered, at 9 to 73 octets each.
 	MaxRequests = 1 << 24
 )
 
@@ -38,7 +38,8 @@ type Job struct {
 	Paths []Path      `json:"paths"`
 	Load  result.Load `json:"load"`
 
-	// Segments splits the way of a request by the kernel's timestamps, of UDP rr. Timestamps take time, so there is no histogram.
+	// Segments splits the way of a request by the kernel's timestamps, of UDP rr, and round trips into their two ways. Timestamps take time, so
+	// there is no histogram.
 	Segments bool `json:"segments,omitempty"`
 
 	// Rounds end the job, or Load.Duration does, the earlier of the two, or MaxRequests; 0: only the duration. In each round comes each path once, in

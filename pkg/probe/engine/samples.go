@@ -25,6 +25,7 @@ func (e *engine) session(p *path) (*result.Session, []string, error) {
 		if s.Segments, why = p.stamps.segments(); why != "" {
 			notes = append(notes, why)
 		}
+		s.OneWay = p.stamps.oneWay()
 		return s, notes, nil
 	}
 	if len(p.took) == 0 {
