@@ -199,6 +199,8 @@ type Session struct {
 	Elapsed      time.Duration `json:"elapsed_ns"`
 	Transactions int64         `json:"transactions,omitempty"`
 	Octets       int64         `json:"octets,omitempty"` // received, of a stream
+	// Packets are all datagrams that the client and the server have sent, also before and after what counts.
+	Packets [2]int64 `json:"packets,omitzero"`
 	CPU          [2]CPU        `json:"cpu"`              // of the client and the server
 	// Segments are of a session with timestamps. They make it slower, so it has no histogram, and but for losses counts for nothing else.
 	Segments *Segments `json:"segments,omitempty"`
