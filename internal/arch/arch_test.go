@@ -82,6 +82,7 @@ var rooms = map[string]room{
 
 	"pkg/probe":        {imports: []string{"pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
+	"pkg/probe/ledger": {pure: true, imports: []string{"pkg/ir", "pkg/tc", "pkg/specialize", "pkg/probe/result"}, values: []string{"net"}},
 	"pkg/probe/engine": {imports: []string{"pkg/probe/result", "pkg/probe/stats"}},
 	"pkg/probe/path":   {imports: []string{"pkg/probe/result", "pkg/ir", "pkg/tc", "pkg/dpctl"}},
 	"pkg/probe/stats":  {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},

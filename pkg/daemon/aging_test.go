@@ -68,7 +68,7 @@ func TestUseOfFilters(t *testing.T) {
 			t.Errorf("%v: %v (-want +got):\n%s", c.rows, err, diff)
 		}
 	}
-	if usedBy(nil) != nil || usedBy(smallProgram(t)) != nil {
+	if usedBy(nil, nil) != nil || usedBy(smallProgram(t), nil) != nil {
 		t.Error("filters without such rules use something")
 	}
 }

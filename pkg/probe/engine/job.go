@@ -58,6 +58,9 @@ type Job struct {
 	CPUs     [2]int `json:"cpus"`     // of the client's and the server's thread; -1: any
 	Seed     uint64 `json:"seed"`     // of the order of paths
 
+	// Steps makes the client send a request only when it is told to (Stepper), of UDP rr: nothing precedes the first, and no path takes turns with others.
+	Steps bool `json:"steps,omitempty"`
+
 	// Stop is a fault, for tests: the client does nothing for so long, once a second.
 	Stop time.Duration `json:"stop_ns,omitempty"`
 }
@@ -95,6 +98,13 @@ type Event struct {
 	Note    string          `json:"note,omitempty"`    // what was asked for and refused, and does not end the job
 
 	Progress *Progress `json:"progress,omitempty"`
+	Step     *Step     `json:"step,omitempty"`
+}
+
+// A Step is what came of a request that the client was told to send.
+type Step struct {
+	Took time.Duration `json:"took_ns"`
+	Lost bool          `json:"lost,omitempty"`
 }
 
 // Progress is how much of the job is done, of all paths.
@@ -159,6 +169,7 @@ func (j Job) Check() error {
 			between("the number of requests of all paths", j.requests()*int64(len(j.Paths)), 1, MaxRequests)
 		}
 	}
+	check(!j.Steps || l.Mode == result.RR && l.Transport == "udp" && !j.Segments && l.Duration == 0, "steps are those of UDP rr, without segments or a duration")
 	check(!j.Segments || l.Mode == result.RR && l.Transport == "udp", "segments are those of UDP rr")
 	between("priority", int64(j.Priority), 0, 99)
 	for _, cpu := range j.CPUs {

@@ -32,13 +32,20 @@ const maxLine = 16 << 20
 // should, or is a session. Ending ctx kills the process, and so does the end of this one, however it ends. Whoever does not read the
 // channel to its end must end ctx.
 func Start(ctx context.Context, job Job) (<-chan Event, error) {
+	events, _, err := launch(ctx, job)
+	return events, err
+}
+
+// launch is Start, and returns the process too.
+func launch(ctx context.Context, job Job) (<-chan Event, *process, error) {
 	if err := job.Check(); err != nil {
-		return nil, fmt.Errorf("engine job: %w", err)
+		return nil, nil, fmt.Errorf("engine job: %w", err)
 	}
 	line, err := marshal(job)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	var p *process
 	events, started := make(chan Event), make(chan error)
 	// It ends with the process.
 	go func() {
@@ -46,7 +53,8 @@ func Start(ctx context.Context, job Job) (<-chan Event, error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(events)
-		p, err := start(line)
+		var err error
+		p, err = start(line)
 		started <- err
 		if err != nil {
 			return
@@ -58,7 +66,8 @@ func Start(ctx context.Context, job Job) (<-chan Event, error) {
 			}
 		}
 	}()
-	return events, <-started
+	err = <-started
+	return events, p, err
 }
 
 func marshal(job Job) ([]byte, error) {

@@ -115,6 +115,27 @@ func (l Load) String() string {
 	return s
 }
 
+// An Account says where the packets of one direction went, of a path whose packets are counted one by one: those of a port of this node.
+type Account struct {
+	Flow   string `json:"flow"`   // "udp 10.0.0.1:7531 > 10.0.0.2:7531"
+	Device string `json:"device"` // where they come in
+	Sent   int64  `json:"sent"`
+	// Hardware and Software were forwarded by filters, OVS left to Open vSwitch by them. What remains is Unexplained; negative: more were counted than sent.
+	Hardware    int64 `json:"hardware"`
+	Software    int64 `json:"software"`
+	OVS         int64 `json:"ovs"`
+	Dropped     int64 `json:"dropped"`
+	Unexplained int64 `json:"unexplained"`
+	// Of OVS, what flows of Open vSwitch's datapath have counted, what was sent up to ovs-vswitchd, and what neither explains.
+	Datapath int64 `json:"datapath"`
+	Upcalls  int64 `json:"upcalls"`
+	Lost     int64 `json:"lost,omitempty"`
+	// Filters is how many count, and InHW how many of them are in hardware; Changed is how often they were made anew meanwhile.
+	Filters int `json:"filters"`
+	InHW    int `json:"in_hw"`
+	Changed int `json:"changed,omitempty"`
+}
+
 // Machine are facts that change results; see docs/probe.md.
 type Machine struct {
 	Hostname string            `json:"hostname"`
@@ -179,6 +200,8 @@ type Session struct {
 	Elapsed      time.Duration `json:"elapsed_ns"`
 	Transactions int64         `json:"transactions,omitempty"`
 	Octets       int64         `json:"octets,omitempty"` // received, of a stream
+	// Packets are all datagrams that the client and the server have sent, also before and after what counts.
+	Packets [2]int64 `json:"packets,omitzero"`
 	CPU          [2]CPU        `json:"cpu"`              // of the client and the server
 	// Segments are of a session with timestamps. They make it slower, so it has no histogram, and but for losses counts for nothing else.
 	Segments *Segments `json:"segments,omitempty"`
