@@ -23,7 +23,8 @@ type Histogram struct {
 	Classic []uint64      // of Classic, cumulative
 }
 
-func (h *Histogram) add(nanoseconds int64) {
+// Add adds a round trip.
+func (h *Histogram) Add(nanoseconds int64) {
 	if h.Buckets == nil {
 		h.Buckets, h.Classic = map[int]int64{}, make([]uint64, len(Classic))
 	}
@@ -80,7 +81,7 @@ func (s *series) add(r pinger.PairReport, now time.Time) []sample {
 	s.counts.Missed += r.Missed
 	s.counts.Held += r.Held
 	for _, t := range r.Took {
-		s.all.add(t)
+		s.all.Add(t)
 		fresh = append(fresh, sample{now, time.Duration(t)})
 	}
 	for range min(r.Lost, maxRecent) {

@@ -33,6 +33,10 @@ const (
 // Main is the process: it follows the plans on stdin, reports on stdout, and returns the exit code.
 func Main(stdin io.Reader, stdout *os.File) int {
 	prefer()
+	return obey(stdin, stdout)
+}
+
+func obey(stdin io.Reader, stdout *os.File) int {
 	m, err := newMaster(int(stdout.Fd()))
 	if err == nil {
 		err = m.follow(stdin)
@@ -190,7 +194,11 @@ func (m *master) follow(in io.Reader) error {
 func (m *master) arrange(p Plan) (complete bool) {
 	runtime.LockOSThread() // it enters network namespaces
 	defer runtime.UnlockOSThread()
-	sending, answering := m.arrangePairs(p), m.arrangePorts(p)
+	sending, unused := m.arrangePairs(p)
+	answering, unusedToo := m.arrangePorts(p)
+	for _, k := range append(unused, unusedToo...) { // closing waits for who reads, who may wait for a mutex
+		k.close()
+	}
 	m.names.only(p)
 	return sending && answering
 }
@@ -200,8 +208,8 @@ func sameTerms(p, o Plan) bool {
 	return p.Interval == o.Interval && p.Burst == o.Burst && p.Size == o.Size && p.Timeout == o.Timeout && p.Port == o.Port
 }
 
-// arrangePairs makes the sender's pairs those of a plan. Those that go on keep what they have.
-func (m *master) arrangePairs(plan Plan) (complete bool) {
+// arrangePairs makes the sender's pairs those of a plan. Those that go on keep what they have. It returns the sockets that are to be closed.
+func (m *master) arrangePairs(plan Plan) (complete bool, unused []*socket) {
 	s := m.sender
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,7 +247,7 @@ func (m *master) arrangePairs(plan Plan) (complete bool) {
 	}
 	for e, k := range sockets {
 		if used[e] != k {
-			k.close()
+			unused = append(unused, k)
 		}
 	}
 	for i, p := range s.pairs {
@@ -259,7 +267,7 @@ func (m *master) arrangePairs(plan Plan) (complete bool) {
 	}
 	s.plan, s.message = plan, make([]byte, plan.Size)
 	s.arrange(m.now())
-	return !slices.ContainsFunc(slices.Collect(maps.Values(failed)), func(why string) bool { return why != "" })
+	return !slices.ContainsFunc(slices.Collect(maps.Values(failed)), func(why string) bool { return why != "" }), unused
 }
 
 // socket is the one at an end: that which was there, if it is still good, or a new one.
@@ -285,8 +293,9 @@ func newPair(w Pair, plan Plan) *pair {
 	}
 }
 
-// arrangePorts makes the answerer's ports those of a plan. Whom a port has answered it goes on to answer with the same token.
-func (m *master) arrangePorts(plan Plan) (complete bool) {
+// arrangePorts makes the answerer's ports those of a plan. Whom a port has answered it goes on to answer with the same token. It returns the sockets that
+// are to be closed.
+func (m *master) arrangePorts(plan Plan) (complete bool, unused []*socket) {
 	a := m.answerer
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -305,7 +314,7 @@ func (m *master) arrangePorts(plan Plan) (complete bool) {
 		}
 		if k := p.socket; k != old {
 			if old != nil {
-				old.close()
+				unused = append(unused, old)
 			}
 			if k != nil {
 				// It ends when the socket is closed.
@@ -316,11 +325,11 @@ func (m *master) arrangePorts(plan Plan) (complete bool) {
 	}
 	for id, p := range a.ports {
 		if ports[id] != p && p.socket != nil {
-			p.socket.close()
+			unused = append(unused, p.socket)
 		}
 	}
 	a.plan, a.ports, a.order = plan, ports, slices.Sorted(maps.Keys(ports))
-	return complete
+	return complete, unused
 }
 
 // random is never 0.
