@@ -45,7 +45,8 @@ func (c *cli) local(stateDir string) (func(), error) {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
 	server := api.NewServer(nil, nil, nil, nil,
-		probe.New(probe.Options{Dir: filepath.Join(stateDir, "probe"), Program: "offloadctl " + version(), Facts: switchFacts}), slog.New(slog.DiscardHandler))
+		probe.New(probe.Options{Dir: filepath.Join(stateDir, "probe"), Program: "offloadctl " + version(), Facts: switchFacts}), nil,
+		slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	var served sync.WaitGroup
 	// The function that is returned ends it.

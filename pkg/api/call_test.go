@@ -185,7 +185,7 @@ func drain[T any](stream grpc.ServerStreamingClient[T], err error) error {
 // Every method that the server has is in the table of methods, and only those that say by their name that they read may be
 // called by others than root.
 func TestMethods(t *testing.T) {
-	s := NewServer(&behind{}, &behind{}, &behind{}, &behind{}, &behind{}, nil)
+	s := NewServer(&behind{}, &behind{}, &behind{}, &behind{}, &behind{}, &behind{}, nil)
 	served := map[string]bool{}
 	for service, info := range s.grpc.GetServiceInfo() {
 		for _, m := range info.Methods {

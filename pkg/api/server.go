@@ -40,7 +40,7 @@ type Server struct {
 }
 
 // NewServer returns a server of what is behind the seams. Services of a seam that is nil are not served.
-func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, log *slog.Logger) *Server {
+func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, m Monitor, log *slog.Logger) *Server {
 	s := &Server{
 		log:       log,
 		health:    health.NewServer(),
@@ -60,7 +60,7 @@ func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, log *slog.Logger) 
 		offloadv1.RegisterPortServiceServer(s.grpc, &portService{ports: p, heartbeat: heartbeat})
 	}
 	if n != nil {
-		offloadv1.RegisterNodeServiceServer(s.grpc, &nodeService{node: n, health: s.Health})
+		offloadv1.RegisterNodeServiceServer(s.grpc, &nodeService{node: n, health: s.Health, monitor: m})
 	}
 	if f != nil {
 		offloadv1.RegisterFlowServiceServer(s.grpc, &flowService{flows: f})
@@ -70,6 +70,9 @@ func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, log *slog.Logger) 
 	}
 	if pr != nil {
 		offloadv1.RegisterProbeServiceServer(s.grpc, &probeService{probe: pr})
+	}
+	if m != nil {
+		offloadv1.RegisterMonitorServiceServer(s.grpc, &monitorService{monitor: m, heartbeat: heartbeat})
 	}
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)

@@ -61,8 +61,9 @@ type Agent struct {
 	ended     chan struct{} // closed when the loop has ended
 	report    func(api.Health)
 
-	followers []*follower
-	aging     aging
+	followers      []*follower
+	portsFollowers []*portsFollower
+	aging          aging
 
 	// asking holds who asks ovs-vswitchd for its megaflows.
 	asking chan struct{}
@@ -195,6 +196,7 @@ func (a *Agent) run(ctx context.Context) error {
 		}
 		next := a.step(ctx)
 		a.tellFollowers()
+		a.tellPortsFollowers()
 		a.reportHealth()
 		if cmd != nil {
 			close(cmd.done)

@@ -722,14 +722,14 @@ func TestEndOfInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := p.stdout.Read(make([]byte, 1024)); n == 0 {
+	if n, err := p.Out.Read(make([]byte, 1024)); n == 0 {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = p.stdin.Close()
+		_ = p.In.Close()
 	}()
-	await(t, "without the engine", func() bool { return !alive(p.os.Pid) })
-	_, _ = p.os.Wait()
+	await(t, "without the engine", func() bool { return !alive(p.Pid()) })
+	_ = p.Close()
 }
 
 // Main takes no job that Check would not.
