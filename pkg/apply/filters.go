@@ -24,6 +24,7 @@ type Filters struct {
 	log   *slog.Logger
 	dial  func() (*tc.Conn, error)
 	conn  *tc.Conn
+	ports []uint32 // of earlier connections
 	table *FilterTable
 	bound map[int]struct{} // devices that have the block
 	stuck map[scope]struct{}
@@ -240,12 +241,13 @@ func (f *Filters) Key(g *tc.Filter) (tc.Key, bool) {
 	return k, ok && f.known
 }
 
-// Port is the number of the socket that asks the kernel for changes, 0: none yet; see tc.Event.
-func (f *Filters) Port() uint32 {
-	if f.conn == nil {
-		return 0
-	}
-	return f.conn.Port()
+// maxPorts is of how many earlier connections it is known that they were ours: events of their changes may still be on their way.
+const maxPorts = 8
+
+// Ours reports whether a change was made by these Filters, over their connection or one that they have given up. port is that of the event, see
+// tc.Event.
+func (f *Filters) Ours(port uint32) bool {
+	return port != 0 && (f.conn != nil && f.conn.Port() == port || slices.Contains(f.ports, port))
 }
 
 // Close ends the connection. Filters stay.
@@ -255,6 +257,8 @@ func (f *Filters) Close() error {
 	}
 	conn := f.conn
 	f.conn = nil
+	f.ports = append(f.ports, conn.Port())
+	f.ports = f.ports[max(0, len(f.ports)-maxPorts):]
 	return conn.Close()
 }
 
