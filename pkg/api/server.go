@@ -107,7 +107,7 @@ func (s *Server) SetHealth(h Health) {
 // the daemon for it would gain nothing.
 func ails(r reason.Reason) bool {
 	entry, known := reason.Find(r)
-	return r != "" && !(known && entry.Status == 0)
+	return r != "" && (!known || entry.Status != 0)
 }
 
 func serving(ok bool) healthv1.HealthCheckResponse_ServingStatus {

@@ -278,7 +278,7 @@ func TestEverythingRefused(t *testing.T) {
 		}
 		sync(after)
 		k.Refuse = nil
-		f.Forget()
+		f.Forget("test")
 		if s := sync(after); len(s.Refused) > 0 || s.Closed > 0 || s.Installed < len(after) {
 			t.Fatalf("%+v, want %d filters", s, len(after))
 		}

@@ -257,20 +257,20 @@ func (l *offloader) watch(ctx context.Context, events chan<- tc.Event) {
 func (l *offloader) concerns(e tc.Event) bool {
 	switch e.Kind {
 	case tc.Resync:
-		l.filters.Forget()
+		l.filters.Forget("more events than there was room for")
 		l.links = true
 		return true
 	case tc.FilterNew, tc.FilterGone:
 		if e.Filter == nil || e.Filter.Target.Block != apply.Block || e.Port != 0 && e.Port == l.filters.Port() {
 			return false
 		}
-		l.filters.Forget()
+		l.filters.Forget("somebody else changed " + e.Filter.Filter.String())
 		return true
 	case tc.QdiscNew, tc.QdiscGone:
 		if e.Port != 0 && e.Port == l.filters.Port() || !slices.ContainsFunc(l.devices, func(d specialize.Device) bool { return d.Ifindex == e.Qdisc.Ifindex }) {
 			return false
 		}
-		l.filters.Forget()
+		l.filters.Forget(fmt.Sprintf("somebody else changed the qdisc of device %d", e.Qdisc.Ifindex))
 		return true
 	case tc.LinkNew, tc.LinkGone:
 		known := slices.ContainsFunc(l.devices, func(d specialize.Device) bool { return d.Ifindex == e.Ifindex && d.Name == e.Name })
