@@ -54,9 +54,9 @@ var rooms = map[string]room{
 
 	"pkg/ir":                    {pure: true},
 	"pkg/eval":                  {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
-	"pkg/tc":                    {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go", "caps_probe.go", "why.go"}},
+	"pkg/tc":                    {pure: true, imports: []string{"internal/nlgroup", "pkg/ir"}, doors: []string{"conn.go", "caps_probe.go", "why.go"}},
 	"pkg/tc/tctest":             {},
-	"pkg/devlink":               {pure: true, doors: []string{"conn.go"}},
+	"pkg/devlink":               {pure: true, imports: []string{"internal/nlgroup"}, doors: []string{"conn.go"}},
 	"pkg/devlink/devlinktest":   {imports: []string{"pkg/devlink"}},
 	"pkg/specialize":            {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
 	"pkg/logical":               {pure: true, imports: []string{"pkg/ir"}},
@@ -67,7 +67,7 @@ var rooms = map[string]room{
 	"pkg/openflow/openflowtest": {},
 	"pkg/dpctl":                 {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/device": {
-		pure: true, imports: []string{"pkg/devlink", "pkg/reason"},
+		pure: true, imports: []string{"internal/nlgroup", "pkg/devlink", "pkg/reason"},
 		doors: []string{"inventory.go", "worker.go", "configure.go", "operation.go", "snapshot.go", "kernel.go", "sysfs.go", "memory.go"},
 	},
 	"pkg/apply": {
@@ -105,9 +105,10 @@ var rooms = map[string]room{
 	"pkg/deviceplugin":             {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},
 	"proto/offload/v1":             {},
 
-	"internal/apidoc": {},
-	"internal/arch":   {},
-	"internal/golden": {},
+	"internal/apidoc":  {},
+	"internal/arch":    {},
+	"internal/golden":  {},
+	"internal/nlgroup": {},
 
 	"integration":     {},
 	"integration/...": {imports: []string{"integration/...", "pkg/...", "proto/..."}},
