@@ -113,7 +113,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flows := daemon.NewFlows(agent)
-	prober := daemon.NewProbe(config, "offloadd "+buildVersion())
+	prober := daemon.NewProbe(config, "offloadd "+buildVersion(), agent, attached.Feed())
 	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows, log), prober, log)
 	agent.ReportHealth(server.SetHealth)
 	listener, err := listen(config)

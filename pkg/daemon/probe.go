@@ -5,13 +5,14 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/probe"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
-// NewProbe returns what measures paths. It keeps runs in the state directory.
-func NewProbe(c Config, program string) *probe.Prober {
-	return probe.New(probe.Options{Dir: filepath.Join(c.StateDir, "probe"), Program: program})
+// NewProbe returns what measures paths, and between ports of this node. It keeps runs in the state directory.
+func NewProbe(c Config, program string, a *Agent, feed *ports.Feed) *probe.Prober {
+	return probe.New(probe.Options{Dir: filepath.Join(c.StateDir, "probe"), Program: program, Node: &probeNode{a, feed}})
 }
 
 // CleanProbe removes what a daemon that was killed in the middle of a run has left.

@@ -27,15 +27,19 @@ func rule(chain uint32, pref uint16, m ir.Match, actions ...tc.Action) specializ
 
 const chain = 0xe000000
 
-// program asks the connection tracker, and then forwards UDP to 10.0.0.2; two rules are for others.
+// program asks the connection tracker, and then forwards UDP to 10.0.0.2; three rules are for others.
 func program() []specialize.Filter {
-	udp := ir.Match{}.Eq(ir.IPProto, 17)
+	const established = 0x22
+	zone := func(n uint64) ir.Match {
+		return ir.Match{}.Eq(ir.IPProto, 17).Eq(ir.IPDst, 0x0a000002).Masked(ir.CTState, established, established).Eq(ir.CTZone, n)
+	}
 	return []specialize.Filter{
 		{Kind: specialize.KindGuard, Filter: tc.Filter{Pref: 10, Handle: 1, Protocol: tc.ProtocolIPv4, Match: ir.Match{}.Masked(ir.IPFrag, 1, 1), Actions: []tc.Action{tc.Pass{}}}},
 		rule(0, 100, ir.Match{}.Eq(ir.IPSrc, 0x0a000009), tc.Drop{}),
-		rule(0, 102, ir.Match{}.Masked(ir.IPSrc, 0x0a000000, 0xffffff00), tc.CT{Zone: 5}, tc.Goto{Chain: chain}),
+		rule(0, 102, ir.Match{}.Masked(ir.IPSrc, 0x0a000000, 0xffffff00).Eq(ir.EthDst, 0x505400000002), tc.CT{Zone: 5}, tc.Goto{Chain: chain}),
 		rule(chain, specialize.PrefEnd, nil, tc.CT{Clear: true}, tc.Pass{}), // states share chains, so an end is not always last
-		rule(chain, 100, udp.Eq(ir.IPDst, 0x0a000002), tc.Mirred{Ifindex: 12}),
+		rule(chain, 100, zone(5), tc.Mirred{Ifindex: 12}),
+		rule(chain, 100, zone(6), tc.Mirred{Ifindex: 13}),
 		rule(chain, 101, ir.Match{}.Eq(ir.IPProto, 6), tc.Drop{}),
 	}
 }
@@ -55,13 +59,21 @@ func TestFilters(t *testing.T) {
 	}
 	const tuple = "ip_proto udp dst_ip 10.0.0.2 src_ip 10.0.0.1 dst_port 7531 src_port 7531"
 	want := []string{
-		"chain 0 pref 20 handle 0x1 protocol ip flower indev v1 " + tuple + " action ct zone 5 pipe action goto chain 234881024",
+		"chain 0 pref 20 handle 0x1 protocol ip flower indev v1 dst_mac 50:54:00:00:00:02 " + tuple + " action ct zone 5 pipe action goto chain 234881024",
 		"chain 0 pref 22 handle 0x1 protocol ip flower indev v1 " + tuple + " action pass",
-		"chain 234881024 pref 20 handle 0x1 protocol ip flower " + tuple + " action mirred egress redirect dev if12",
+		"chain 234881024 pref 20 handle 0x1 protocol ip flower " + tuple + " ct_state +trk+est ct_zone 5 action mirred egress redirect dev if12",
 		"chain 234881024 pref 22 handle 0x1 protocol ip flower " + tuple + " action ct clear pipe action pass",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+	// Of packets with the Ethernet address that the rule asks for none is left, and of others none comes to the chain.
+	for mac, want := range map[string]int{"\x50\x54\x00\x00\x00\x02": 3, "\x50\x54\x00\x00\x00\x03": 1} {
+		f := flow(7)
+		f.DstMAC = []byte(mac)
+		if filters, err := Filters(program(), []Flow{f}); err != nil || len(filters) != want {
+			t.Errorf("to %v there are %d filters, %v: want %d", f.DstMAC, len(filters), err, want)
+		}
 	}
 	punt := flow(8)
 	punt.Punt = true
@@ -74,7 +86,7 @@ func TestFilters(t *testing.T) {
 func TestFiltersRefuse(t *testing.T) {
 	many := program()
 	for i := range uint16(60) {
-		many = append(many, rule(chain, 200+i, nil, tc.Drop{}))
+		many = append(many, rule(chain, 200+i, ir.Match{}.Eq(ir.CTMark, uint64(i)), tc.Drop{}))
 	}
 	deep := program()
 	for i := range uint32(maxChains + 1) {
