@@ -83,16 +83,17 @@ func (n *probeNode) Connections(ctx context.Context, src, dst netip.AddrPort) (a
 	}); err != nil {
 		return nil, err
 	}
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, fmt.Errorf("probe: connection tracker: %w", err)
+		return nil, fmt.Errorf("probe: connection tracker: socket: %w", err)
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	if err := conn.SetDeadline(time.Now().Add(trackerTimeout)); err != nil {
-		return nil, fmt.Errorf("probe: connection tracker: %w", err)
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	timeout := unix.NsecToTimeval(int64(trackerTimeout))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		return nil, fmt.Errorf("probe: connection tracker: setsockopt: %w", err)
 	}
 	for _, zone := range slices.Sorted(maps.Keys(zones)) {
-		status, err := trackedStatus(conn, zone, src, dst)
+		status, err := trackedStatus(fd, zone, src, dst)
 		switch {
 		case errors.Is(err, unix.ENOENT):
 		case err != nil:
@@ -106,8 +107,8 @@ func (n *probeNode) Connections(ctx context.Context, src, dst netip.AddrPort) (a
 	return all, nil
 }
 
-// trackerTimeout bounds what the connection tracker is asked of a connection.
-const trackerTimeout = 5 * time.Second
+// trackerTimeout bounds how long the connection tracker is waited for, which answers at once.
+const trackerTimeout = time.Second
 
 // Of nfnetlink_conntrack.h and nf_conntrack_common.h.
 const (
@@ -124,7 +125,10 @@ const (
 )
 
 // trackedStatus returns the status of a connection of UDP in a zone; ENOENT: there is none.
-func trackedStatus(conn *netlink.Conn, zone uint16, src, dst netip.AddrPort) (uint32, error) {
+//
+// The answer claims to be one of several (NLM_F_MULTI, ctnetlink_fill_info in nf_conntrack_netlink.c of Linux 6.1), and none follows: connections of
+// netlink libraries wait for more.
+func trackedStatus(fd int, zone uint16, src, dst netip.AddrPort) (uint32, error) {
 	family, ip := byte(unix.AF_INET), uint16(1) // CTA_IP_V4_SRC
 	if src.Addr().Is6() {
 		family, ip = unix.AF_INET6, 3 // CTA_IP_V6_SRC
@@ -150,24 +154,40 @@ func trackedStatus(conn *netlink.Conn, zone uint16, src, dst netip.AddrPort) (ui
 	if err != nil {
 		return 0, err
 	}
+	body := append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attrs...)
 	// Without NLM_F_ACK there is one answer: the connection, or an error.
-	asked, err := conn.Send(netlink.Message{
-		Header: netlink.Header{Type: ctGet, Flags: netlink.Request}, Data: append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attrs...),
-	})
+	ask := netlink.Message{Header: netlink.Header{Length: uint32(unix.NLMSG_HDRLEN + len(body)), Type: ctGet, Flags: netlink.Request, Sequence: uint32(zone)}, Data: body}
+	text, err := ask.MarshalBinary()
 	if err != nil {
 		return 0, err
 	}
-	// It claims to be one of several (NLM_F_MULTI, ctnetlink_fill_info in nf_conntrack_netlink.c), and none follows: who asks for all of them waits for ever.
-	for answer, err := range conn.ReceiveIter() {
-		if err != nil {
-			return 0, err
-		}
-		if answer.Header.Sequence != asked.Header.Sequence || len(answer.Data) < 4 {
-			return 0, fmt.Errorf("%d octets that are no answer", len(answer.Data))
-		}
-		return statusOf(answer.Data[4:])
+	if err := unix.Sendto(fd, text, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return 0, err
 	}
-	return 0, errors.New("no answer")
+	text = make([]byte, 8192)
+	n, _, err := unix.Recvfrom(fd, text, 0)
+	if err != nil {
+		return 0, err
+	}
+	return readStatus(text[:n], uint32(zone))
+}
+
+// readStatus reads the answer to a question.
+func readStatus(text []byte, sequence uint32) (uint32, error) {
+	if len(text) < unix.NLMSG_HDRLEN+4 {
+		return 0, fmt.Errorf("%d octets are no answer", len(text))
+	}
+	header := netlink.Header{
+		Length: binary.NativeEndian.Uint32(text), Type: netlink.HeaderType(binary.NativeEndian.Uint16(text[4:])), Sequence: binary.NativeEndian.Uint32(text[8:]),
+	}
+	if header.Sequence != sequence || int(header.Length) > len(text) || header.Length < unix.NLMSG_HDRLEN+4 {
+		return 0, fmt.Errorf("an answer of %d octets, with number %d, is not that to question %d", len(text), header.Sequence, sequence)
+	}
+	data := text[unix.NLMSG_HDRLEN:header.Length]
+	if header.Type == netlink.Error {
+		return 0, unix.Errno(-int32(binary.NativeEndian.Uint32(data)))
+	}
+	return statusOf(data[4:])
 }
 
 // statusOf reads CTA_STATUS.

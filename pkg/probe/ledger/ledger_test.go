@@ -1,12 +1,14 @@
 package ledger
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/offloadd/offloadd/pkg/dpctl"
 	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/probe/result"
 	"github.com/offloadd/offloadd/pkg/specialize"
@@ -215,5 +217,57 @@ func TestRefuse(t *testing.T) {
 		if (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s of %+v: %q, want %q", tt.claim, tt.a, got, tt.want)
 		}
+	}
+}
+
+// Software is seen at once, hardware by how many packets it has forwarded in the end.
+func TestSwitchOf(t *testing.T) {
+	sent := []int64{0, 10, 20, 30}
+	soft := func(n ...uint64) (all []Counts) {
+		for _, n := range n {
+			all = append(all, Counts{Forwarded: Split{Software: n}})
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		hardware int64
+		seen     []Counts
+		want     result.Switch
+	}{
+		{0, soft(0, 0, 0, 0), result.Switch{}},
+		{0, soft(0, 0, 1, 2), result.Switch{Packet: 3, After: 20}},
+		{1, soft(0, 0, 1, 1), result.Switch{Packet: 3, After: 20, Hardware: 4, HardwareAfter: 30}},
+		{3, soft(0, 0, 0, 0), result.Switch{Packet: 2, After: 10, Hardware: 2, HardwareAfter: 10}},
+		{9, soft(0, 0, 0, 0), result.Switch{Packet: 1, Hardware: 1}},
+	} {
+		if got := SwitchOf(&result.Account{Hardware: tt.hardware}, tt.seen, sent); got != tt.want {
+			t.Errorf("%d by hardware, %v: %+v, want %+v", tt.hardware, tt.seen, got, tt.want)
+		}
+	}
+}
+
+// Only flows that a packet of the tuple meets where it comes in count, whatever else they let through.
+func TestMegaflows(t *testing.T) {
+	const head = ",packet_type(ns=0,id=0),eth(src=50:54:00:00:00:01),"
+	text := strings.Join([]string{
+		"ufid:00000000-0000-0000-0000-000000000001, recirc_id(0),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.0.0/255.255.255.0,proto=17,frag=no),udp(src=0/0,dst=0/0), packets:70, bytes:1, used:0.1s, dp:ovs, actions:ct(zone=5),recirc(0x1)",
+		"ufid:00000000-0000-0000-0000-000000000002, recirc_id(0x1),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.0.1), packets:99, bytes:1, used:0.1s, dp:ovs, actions:v2",
+		"ufid:00000000-0000-0000-0000-000000000003, recirc_id(0),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.1.1), packets:99, bytes:1, used:0.1s, dp:ovs, actions:v2",
+		"ufid:00000000-0000-0000-0000-000000000004, recirc_id(0),in_port(v2)" + head + "eth_type(0x0800),ipv4(src=10.0.0.1), packets:99, bytes:1, used:0.1s, dp:ovs, actions:v2",
+		"ufid:00000000-0000-0000-0000-000000000005, recirc_id(0),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.0.1,proto=17),udp(dst=53), packets:99, bytes:1, used:0.1s, dp:ovs, actions:v2",
+		"ufid:00000000-0000-0000-0000-000000000006, recirc_id(0),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.0.1,proto=17),udp(src=7531), packets:5, bytes:1, used:0.1s, dp:ovs, actions:v2",
+	}, "\n")
+	all, err := dpctl.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := Megaflows(all, "v1", []Flow{flow(1)})
+	id := func(n int) string { return fmt.Sprintf("%032d", n) }
+	if diff := cmp.Diff(map[string]uint64{id(1): 70, id(6): 5}, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	before := map[string]uint64{id(1): 50, id(9): 1000}
+	if n := Counted(before, got); n != 25 {
+		t.Errorf("counted %d, want 25: a flow that has ended counts no more", n)
 	}
 }

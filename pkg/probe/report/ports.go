@@ -122,7 +122,7 @@ func switches(l *result.Life, of func(result.Switch) (int, time.Duration)) strin
 		}
 		slices.Sort(packets)
 		slices.Sort(after)
-		sides = append(sides, fmt.Sprintf("#%d, %s ms", packets[len(packets)/2], short(float64(after[len(after)/2])/1e6)))
+		sides = append(sides, fmt.Sprintf("#%d, %v", packets[len(packets)/2], after[len(after)/2].Round(100*time.Microsecond)))
 	}
 	if sides[0] == "-" && sides[1] == "-" {
 		return "-"
