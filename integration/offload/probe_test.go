@@ -114,7 +114,7 @@ func TestProbePort(t *testing.T) {
 		}
 	})
 
-	t.Run("not ours", func(t *testing.T) {
+	t.Run("not ours", func(*testing.T) {
 		c.says(3, []string{"PORT_NOT_FOUND", "web1"}, "probe", "port", "pa", "web1")
 	})
 

@@ -60,7 +60,7 @@ func watching(t *testing.T, k *tctest.Kernel) *offload {
 func probes(t *testing.T, k *tctest.Kernel) (all []*tc.Installed, others int) {
 	t.Helper()
 	conn := tc.NewConn(k.Dial())
-	defer conn.Close() //nolint:errcheck // it has been read
+	defer func() { _ = conn.Close() }() // it has been read
 	err := conn.Dump(t.Context(), tc.Target{Block: apply.Block}, tc.DumpOptions{}, func(in *tc.Installed) error {
 		if specialize.KindOf(in.Filter.Cookie) == specialize.KindProbe {
 			all = append(all, in)

@@ -93,7 +93,7 @@ func (c *portCampaign) measureLife(ctx context.Context, w *way) (_ *result.Trial
 	t := &result.Trial{}
 	seen := [2][]ledger.Counts{} // after each packet
 	answered := int64(0)
-	var begun time.Time
+	first := time.Duration(0) // when the first packet was sent
 	for n := range lifePackets + lifeMore {
 		if n >= lifePackets {
 			if w.flows[0].Punt || forwarded(seen[0]) && forwarded(seen[1]) {
@@ -103,14 +103,15 @@ func (c *portCampaign) measureLife(ctx context.Context, w *way) (_ *result.Trial
 				return nil, err
 			}
 		}
-		if n == 0 {
-			begun = time.Now()
-		}
-		t.Sent = append(t.Sent, int64(time.Since(begun)))
 		step, err := s.Next(0)
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, reason.Errorf(reason.ProbeImpossible, "probe path %s: %w", w.Path, err)
+		}
+		if n == 0 {
+			first = step.At
+		}
+		t.Sent = append(t.Sent, int64(step.At-first))
+		switch {
 		case step.Lost:
 			t.Took = append(t.Took, result.Lost)
 		default:

@@ -15,12 +15,12 @@ func nextHop(namespace string, to netip.Addr) net.HardwareAddr {
 	if err != nil {
 		return nil
 	}
-	defer ns.Close() //nolint:errcheck // nothing was written
+	defer func() { _ = ns.Close() }() // nothing was written
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil
 	}
-	defer h.Close()
+	defer func() { _ = h.Close() }() // likewise
 	routes, err := h.RouteGet(to.AsSlice())
 	if err != nil || len(routes) == 0 {
 		return nil

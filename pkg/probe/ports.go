@@ -283,9 +283,10 @@ func wayAbout(claim ledger.Claim) string {
 		return "port, filters in hardware, port"
 	case ledger.ByFilters:
 		return "port, TC filters in software, port"
-	default:
+	case ledger.ByOVS:
 		return "port, Open vSwitch's datapath, port"
 	}
+	panic("probe: a claim that nobody makes: " + string(claim))
 }
 
 func (c *portCampaign) enginePaths() (all []engine.Path) {
