@@ -192,7 +192,7 @@ func TestParsePortProbeSpec(t *testing.T) {
 		Client: "a", Server: "b", Port: 53, Family: 6, New: number(0), Cold: number(3), Idle: durationpb.New(time.Second),
 		Spec: &offloadv1.ProbeSpec{Sessions: 6, Count: 100, Burst: 7, Seed: 9, Busy: true},
 	})
-	if err != nil || got.Client != "a" || got.Server != "b" || got.Port != 53 || got.Family != 6 || got.New != 0 || got.Cold != 3 || got.Idle != time.Second ||
+	if err != nil || got.Client != "a" || got.Server != "b" || got.Port != 53 || got.Family != 6 || got.New != -1 || got.Cold != 3 || got.Idle != time.Second ||
 		got.Sessions != 6 || got.Count != 100 || got.Burst != 7 || got.Seed != 9 || !got.Busy || len(got.Loads) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}

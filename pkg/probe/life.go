@@ -32,7 +32,7 @@ func (c *portCampaign) measureLives(ctx context.Context) error {
 		for _, name := range portPaths[:2] {
 			lives[name] = &result.Life{Path: name, Before: kind.before}
 		}
-		for trial := range kind.trials {
+		for trial := range max(kind.trials, 0) {
 			for i, name := range portPaths[:2] {
 				c.say(fmt.Sprintf("%s connection %d of %d, %s", kind.before, trial+1, kind.trials, name), 0, 0)
 				if err := wait(ctx, kind.idle); err != nil {
@@ -140,6 +140,9 @@ func (c *portCampaign) measureLife(ctx context.Context, w *way) (_ *result.Trial
 	}
 	t.Accounts = w.Accounts
 	for side := range t.Switches {
+		if a := &t.Accounts[side]; answered == int64(len(t.Took)) && a.Unexplained != 0 { // what is lost may be counted or not
+			return nil, reason.Errorf(reason.ProbeRefused, "probe: counters do not say what is claimed: %s, %s: of %d packets %d were counted by nothing", w.Path, a.Flow, a.Sent, a.Unexplained)
+		}
 		t.Switches[side] = ledger.SwitchOf(&t.Accounts[side], seen[side], t.Sent)
 		if w.flows[side].Punt && t.Switches[side].Packet > 0 {
 			return nil, reason.Errorf(reason.ProbeRefused, "probe path %s: filters have forwarded packets that were to be left to Open vSwitch", w.Path)

@@ -45,7 +45,7 @@ const (
 // portPaths are those of a run between ports: through filters, through Open vSwitch, and that once more.
 var portPaths = []string{"offload", "software", "software-twin"}
 
-// Validate returns the PortSpec with its defaults, or an error with reason InvalidField, whose fields are those of the API.
+// Validate returns the PortSpec with its defaults, which is valid itself, or an error with reason InvalidField, whose fields are those of the API.
 func (s PortSpec) Validate() (PortSpec, error) {
 	var fields []reason.Field
 	refuse := func(path, format string, args ...any) {
@@ -66,11 +66,10 @@ func (s PortSpec) Validate() (PortSpec, error) {
 	setDefault(&s.New, DefaultNew)
 	setDefault(&s.Cold, DefaultCold)
 	setDefault(&s.Idle, DefaultIdle)
-	s.New, s.Cold = max(s.New, 0), max(s.Cold, 0)
-	if s.New > MaxNew {
+	if s.New < -1 || s.New > MaxNew {
 		refuse("new", "%d: not from 0 to %d", s.New, MaxNew)
 	}
-	if s.Cold > MaxCold {
+	if s.Cold < -1 || s.Cold > MaxCold {
 		refuse("cold", "%d: not from 0 to %d", s.Cold, MaxCold)
 	}
 	if s.Idle < 0 || s.Idle > time.Minute {

@@ -19,7 +19,7 @@ func TestPortSpec(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := PortSpec{
-		Client: "a", Server: "b", Port: DefaultPort, Cold: DefaultCold, Idle: DefaultIdle,
+		Client: "a", Server: "b", Port: DefaultPort, New: -1, Cold: DefaultCold, Idle: DefaultIdle,
 		Spec: Spec{
 			Baseline: "software", Loads: []result.Load{{Mode: "rr", Transport: "udp", Size: 64}}, Seed: 1,
 			Sessions: DefaultSessions, Count: DefaultCount, Burst: DefaultBurst, Warmup: DefaultWarmup, Timeout: DefaultTimeout,
@@ -27,6 +27,9 @@ func TestPortSpec(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+	if again, err := s.Validate(); err != nil || cmp.Diff(s, again) != "" {
+		t.Errorf("once more: %+v, %v", again, err)
 	}
 	for _, tt := range []struct {
 		spec PortSpec
