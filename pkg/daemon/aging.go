@@ -59,7 +59,7 @@ func (g *aging) turn(local *chassis.Local) {
 // southboundOperations are the writes of a turn: those of the plan, or, when there are none, timestamps, which must not fail together
 // with anything else.
 func (a *Agent) southboundOperations(idle bool) []ovsdb.Operation {
-	ops := operations(a.plan.SBOps)
+	ops := Operations(a.plan.SBOps)
 	if len(ops) > 0 || !idle {
 		return ops
 	}

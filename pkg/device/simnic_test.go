@@ -263,6 +263,26 @@ func TestSimnicOperations(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
+
+	// One behind the other, and behind somebody who asks nobody: each is about what is there.
+	two := func() bool {
+		return strings.TrimSpace(run(t, "cat /sys/bus/simnic/devices/%v/sriov_numvfs", nic)) == "2"
+	}
+	for i := range 10 {
+		if _, err := v.SetVFs(ctx, handle(), 0, false); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := v.SetVFs(ctx, handle(), 2, false); err != nil || len(p.Steps) != 1 || !two() {
+			t.Fatalf("round %d: SetVFs(2) right behind SetVFs(0) = %+v, %v; there are two: %t", i, p, err, two())
+		}
+		if err := nic.SetVFs(0); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := v.SetVFs(ctx, handle(), 2, false); err != nil || len(p.Steps) != 1 || !two() {
+			t.Fatalf("round %d: SetVFs(2) after somebody else has removed all = %+v, %v; there are two: %t", i, p, err, two())
+		}
+	}
+	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
 	if _, err := v.SetMode(ctx, handle(), devlink.ModeLegacy, false); err != nil {
 		t.Fatal(err)
 	}
@@ -681,11 +701,11 @@ func TestSimnicRandom(t *testing.T) {
 				mu.Lock()
 				delete(has, name)
 				mu.Unlock()
-				for {
+				for again := false; ; again = true {
 					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+rnd.IntN(100))*time.Millisecond)
 					err := v.Release(ctx, f, owner)
 					cancel()
-					if err == nil {
+					if err == nil || again && reason.Of(err) == reason.DeviceStaleOwner { // somebody has it already
 						break
 					}
 					if !errors.Is(err, context.DeadlineExceeded) {

@@ -54,7 +54,7 @@ func (c *campaign) measure(ctx context.Context) (_ *result.Run, err error) {
 	}
 	wants, missing := c.possible()
 	c.say("building paths", 0, 0)
-	built, impossible, err := path.Build(ctx, path.Options{Kinds: wants, Builders: c.options.Builders, Wait: c.options.Wait})
+	built, impossible, err := path.Build(ctx, path.Options{Kinds: wants, Functions: c.options.Functions, Wait: c.options.Wait})
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (c *campaign) rebuild(ctx context.Context, built *path.Built, wants []path.
 		return err
 	}
 	// Between the two another process may take its turn.
-	again, missing, err := path.Build(ctx, path.Options{Kinds: wants, Builders: c.options.Builders, Wait: true})
+	again, missing, err := path.Build(ctx, path.Options{Kinds: wants, Functions: c.options.Functions, Wait: true})
 	if err != nil {
 		return err
 	}
@@ -242,8 +242,8 @@ func (c *campaign) measureJob(ctx context.Context, paths []path.Path, load, sess
 	for _, p := range live {
 		e := engine.Path{
 			Name:   p.Name,
-			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr},
-			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr},
+			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr, Device: p.Client.Device},
+			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr, Device: p.Server.Device}, NICClock: p.NICClock,
 		}
 		if p.Translated() {
 			e.Target = netip.AddrPortFrom(p.Target, 0)

@@ -25,8 +25,8 @@ type Options struct {
 	Dir string
 	// Program is what has measured, as "offloadd 1.2.3".
 	Program string
-	// Builders make paths of kinds that need more than a kernel, see path.Options.
-	Builders map[string]path.Builder
+	// Functions gives paths functions of a NIC, see path.Options.
+	Functions path.Functions
 	// Wait says to wait while another process has paths, instead of refusing.
 	Wait bool
 	// Node is asked for ports, and what became of their packets; nil: there are none.

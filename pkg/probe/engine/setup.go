@@ -37,7 +37,7 @@ func (e *engine) openPath(p *path) error {
 		answer = size
 	}
 	server := -1
-	err := inNetns(p.Server.Netns, func() (err error) {
+	err := InNetns(p.Server.Netns, func() (err error) {
 		if server, err = open(e.tcp(), netip.AddrPortFrom(p.Server.Addr, p.Server.Port)); err != nil || !e.tcp() {
 			return err
 		}
@@ -77,7 +77,7 @@ func (e *engine) openPath(p *path) error {
 		}
 		return unix.SetNonblock(p.listener, true)
 	}
-	err = inNetns(p.Client.Netns, func() error {
+	err = InNetns(p.Client.Netns, func() error {
 		fd, err := open(e.tcp(), netip.AddrPortFrom(p.Client.Addr, p.Client.Port))
 		if err != nil {
 			return err
@@ -123,6 +123,7 @@ func (e *engine) openPath(p *path) error {
 
 func (e *engine) close() {
 	for _, p := range e.paths {
+		p.unstamp()
 		p.client.close()
 		p.server.close()
 		if p.listener >= 0 {

@@ -16,9 +16,9 @@ import (
 // buffer is what sockets are to hold: what comes at a high rate while one side is stalled must not be lost.
 const buffer = 16 << 20
 
-// inNetns calls f with the thread in the network namespace at path, empty: where it is. The caller's goroutine is locked to its thread; a
+// InNetns calls f with the thread in the network namespace at path, empty: where it is. The caller's goroutine is locked to its thread; a
 // thread that cannot return must not go on, so that is a panic.
-func inNetns(path string, f func() error) error {
+func InNetns(path string, f func() error) error {
 	if path == "" {
 		return f()
 	}

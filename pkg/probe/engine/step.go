@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/offloadd/offloadd/pkg/probe/child"
 )
 
 // A Stepper is a process whose client sends a request when it is told to, so that something else can be looked at after each packet.
@@ -14,7 +16,7 @@ type Stepper struct {
 	job    Job
 	end    context.CancelFunc
 	events <-chan Event
-	p      *process
+	p      *child.Process
 }
 
 // Steps starts the job, of which Steps is set. Whoever gets a Stepper must Close it.
@@ -34,7 +36,7 @@ func (s *Stepper) Next(path int) (Step, error) {
 	if path < 0 || path >= len(s.job.Paths) {
 		return Step{}, fmt.Errorf("engine: there is no path %d", path)
 	}
-	if _, err := fmt.Fprintln(s.p.stdin, path); err != nil {
+	if _, err := fmt.Fprintln(s.p.In, path); err != nil {
 		return Step{}, fmt.Errorf("engine: %w", err)
 	}
 	for e := range s.events {

@@ -121,9 +121,20 @@ func (s *section) columns() []column {
 		if r.Segments == nil {
 			return "-"
 		}
+		if r.Segments.NIC > 0 {
+			return fmt.Sprintf("%d (NIC %d)", r.Segments.Path, r.Segments.NIC)
+		}
 		return fmt.Sprint(r.Segments.Path)
 	}))
-	return all
+	if s.oneWay() == nil {
+		return all
+	}
+	return append(all, s.column("there/back", 1, func(r row) string {
+		if r.OneWay == nil {
+			return "-"
+		}
+		return us(float64(r.OneWay.There)) + "/" + us(float64(r.OneWay.Back))
+	}))
 }
 
 func (s *section) fromSend() bool {

@@ -247,6 +247,7 @@ type Case struct {
 	Rate     float64   `json:"rate"` // transactions per second, or octets per second of a stream as they were received
 	CPU      [2]CPU    `json:"cpu"`  // of the client and the server
 	Segments *Segments `json:"segments,omitempty"`
+	OneWay   *OneWay   `json:"one_way,omitempty"`
 	Loss     Loss      `json:"loss"`
 	TCP      *TCP      `json:"tcp,omitempty"`
 	Against  *Against  `json:"against,omitempty"` // the baseline; nil: it is the baseline, or a stream
@@ -274,6 +275,7 @@ type Session struct {
 	CPU     [2]CPU   `json:"cpu"` // of the client and the server
 	// Segments are of a session with timestamps. They make it slower, so it has no histogram, and but for losses counts for nothing else.
 	Segments *Segments `json:"segments,omitempty"`
+	OneWay   *OneWay   `json:"one_way,omitempty"` // of such a session
 	Loss     Loss      `json:"loss"`
 	TCP      *TCP      `json:"tcp,omitempty"`
 	Noise    Noise     `json:"noise,omitzero"`
@@ -366,6 +368,19 @@ type Segments struct {
 	Send99    int64 `json:"send_p99"`
 	Path99    int64 `json:"path_p99"`
 	Receive99 int64 `json:"receive_p99"`
+	// NIC is from device to device by the NIC's clock, without what the driver takes before; 0: it does not stamp.
+	NIC   int64 `json:"nic,omitempty"`
+	NIC99 int64 `json:"nic_p99,omitempty"`
+}
+
+// OneWay are the two ways of round trips, medians and 99th percentiles in nanoseconds, by one clock: both ends are on one machine. There is from before
+// the client sends until the server has the request, Back until the client has the answer. The two of a request are its round trip; medians need not add up.
+type OneWay struct {
+	Count   int64 `json:"count"`
+	There   int64 `json:"there"`
+	Back    int64 `json:"back"`
+	There99 int64 `json:"there_p99"`
+	Back99  int64 `json:"back_p99"`
 }
 
 // Against is the comparison with the baseline.
