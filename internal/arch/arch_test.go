@@ -80,9 +80,9 @@ var rooms = map[string]room{
 
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
-	"pkg/probe":        {imports: []string{"pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
+	"pkg/probe":        {imports: []string{"pkg/probe/ledger", "pkg/dpctl", "pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
-	"pkg/probe/ledger": {pure: true, imports: []string{"pkg/ir", "pkg/tc", "pkg/specialize", "pkg/probe/result"}, values: []string{"net"}},
+	"pkg/probe/ledger": {pure: true, imports: []string{"pkg/ir", "pkg/tc", "pkg/specialize", "pkg/dpctl", "pkg/probe/result"}, values: []string{"net", "time"}},
 	"pkg/probe/child":  {},
 	"pkg/probe/engine": {imports: []string{"pkg/probe/child", "pkg/probe/result", "pkg/probe/stats"}},
 	"pkg/probe/pinger": {imports: []string{"pkg/probe/child", "pkg/probe/engine"}},

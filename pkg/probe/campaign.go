@@ -35,6 +35,13 @@ type campaign struct {
 	done, jobs         int
 }
 
+func newCampaign(s Spec, o Options, tell func(Progress)) campaign {
+	if tell == nil {
+		tell = func(Progress) {}
+	}
+	return campaign{Spec: s, options: o, tell: tell}
+}
+
 func (c *campaign) say(doing string, session int, fraction float64) {
 	c.tell(Progress{Fraction: fraction, Doing: doing, Session: session, Sessions: c.Sessions})
 }

@@ -107,6 +107,7 @@ type Event struct {
 
 // A Step is what came of a request that the client was told to send.
 type Step struct {
+	At   time.Duration `json:"at_ns"` // when it was sent, since the process began
 	Took time.Duration `json:"took_ns"`
 	Lost bool          `json:"lost,omitempty"`
 }

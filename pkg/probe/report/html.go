@@ -53,6 +53,9 @@ func (p *page) run(run *result.Run) error {
 			return err
 		}
 	}
+	if run.Ports != nil {
+		p.ports(run.Ports)
+	}
 	p.facts(run)
 	return nil
 }

@@ -41,6 +41,9 @@ func Text(run *result.Run, columns int) string {
 			fit(&b, s.fromSendColumns(), columns)
 		}
 	}
+	if run.Ports != nil {
+		portsText(&b, run.Ports, columns)
+	}
 	if len(run.Missing) > 0 {
 		b.WriteString("\n")
 		for _, m := range run.Missing {
