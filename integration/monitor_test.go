@@ -68,7 +68,9 @@ func (w *watched) await(node, from, to, what string, so func(p *offloadv1.ProbeP
 // more waits until a pair has had more answers, and no loss meanwhile.
 func (w *watched) more(node, from, to string) {
 	w.l.T.Helper()
-	p := w.await(node, from, to, "well", func(p *offloadv1.ProbePair) bool { return p.GetMeasured() && p.GetReason() == "" && p.GetAnswered() > 0 })
+	p := w.await(node, from, to, "well", func(p *offloadv1.ProbePair) bool {
+		return p.GetMeasured() && p.GetReason() == "" && p.GetAnswered() > 0
+	})
 	before := p.GetAnswered()
 	w.await(node, from, to, "measured on", func(p *offloadv1.ProbePair) bool {
 		return p.GetReason() == "" && p.GetAnswered() >= before+20
@@ -225,7 +227,7 @@ func children(t *testing.T, pid int) []int {
 		if err != nil {
 			continue // the thread has ended
 		}
-		for _, word := range strings.Fields(string(text)) {
+		for word := range strings.FieldsSeq(string(text)) {
 			var n int
 			_, _ = fmt.Sscan(word, &n)
 			all = append(all, n)

@@ -51,7 +51,8 @@ func TestRoles(t *testing.T) {
 	want := pinger.Plan{
 		Interval: time.Second, Burst: 1, Size: 64, Timeout: time.Second, Port: 8629,
 		Pairs: []pinger.Pair{
-			{From: end("a", "10.0.0.1"), To: netip.MustParseAddr("10.0.0.2")}, {From: end("a", "fd00::1"), To: netip.MustParseAddr("fd00::3")},
+			{From: end("a", "10.0.0.1"), To: netip.MustParseAddr("10.0.0.2")},
+			{From: end("a", "fd00::1"), To: netip.MustParseAddr("fd00::3")},
 			{From: end("b", "10.0.0.2"), To: netip.MustParseAddr("10.0.0.1")},
 		},
 		Answers: []pinger.Answer{
