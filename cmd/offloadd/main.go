@@ -118,7 +118,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flows := daemon.NewFlows(agent)
-	prober := daemon.NewProbe(config, "offloadd "+buildVersion())
+	prober, cleanProbe := daemon.NewProbe(config, "offloadd "+buildVersion(), node, devices, log)
 	pairs, pairTasks := daemon.NewMonitor(config, agent, attached, log)
 	metricsTasks, err := daemon.ServeMetrics(config, pairs, log)
 	if err != nil {
@@ -135,7 +135,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		daemon.Task{Name: "control", Run: control.Run},
 		daemon.Task{Name: "ports-database", Run: attached.RunDatabase},
 		daemon.Task{Name: "ports", Run: attached.Run},
-		daemon.CleanProbe(prober, log),
+		cleanProbe,
 		daemon.PortHealth(attached, server.SetHealth),
 		daemon.Task{Name: "api", Run: func(ctx context.Context) error { return server.Serve(ctx, listener) }},
 		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {

@@ -82,6 +82,7 @@ var rooms = map[string]room{
 
 	"pkg/probe":        {imports: []string{"pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
+	"pkg/probe/ledger": {pure: true, imports: []string{"pkg/ir", "pkg/tc", "pkg/specialize", "pkg/probe/result"}, values: []string{"net"}},
 	"pkg/probe/child":  {},
 	"pkg/probe/engine": {imports: []string{"pkg/probe/child", "pkg/probe/result", "pkg/probe/stats"}},
 	"pkg/probe/pinger": {imports: []string{"pkg/probe/child", "pkg/probe/engine"}},
@@ -89,7 +90,7 @@ var rooms = map[string]room{
 		pure: true, imports: []string{"pkg/probe/pinger", "pkg/probe/stats", "pkg/reason"}, values: []string{"time"}, doors: []string{"monitor.go"},
 	},
 	"pkg/metrics":     {imports: []string{"pkg/probe/monitor"}},
-	"pkg/probe/path":  {imports: []string{"pkg/probe/result"}},
+	"pkg/probe/path":  {imports: []string{"pkg/probe/result", "pkg/ir", "pkg/tc", "pkg/dpctl"}},
 	"pkg/probe/stats": {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
 	"pkg/probe/report": {pure: true, imports: []string{"pkg/probe/result", "pkg/probe/stats"}, values: []string{
 		"time", "golang.org/x/image/font", "golang.org/x/image/font/gofont/goregular", "golang.org/x/image/font/opentype",

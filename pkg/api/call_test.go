@@ -552,6 +552,11 @@ func TestHealth(t *testing.T) {
 	}
 	check("", up)
 	next(up)
+	// What filters do not do Open vSwitch does.
+	s.server.SetHealth(Health{Subsystem: SubsystemFilter, Reason: reason.KernelRefused, Message: "one of many"})
+	check(string(SubsystemFilter), down)
+	check("", up)
+	s.server.SetHealth(Health{Subsystem: SubsystemFilter})
 	s.server.SetHealth(Health{Subsystem: SubsystemSB, Reason: reason.SBDisconnected, Message: "gone"})
 	next(down)
 	check("", down)

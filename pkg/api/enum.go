@@ -73,6 +73,7 @@ var (
 		offloadv1.FilterKind_FILTER_KIND_RULE:   FilterRule,
 		offloadv1.FilterKind_FILTER_KIND_END:    FilterEnd,
 		offloadv1.FilterKind_FILTER_KIND_CLOSED: FilterClosed,
+		offloadv1.FilterKind_FILTER_KIND_PROBE:  FilterProbe,
 	}
 	filterStates = map[offloadv1.FilterState]FilterState{
 		offloadv1.FilterState_FILTER_STATE_INSTALLED: FilterInstalled,

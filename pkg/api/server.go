@@ -92,15 +92,22 @@ func (s *Server) SetHealth(h Health) {
 		h.Since = time.Now()
 	}
 	s.subsystem[h.Subsystem] = h
-	if known && (old.Reason == "") == (h.Reason == "") {
+	if known && old.Reason == h.Reason {
 		return
 	}
 	all := true
 	for _, h := range s.subsystem {
-		all = all && h.Reason == ""
+		all = all && !ails(h.Reason)
 	}
 	s.health.SetServingStatus(string(h.Subsystem), serving(h.Reason == ""))
 	s.health.SetServingStatus("", serving(all))
+}
+
+// ails reports whether containers suffer from what a reason says. A filter that a NIC refuses is none: packets take the path in software, and whoever restarted
+// the daemon for it would gain nothing.
+func ails(r reason.Reason) bool {
+	entry, known := reason.Find(r)
+	return r != "" && (!known || entry.Status != 0)
 }
 
 func serving(ok bool) healthv1.HealthCheckResponse_ServingStatus {

@@ -225,6 +225,12 @@ func kindOf(f *tc.Filter) string {
 	return string(b)
 }
 
+// Key returns the key by which the kernel has a filter that asks for the same packets of the same chain at the same pref, and whether there is one.
+func (f *Filters) Key(g *tc.Filter) (tc.Key, bool) {
+	k, ok := f.table.byID[idOf(g)]
+	return k, ok && f.known
+}
+
 // Port is the number of the socket that asks the kernel for changes, 0: none yet; see tc.Event.
 func (f *Filters) Port() uint32 {
 	if f.conn == nil {
@@ -375,9 +381,11 @@ func (f *Filters) plan(desired []tc.Filter, indexes map[string]int, hardware boo
 	}
 	changed := map[scope]struct{}{}
 	for _, op := range slices.Concat(p.Close, p.Change) {
-		if op.Filter != nil {
-			changed[scopeOf(op.Filter)] = struct{}{}
-		} else if g := f.table.filters[op.Key]; g != nil {
+		g := op.Filter
+		if g == nil {
+			g = f.table.filters[op.Key]
+		}
+		if g != nil && !isProbe(g) {
 			changed[scopeOf(g)] = struct{}{}
 		}
 	}
@@ -657,7 +665,9 @@ func (f *Filters) apply(ctx context.Context, ops []tc.Op, indexes map[string]int
 		default:
 			bad[r.Index] = r
 			f.refuse(r.Op.String(), r)
-			f.stuck[scopeOf(r.Op.Filter)] = struct{}{}
+			if !isProbe(r.Op.Filter) { // without it packets go the way that they go with it
+				f.stuck[scopeOf(r.Op.Filter)] = struct{}{}
+			}
 		}
 	}
 	for i, op := range ops {

@@ -85,7 +85,7 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 	ovs, err := ovsdb.New(ovsdb.Config{
 		Database: "Open_vSwitch",
 		Remotes:  []string{config.OVSDatabase},
-		Tables:   switchTables(),
+		Tables:   SwitchTables(),
 		Log:      log.With("db", "Open_vSwitch"),
 	})
 	if err != nil {
@@ -288,7 +288,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	a.flows.SetPath(path)
 	a.punts.SetPath(path)
 	a.program(status)
-	a.ovs.transact(ctx, operations(a.plan.OVSOps))
+	a.ovs.transact(ctx, Operations(a.plan.OVSOps))
 	a.south.transact(ctx, a.southboundOperations(in.SBIdle))
 
 	if a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent {
@@ -401,7 +401,7 @@ func (a *Agent) southbound() {
 		}
 		return
 	}
-	tables := southboundTables()
+	tables := SouthboundTables()
 	client, err := ovsdb.New(ovsdb.Config{
 		Database:      "OVN_Southbound",
 		Remotes:       []string{cfg.Remote},

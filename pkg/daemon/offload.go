@@ -68,6 +68,10 @@ type offload struct {
 	turn    uint64 // the last that was put
 	status  offloadStatus
 	current *specialize.Program
+	watches []*flowWatch
+	// watched is what the filters are made of that the loop wants for watches; lastFlow is the number that was given last.
+	watched  []*flowWatch
+	lastFlow uint32
 
 	work    chan struct{}
 	changed chan struct{}
@@ -331,14 +335,13 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 		if status.Idle == "" && len(l.devices) == 0 {
 			status.Idle = "no device of a local port can offload"
 		}
-		l.desired = l.desired[:0]
-		for _, f := range program.Filters() {
-			l.desired = append(l.desired, f.Filter)
-		}
 		l.done, l.fresh = s, true
 		l.mu.Lock()
 		l.current = program
 		l.mu.Unlock()
+		l.desire()
+	} else if l.watchesChanged() {
+		l.desire()
 	}
 	// A port whose flows are installed need not wait for filters: Open vSwitch has its packets as soon as no filter decides about them as
 	// before.
@@ -355,6 +358,7 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 		if status.Filters.Changed > 0 {
 			l.revoked.look(ctx, l.offload, l.current, l.nic)
 		}
+		l.installed(&status.Filters)
 	} else {
 		l.links = true
 	}

@@ -27,16 +27,22 @@ const maxLine = 16 << 20
 // should, or is a session. Ending ctx kills the process, and so does the end of this one, however it ends. Whoever does not read the
 // channel to its end must end ctx.
 func Start(ctx context.Context, job Job) (<-chan Event, error) {
+	events, _, err := launch(ctx, job)
+	return events, err
+}
+
+// launch is Start, and returns the process too.
+func launch(ctx context.Context, job Job) (<-chan Event, *child.Process, error) {
 	if err := job.Check(); err != nil {
-		return nil, fmt.Errorf("engine job: %w", err)
+		return nil, nil, fmt.Errorf("engine job: %w", err)
 	}
 	line, err := marshal(job)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p, err := start(line)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	events := make(chan Event)
 	// It ends with the process.
@@ -49,7 +55,7 @@ func Start(ctx context.Context, job Job) (<-chan Event, error) {
 			}
 		}
 	}()
-	return events, nil
+	return events, p, nil
 }
 
 func marshal(job Job) ([]byte, error) {

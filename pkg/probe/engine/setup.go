@@ -97,6 +97,11 @@ func (e *engine) openPath(p *path) error {
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
 	}
+	if !e.tcp() && p.Client.Port != 0 { // several clients may have one server's port: each has a socket of its own there
+		if err := unix.Connect(server, sockaddr(netip.AddrPortFrom(p.Client.Addr, p.Client.Port))); err != nil {
+			return fmt.Errorf("server: connect to %v: %w", p.Client.Addr, err)
+		}
+	}
 	if e.tcp() {
 		if err := patience(p.listener, max(e.job.Timeout, time.Second)); err != nil {
 			return fmt.Errorf("server: %w", err)

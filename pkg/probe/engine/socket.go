@@ -71,6 +71,8 @@ type conn struct {
 	peer    unix.RawSockaddrInet6 // the larger of the two
 	peerLen uint32
 
+	sent int64 // messages
+
 	errno unix.Errno // the last that was neither EAGAIN nor EINTR
 }
 
@@ -119,6 +121,7 @@ func (c *conn) sendTo(flags uintptr, to unsafe.Pointer, toLen uint32) int {
 			c.written += int(n)
 		default:
 			c.written = 0
+			c.sent++
 			return message
 		}
 	}
