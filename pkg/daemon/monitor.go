@@ -14,7 +14,11 @@ import (
 
 // NewMonitor returns what measures the configured pairs of ports, and what must run for that.
 func NewMonitor(c Config, a *Agent, p *ports.Service, log *slog.Logger) (*monitor.Monitor, []Task) {
-	m := monitor.New(monitor.Options{Config: c.ContinuousProbe, Log: log})
+	o := monitor.Options{Config: c.ContinuousProbe, Log: log}
+	if c.Offload == offloadDirect {
+		o.Ways = (&ways{watcher: a, feed: p.Feed(), watches: map[string]*waysOf{}}).look
+	}
+	m := monitor.New(o)
 	tasks := []Task{{"monitor", m.Run}}
 	if len(m.Ports()) > 0 {
 		tasks = append(tasks, Task{"monitored-ports", func(ctx context.Context) error { return seePorts(ctx, m, a, p) }})

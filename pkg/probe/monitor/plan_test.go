@@ -147,7 +147,7 @@ func TestConfig(t *testing.T) {
 		"pairs[0]: a with itself":                  config("a a"),
 		"pairs[0]: from or to is missing":          config("a"),
 		"pairs[0]: a name is longer than 255":      config(strings.Repeat("a", 256) + " b"),
-		"burst 0: not from":                        {Interval: Duration(time.Second), Size: 64, Timeout: Duration(time.Second), Port: 1},
+		"burst 0: not from":                        {Interval: Duration(time.Second), Size: 64, Timeout: Duration(time.Second), Port: 1, Look: Duration(time.Minute)},
 		"slower 1: neither 0 nor from 1.1 to 1000": {Interval: Duration(time.Second), Size: 64, Timeout: Duration(time.Second), Port: 1, Burst: 1, Slower: 1},
 	} {
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {
