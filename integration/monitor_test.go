@@ -140,9 +140,10 @@ func (w *watched) more(node, from, to string) {
 	})
 }
 
-func (w *watched) reason(from, to string, why reason.Reason, measured bool) {
+// reason waits until the pair from q1 has a reason.
+func (w *watched) reason(to string, why reason.Reason, measured bool) {
 	w.l.T.Helper()
-	w.await(w.node(from), from, to, "with "+string(why), func(p *offloadv1.ProbePair) bool {
+	w.await("n1", "q1", to, "with "+string(why), func(p *offloadv1.ProbePair) bool {
 		return p.GetReason() == string(why) && p.GetMeasured() == measured
 	})
 }
@@ -169,7 +170,7 @@ func TestContinuousProbe(t *testing.T) {
 	w.more("n1", "q1", "q2")
 	w.more("n1", "q1", "q3")
 	w.more("n2", "q3", "q1")
-	w.reason("q1", "q9", reason.ProbeImpossible, false)
+	w.reason("q9", reason.ProbeImpossible, false)
 	if p := w.pair("n1", "q9", "q1"); p != nil {
 		t.Errorf("n1 says of a pair whose requests are not its own: %v", p)
 	}
@@ -184,7 +185,7 @@ func TestContinuousProbe(t *testing.T) {
 	drop := `to-lport 3000 'outport == "q3" && ip4.src == 10.0.1.1 && udp.dst == 8629'`
 	l.NB("acl-add sw0 " + drop + " drop")
 	l.Sync()
-	w.reason("q1", "q3", reason.ProbeNoAnswer, true)
+	w.reason("q3", reason.ProbeNoAnswer, true)
 	w.more("n1", "q1", "q2")
 	w.more("n2", "q3", "q1")
 	lost := w.pair("n1", "q1", "q3")
@@ -200,7 +201,7 @@ func TestContinuousProbe(t *testing.T) {
 
 	// The pod that answers goes, and comes again.
 	w.unplug("q3")
-	w.reason("q1", "q3", reason.ProbeImpossible, false)
+	w.reason("q3", reason.ProbeImpossible, false)
 	w.plug("q3")
 	l.Sync()
 	w.more("n1", "q1", "q3")
@@ -273,7 +274,7 @@ func TestOffloadLost(t *testing.T) {
 	logs := `from-lport 3000 'inport == "q1" && ip4.dst == 10.0.1.3 && udp.dst == 8629'`
 	l.NB("--log acl-add sw0 " + logs + " allow-related")
 	l.Sync()
-	w.reason("q1", "q3", reason.ProbeOffloadLost, true)
+	w.reason("q3", reason.ProbeOffloadLost, true)
 	if p := w.pair("n1", "q1", "q3"); p.GetLevel() != offloadv1.OffloadLevel_OFFLOAD_LEVEL_OVS || p.GetRegressions() != 1 {
 		t.Errorf("what was lost: %v", p)
 	}
@@ -284,6 +285,10 @@ func TestOffloadLost(t *testing.T) {
 	if log, err := os.ReadFile(l.Node("n1").AgentLog()); err != nil || !strings.Contains(string(log), "reason=PROBE_OFFLOAD_LOST") {
 		t.Errorf("the log does not say it (%v)", err)
 	}
+	// A daemon that finds it so knows that it was otherwise.
+	l.Check(l.Node("n1").StopAgent(syscall.SIGTERM))
+	l.Check(l.Node("n1").StartAgent(lab.Offloadd))
+	w.reason("q3", reason.ProbeOffloadLost, true)
 	l.NB("acl-del sw0 " + logs)
 	l.Sync()
 	offloaded("q3")

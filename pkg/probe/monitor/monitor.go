@@ -25,6 +25,8 @@ const (
 type Options struct {
 	Config Config
 	Log    *slog.Logger
+	// File remembers how far pairs were offloaded; "": nothing is remembered.
+	File string
 	// Ways looks which way the packets of pairs take since the last call, in the order of flows; nil: nobody can tell. It is called once in
 	// Config.Look, and when flows have become others. What is not known has no packets; with an error there may be some that are known.
 	Ways func(ctx context.Context, flows []Flow) ([]Way, error)
@@ -53,6 +55,8 @@ type Monitor struct {
 	failed  string              // why there is no process
 	blind   string              // why not all ways are known
 	flows   []Flow
+	known   map[Pair]memento
+	memory  memory
 	changed chan struct{} // closed when there is something new
 }
 
@@ -100,7 +104,14 @@ func New(o Options) *Monitor {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	m := &Monitor{options: o, world: make(chan World, 1), pairs: map[Pair]*tracked{}, byID: map[uint64]*tracked{}, broken: map[string]string{}, changed: make(chan struct{})}
+	m := &Monitor{
+		options: o, world: make(chan World, 1), pairs: map[Pair]*tracked{}, byID: map[uint64]*tracked{}, broken: map[string]string{}, changed: make(chan struct{}),
+		memory: memory(o.File),
+	}
+	var err error
+	if m.known, err = m.memory.read(); err != nil {
+		o.Log.Warn("offload of probes not remembered", "err", err)
+	}
 	return m
 }
 
@@ -233,6 +244,9 @@ func (m *Monitor) arrange(all map[Pair]role) {
 		if t.sends == nil || r.sends == nil || *t.sends != *r.sends { // another way, of which nothing is known; what was counted stays
 			t.path, t.speed, t.way, t.error = path{}, speed{}, Way{}, ""
 			t.series.samples, t.series.silent = nil, 0
+			if r.sends != nil && m.known[p].Ends == endsOf(r.sends) {
+				t.path.best = m.known[p].Best
+			}
 		}
 		t.role = r
 		if r.sends != nil {
@@ -304,10 +318,14 @@ func (m *Monitor) look(ctx context.Context) {
 	now := m.options.Now()
 	for i, f := range flows {
 		if t := m.byID[f.Send.ID]; t != nil {
+			was := t.path.lost() != ""
 			t.way = ways[i]
-			t.path.look(ways[i], now)
+			if t.path.look(ways[i], now); !was && t.path.lost() != "" {
+				t.lost++
+			}
 		}
 	}
+	m.remember()
 	m.settle()
 	m.mu.Unlock()
 }
@@ -342,9 +360,6 @@ func (m *Monitor) settle() {
 		case t.sends == nil:
 			log.Info("probe pair not measured", "reason", string(s.Reason), "err", s.Message)
 		default:
-			if s.Reason == reason.ProbeOffloadLost {
-				t.lost++
-			}
 			log.Warn("probe pair worse", "reason", string(s.Reason), "err", s.Message)
 		}
 		t.state, t.since = s, now
