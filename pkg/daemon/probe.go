@@ -31,6 +31,7 @@ func NewProbe(c Config, program string, node *Node, devices *device.Inventory, l
 		}
 		if l != nil { // their netdevs come back when the paths' namespaces have ended
 			l.Recover(ctx)
+			defer close(l.ended)
 		}
 		<-ctx.Done()
 		return nil

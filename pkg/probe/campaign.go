@@ -235,8 +235,8 @@ func (c *campaign) measureJob(ctx context.Context, paths []path.Path, load, sess
 	for _, p := range live {
 		e := engine.Path{
 			Name:   p.Name,
-			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr},
-			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr},
+			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr, Device: p.Client.Device},
+			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr, Device: p.Server.Device}, NICClock: p.NICClock,
 		}
 		if p.Translated() {
 			e.Target = netip.AddrPortFrom(p.Target, 0)

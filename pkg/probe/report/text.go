@@ -118,6 +118,9 @@ func (s *section) columns() []column {
 		if r.Segments == nil {
 			return "-"
 		}
+		if r.Segments.NIC > 0 {
+			return fmt.Sprintf("%d (NIC %d)", r.Segments.Path, r.Segments.NIC)
+		}
 		return fmt.Sprint(r.Segments.Path)
 	}))
 	if s.oneWay() == nil {

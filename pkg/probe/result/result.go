@@ -202,7 +202,7 @@ type Session struct {
 	Octets       int64         `json:"octets,omitempty"` // received, of a stream
 	// Packets are all datagrams that the client and the server have sent, also before and after what counts.
 	Packets [2]int64 `json:"packets,omitzero"`
-	CPU          [2]CPU        `json:"cpu"`              // of the client and the server
+	CPU     [2]CPU   `json:"cpu"` // of the client and the server
 	// Segments are of a session with timestamps. They make it slower, so it has no histogram, and but for losses counts for nothing else.
 	Segments *Segments `json:"segments,omitempty"`
 	OneWay   *OneWay   `json:"one_way,omitempty"` // of such a session
@@ -298,6 +298,9 @@ type Segments struct {
 	Send99    int64 `json:"send_p99"`
 	Path99    int64 `json:"path_p99"`
 	Receive99 int64 `json:"receive_p99"`
+	// NIC is from device to device by the NIC's clock, without what the driver takes before; 0: it does not stamp.
+	NIC   int64 `json:"nic,omitempty"`
+	NIC99 int64 `json:"nic_p99,omitempty"`
 }
 
 // OneWay are the two ways of round trips, medians and 99th percentiles in nanoseconds, by one clock: both ends are on one machine. There is from before
