@@ -29,10 +29,7 @@ type probeNode struct {
 
 // Watch makes filters that count the packets of flows.
 func (n *probeNode) Watch(ctx context.Context, flows []ledger.Flow) (ledger.Watch, error) {
-	if n.agent.offload == nil {
-		return nil, reason.Errorf(reason.FeatureUnsupported, "probe: the daemon has no filters with offload=%s", n.agent.config.Offload)
-	}
-	return n.agent.offload.watchFlows(ctx, flows)
+	return n.agent.Watch(ctx, flows)
 }
 
 // Port finds a port that this daemon has made, and that is ready.

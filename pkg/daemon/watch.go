@@ -183,3 +183,11 @@ func (o *offload) wanted() (program *specialize.Program, probes []*specialize.Fi
 	}
 	return o.current, probes
 }
+
+// Watch makes filters that count the packets of flows; see ledger.Watcher.
+func (a *Agent) Watch(ctx context.Context, flows []ledger.Flow) (ledger.Watch, error) {
+	if a.offload == nil {
+		return nil, reason.Errorf(reason.FeatureUnsupported, "probe: the daemon has no filters with offload=%s", a.config.Offload)
+	}
+	return a.offload.watchFlows(ctx, flows)
+}

@@ -102,5 +102,3 @@ func (w *ways) read(ctx context.Context, device string, flows []monitor.Flow) (m
 	of.before, of.changes = counts, changes
 	return ways, nil
 }
-
-const protoUDP = 17
