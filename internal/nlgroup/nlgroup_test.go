@@ -26,7 +26,7 @@ func namespace(t *testing.T) (lo *route.Handle, groups *netlink.Conn) {
 	defer runtime.UnlockOSThread()
 	home, err := netns.Get()
 	check(t, err)
-	defer home.Close()     //nolint:errcheck // read-only
+	defer home.Close()
 	ns, err := netns.New() // and enters it
 	check(t, err)
 	lo, err = route.NewHandle(unix.NETLINK_ROUTE)
