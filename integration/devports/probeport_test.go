@@ -1,13 +1,16 @@
 package devports
 
 import (
+	"context"
 	"errors"
 	"io"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/offloadd/offloadd/integration/lab"
 	"github.com/offloadd/offloadd/pkg/api/client"
 	"github.com/offloadd/offloadd/pkg/probe/ledger"
 	"github.com/offloadd/offloadd/pkg/probe/report"
@@ -27,7 +30,9 @@ func TestProbePort(t *testing.T) {
 	r.Check(err)
 	defer func() { r.Check(conn.Close()) }()
 	none, some := uint32(0), uint32(2)
-	stream, err := offloadv1.NewProbeServiceClient(conn).RunPorts(t.Context(), &offloadv1.RunPortsRequest{Spec: &offloadv1.PortProbeSpec{
+	ctx, cancel := context.WithTimeout(t.Context(), lab.Patient(2*time.Minute))
+	defer cancel()
+	stream, err := offloadv1.NewProbeServiceClient(conn).RunPorts(ctx, &offloadv1.RunPortsRequest{Spec: &offloadv1.PortProbeSpec{
 		Client: pods[0].Name, Server: pods[1].Name, Cold: &none, New: &some,
 		Spec: &offloadv1.ProbeSpec{Sessions: 2, Count: 4000},
 	}})
