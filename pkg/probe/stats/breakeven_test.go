@@ -132,14 +132,26 @@ func TestBreakEven(t *testing.T) {
 			portRun{cheaper, 5000, 8, 0, nil}, result.Never, 0, false, "further packets take more",
 		},
 		"no difference": {portRun{dearer, 0, 8, 100, nil}, result.Undecided, 0, false, "further packets"},
-		"lost": {portRun{dearer, -5000, 8, 100, trials(func(x *result.Trial) { x.Took[3] = result.Lost })}, result.Undecided, 0, false,
-			"no connections were compared: packets were lost"},
-		"not offloaded": {portRun{dearer, -5000, 8, 100, trials(func(x *result.Trial) { x.Switches[1] = result.Switch{} })}, result.Undecided, 0, false,
-			"in 32 packets it was not offloaded both ways"},
-		"not in hardware": {portRun{dearer, -5000, 8, 100, func(run *result.Run) { run.Ports.Ways[0].Claim = result.ByHardware }}, result.Undecided, 0, false,
-			"in 32 packets it was not offloaded both ways"},
-		"a doubt": {portRun{dearer, -5000, 8, 100, func(run *result.Run) { run.Doubts = []string{"the clock is hpet"} }}, result.Undecided, 0, false,
-			"of further packets there is no verdict: the clock is hpet"},
+		"lost": {
+			portRun{dearer, -5000, 8, 100, trials(func(x *result.Trial) { x.Took[3] = result.Lost })},
+			result.Undecided, 0, false,
+			"no connections were compared: packets were lost",
+		},
+		"not offloaded": {
+			portRun{dearer, -5000, 8, 100, trials(func(x *result.Trial) { x.Switches[1] = result.Switch{} })},
+			result.Undecided, 0, false,
+			"in 32 packets it was not offloaded both ways",
+		},
+		"not in hardware": {
+			portRun{dearer, -5000, 8, 100, func(run *result.Run) { run.Ports.Ways[0].Claim = result.ByHardware }},
+			result.Undecided, 0, false,
+			"in 32 packets it was not offloaded both ways",
+		},
+		"a doubt": {
+			portRun{dearer, -5000, 8, 100, func(run *result.Run) { run.Doubts = []string{"the clock is hpet"} }},
+			result.Undecided, 0, false,
+			"of further packets there is no verdict: the clock is hpet",
+		},
 		"no connections": {portRun{dearer, -5000, 0, 100, nil}, result.Undecided, 0, false, "no connections were compared"},
 	} {
 		t.Run(name, func(t *testing.T) {
