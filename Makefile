@@ -8,7 +8,7 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. qemu=./pkg/device:Simnic qemu=./integration/simnic:. qemu=./integration/offloadnic:. qemu=./integration/devports:. qemu=./integration/storm:.
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. ./pkg/device:Simnic ./integration/simnic:. ./integration/offloadnic:. qemu=./integration/devports:. ./integration/storm:.
 OPERATIONS ?= 10000
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md
@@ -43,8 +43,7 @@ test: prepare ## all tests, including those on real OVS and OVN in network names
 test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS ([kernel=]package:name ...) on VMKERNELS (uml qemu)
 	@CGO_ENABLED=0 go build -tags faults -o bin/offloadd-faults ./cmd/offloadd
 	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ github.com/containernetworking/cni/cnitool
-	@set -e; case "$(VMKERNELS)" in *qemu*) SIMNIC=$$(go run ./integration/simnic/build); export SIMNIC;; esac; \
-	for kernel in $(VMKERNELS); do for t in $(VMTESTS); do \
+	@set -e; for kernel in $(VMKERNELS); do SIMNIC=$$(go run ./integration/simnic/build -kernel $$kernel); export SIMNIC; for t in $(VMTESTS); do \
 		case $$t in *=*) [ "$${t%%=*}" = $$kernel ] || continue; t=$${t#*=};; esac; \
 		echo "== $$kernel: $$t"; \
 		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd OFFLOADD_FAULTS=$(CURDIR)/bin/offloadd-faults CNIBIN=$(CURDIR)/bin go test -count=1 -timeout 65m $(TESTFLAGS) \
@@ -54,8 +53,8 @@ test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: 
 .PHONY: storm
 storm: prepare prepare-vm build bin/vmrun ## OPERATIONS (10000) on ports at random while the daemon is killed: veths here, then VFs and SFs too in a guest
 	OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -timeout 4h ./integration/storm -storm.operations=$(OPERATIONS) $(STORMFLAGS)
-	@SIMNIC=$$(go run ./integration/simnic/build) && export SIMNIC && \
-		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -timeout 13h -exec "$(CURDIR)/bin/vmrun -v -timeout 12h -kernel qemu --" \
+	@SIMNIC=$$(go run ./integration/simnic/build -kernel $(KERNEL)) && export SIMNIC && \
+		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -timeout 13h -exec "$(CURDIR)/bin/vmrun -v -timeout 12h -kernel $(KERNEL) --" \
 		./integration/storm -storm.operations=$(OPERATIONS) $(STORMFLAGS)
 
 .PHONY: race
@@ -110,7 +109,7 @@ bench-ports: prepare prepare-vm build bin/vmrun ## pods attached by cnitool: off
 	@CGO_ENABLED=0 go build -o bin/ ./integration/benchports
 	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ $(CNI)
 	@bin/benchports -offloadd bin/offloadd -cni bin $(BENCHFLAGS)
-	@SIMNIC=$$(go run ./integration/simnic/build) && bin/vmrun -kernel qemu -timeout 60m -- \
+	@SIMNIC=$$(go run ./integration/simnic/build -kernel qemu) && bin/vmrun -kernel qemu -timeout 60m -- \
 		$(CURDIR)/bin/benchports -offloadd bin/offloadd -cni bin -pods 8 -simnic $$SIMNIC $(BENCHFLAGS)
 
 .PHONY: hardware
