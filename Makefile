@@ -8,7 +8,7 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./integration/offload:. ./pkg/device:Simnic ./integration/simnic:. ./integration/offloadnic:. qemu=./integration/devports:. ./integration/storm:.
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/probe/path:TestKinds ./pkg/probe/path:TestWAN ./integration/offload:. ./pkg/device:Simnic ./integration/simnic:. ./integration/offloadnic:. qemu=./integration/devports:. ./integration/storm:.
 OPERATIONS ?= 10000
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md
@@ -33,6 +33,11 @@ demo-clean: ## end what `make demo KEEP=1` left running
 demo-offload: prepare-vm build bin/vmrun ## two nodes in a guest kernel: how many packets TC filters forward, and how few Open vSwitch sees
 	@CGO_ENABLED=0 go build -o bin/ ./integration/demo
 	@bin/vmrun -kernel $(KERNEL) -timeout 15m -- $(CURDIR)/bin/demo -offload -offloadd $(CURDIR)/bin/offloadd -offloadctl $(CURDIR)/bin/offloadctl
+
+.PHONY: demo-probe
+demo-probe: prepare-vm build bin/vmrun ## what packets cost on all kinds of paths that this kernel can build, and on the others in a guest kernel; one report
+	@CGO_ENABLED=0 go build -o bin/ ./integration/demoprobe
+	@bin/demoprobe -offloadctl bin/offloadctl -kernel $(KERNEL) $(DEMOFLAGS)
 
 .PHONY: test
 test: prepare ## all tests, including those on real OVS and OVN in network namespaces (root)
@@ -112,6 +117,11 @@ bench-ports: prepare prepare-vm build bin/vmrun ## pods attached by cnitool: off
 	@SIMNIC=$$(go run ./integration/simnic/build -kernel qemu) && bin/vmrun -kernel qemu -timeout 60m -- \
 		$(CURDIR)/bin/benchports -offloadd bin/offloadd -cni bin -pods 8 -simnic $$SIMNIC $(BENCHFLAGS)
 
+.PHONY: bench-probe
+bench-probe: prepare-probe ## how far the probe's numbers can be trusted: beside sockperf, on twins, with known delays, beside a hog; BENCHFLAGS='sockperf'
+	@CGO_ENABLED=0 go build -o bin/ ./integration/benchprobe
+	@bin/benchprobe $(BENCHFLAGS)
+
 .PHONY: hardware
 hardware: ## tests and benchmarks on a NIC of this machine: DEV=pci/0000:03:00.0 WIRE=enp3s0f1np1, see docs/hardware.md; without DEV the NICs there are
 	@CGO_ENABLED=0 go build -o bin/ ./integration/hardware
@@ -134,13 +144,15 @@ vm: prepare-vm bin/vmrun ## run CMD in a guest kernel: make vm KERNEL=qemu CMD='
 bin/vmrun:
 	@CGO_ENABLED=0 go build -o $@ ./integration/vm/run
 
-.PHONY: prepare prepare-race prepare-vm
+.PHONY: prepare prepare-race prepare-vm prepare-probe
 prepare:
 	@tools/prepare lab
 prepare-race:
 	@tools/prepare race
 prepare-vm:
 	@tools/prepare vm
+prepare-probe:
+	@tools/prepare probe
 
 bin/golangci-lint: tools/go.mod
 	go build -modfile=tools/go.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint

@@ -25,6 +25,8 @@ type env struct {
 	now            func() time.Time
 	// width is that of the terminal which stdout is, in columns; 0 if it is none.
 	width int
+	// live says that stderr is a terminal: a line there may be written again and again.
+	live bool
 }
 
 func environment() env {
@@ -35,6 +37,8 @@ func environment() env {
 			e.width = 80
 		}
 	}
+	_, err := unix.IoctlGetWinsize(int(os.Stderr.Fd()), unix.TIOCGWINSZ)
+	e.live = err == nil && os.Getenv("TERM") != "dumb"
 	return e
 }
 
@@ -120,6 +124,7 @@ func (c *cli) root() *cobra.Command {
 		c.nodeCommand(),
 		c.recomputeCommand(),
 		c.explainCommand(),
+		c.probeCommand(),
 		c.versionCommand(),
 	)
 	root.AddCommand(c.deviceLists()...)
@@ -167,6 +172,7 @@ type daemon struct {
 	node    offloadv1.NodeServiceClient
 	flows   offloadv1.FlowServiceClient
 	devices offloadv1.DeviceServiceClient
+	probe   offloadv1.ProbeServiceClient
 }
 
 // call calls do with the daemon. The calls together may take --timeout.
@@ -188,6 +194,7 @@ func (c *cli) stream(ctx context.Context, do func(daemon) error) error {
 		node:    offloadv1.NewNodeServiceClient(conn),
 		flows:   offloadv1.NewFlowServiceClient(conn),
 		devices: offloadv1.NewDeviceServiceClient(conn),
+		probe:   offloadv1.NewProbeServiceClient(conn),
 	})
 }
 

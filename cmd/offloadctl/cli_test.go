@@ -32,6 +32,7 @@ type fake struct {
 	offloadv1.UnimplementedNodeServiceServer
 	offloadv1.UnimplementedFlowServiceServer
 	offloadv1.UnimplementedDeviceServiceServer
+	offloadv1.UnimplementedProbeServiceServer
 
 	status *offloadv1.GetStatusResponse
 	ports  []*offloadv1.Port
@@ -74,6 +75,7 @@ func (f *fake) serve(t *testing.T) string {
 	offloadv1.RegisterNodeServiceServer(s, f)
 	offloadv1.RegisterFlowServiceServer(s, f)
 	offloadv1.RegisterDeviceServiceServer(s, f)
+	offloadv1.RegisterProbeServiceServer(s, f)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 	return path
@@ -410,7 +412,7 @@ func words(line string) []string {
 
 func TestCommands(t *testing.T) {
 	s := shell{t: t, socket: newFake().serve(t)}
-	for _, file := range []string{"tables.txt", "programs.txt", "filters.txt", "refused.txt", "complete.txt", "devices.txt"} {
+	for _, file := range []string{"tables.txt", "programs.txt", "filters.txt", "refused.txt", "complete.txt", "devices.txt", "probe.txt"} {
 		t.Run(file, func(t *testing.T) {
 			s.t = t
 			s.golden(filepath.Join("testdata", file))

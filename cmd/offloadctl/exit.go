@@ -31,6 +31,9 @@ func (e notFound) Error() string { return e.err.Error() }
 // errNegative ends a command whose answer, printed already, is no.
 var errNegative = errors.New("the answer is no")
 
+// errUnknown ends a command whose answer, printed already, is that it is not known.
+var errUnknown = errors.New("the answer is not known")
+
 // exitCode returns the code for the error of a command. What is neither of ours nor the daemon's comes from reading the command
 // line.
 func exitCode(err error) int {
@@ -40,6 +43,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.Is(err, errNegative):
 		return exitNegative
+	case errors.Is(err, errUnknown):
+		return exitPrecondition
 	case errors.As(err, new(notFound)):
 		return exitNotFound
 	case errors.As(err, &r):
@@ -71,7 +76,7 @@ func exitOfReason(r reason.Reason) int {
 
 // explainError prints an error with its reason, and what to do about it.
 func (c *cli) explainError(err error) {
-	if errors.Is(err, errNegative) {
+	if errors.Is(err, errNegative) || errors.Is(err, errUnknown) {
 		return
 	}
 	fmt.Fprintf(c.stderr, "offloadctl: %v\n", err)

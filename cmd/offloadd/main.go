@@ -23,9 +23,18 @@ import (
 	"github.com/offloadd/offloadd/pkg/chassis"
 	"github.com/offloadd/offloadd/pkg/daemon"
 	"github.com/offloadd/offloadd/pkg/ports"
+	"github.com/offloadd/offloadd/pkg/probe/engine"
+	"github.com/offloadd/offloadd/pkg/probe/path"
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == path.ForwardVerb { // a child of a probe
+		fmt.Fprintln(os.Stderr, "offloadd:", path.Forward())
+		os.Exit(1)
+	}
+	if len(os.Args) == 2 && os.Args[1] == engine.Verb { // likewise
+		os.Exit(engine.Main(os.Stdin, os.Stdout))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -104,7 +113,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flows := daemon.NewFlows(agent)
-	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows, log), log)
+	prober := daemon.NewProbe(config, "offloadd "+buildVersion())
+	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows, log), prober, log)
 	agent.ReportHealth(server.SetHealth)
 	listener, err := listen(config)
 	if err != nil {
@@ -115,6 +125,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		daemon.Task{Name: "control", Run: control.Run},
 		daemon.Task{Name: "ports-database", Run: attached.RunDatabase},
 		daemon.Task{Name: "ports", Run: attached.Run},
+		daemon.CleanProbe(prober, log),
 		daemon.PortHealth(attached, server.SetHealth),
 		daemon.Task{Name: "api", Run: func(ctx context.Context) error { return server.Serve(ctx, listener) }},
 		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {

@@ -40,17 +40,17 @@ func newUML(ctx context.Context, log io.Writer) (uml, error) {
 	return uml{kernel: filepath.Join(dir, "linux")}, err
 }
 
-// umlBuild is the directory in which modules for the kernel are built.
+// umlBuild is where, beside the kernel, is what modules of it are built in.
 const umlBuild = "build"
 
-// buildUML makes the program linux, its config and the directory umlBuild in dir.
+// buildUML makes the program linux, its config, and umlBuild in dir.
 func buildUML(ctx context.Context, dir string) error {
 	for _, p := range []string{"make", "gcc", "flex", "bison", "bc", "xz"} {
 		if _, err := need(p); err != nil {
 			return err
 		}
 	}
-	work := filepath.Join(dir, umlBuild)
+	work := filepath.Join(dir, "work")
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return err
 	}
@@ -75,21 +75,21 @@ func buildUML(ctx context.Context, dir string) error {
 	if lost := lostOptions(umlConfig, string(config)); len(lost) > 0 {
 		return fmt.Errorf("uml.config: this kernel does not take %s", strings.Join(lost, ", "))
 	}
-	// The symbols of a kernel without modules of its own are all that there are. Of a hundred thousand files those stay that make
-	// reads for a module.
 	const build = `
 		exec >>../log 2>&1 </dev/null
 		nice make ARCH=um -j2 linux modules_prepare
 		strip -o ../linux linux
-		cp vmlinux.symvers Module.symvers
-		find . -mindepth 1 -maxdepth 1 ! -name Makefile ! -name scripts ! -name include ! -name arch ! -name .config ! -name Module.symvers -exec rm -rf {} +
-		find arch -mindepth 1 -maxdepth 1 ! -name um ! -name x86 -exec rm -rf {} +
-		find arch include -name '*.[coS]' -delete
+		mkdir "../$1"
+		cp -a Makefile scripts include .config "../$1"
+		cp vmlinux.symvers "../$1/Module.symvers"
+		mkdir "../$1/arch"
+		cp -a arch/um arch/x86 "../$1/arch"
+		find "../$1/arch" "../$1/include" -name '*.[coS]' -delete
 	`
-	if _, err := output(ctx, work, "sh", "-ec", build); err != nil {
+	if _, err := output(ctx, work, "sh", "-ec", build, "sh", umlBuild); err != nil {
 		return errors.Join(err, errors.New(string(lastLines(filepath.Join(dir, "log"), 20))))
 	}
-	return nil
+	return os.RemoveAll(work)
 }
 
 // lostOptions returns the lines of a fragment that the configuration made from it does not have. An option that is n in the

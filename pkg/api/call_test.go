@@ -152,6 +152,24 @@ var calls = map[string]func(context.Context, grpc.ClientConnInterface) error{
 		_, err := offloadv1.NewDeviceServiceClient(c).ReleaseFunction(ctx, &offloadv1.ReleaseFunctionRequest{Port: nic.Port(2).String()})
 		return err
 	},
+	offloadv1.ProbeService_ListPathKinds_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		_, err := offloadv1.NewProbeServiceClient(c).ListPathKinds(ctx, &offloadv1.ListPathKindsRequest{})
+		return err
+	},
+	offloadv1.ProbeService_Run_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		return drain(offloadv1.NewProbeServiceClient(c).Run(ctx, &offloadv1.RunRequest{}))
+	},
+	offloadv1.ProbeService_ListRuns_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		_, err := offloadv1.NewProbeServiceClient(c).ListRuns(ctx, &offloadv1.ListRunsRequest{})
+		return err
+	},
+	offloadv1.ProbeService_GetRun_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		return drain(offloadv1.NewProbeServiceClient(c).GetRun(ctx, &offloadv1.GetRunRequest{}))
+	},
+	offloadv1.ProbeService_Clean_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		_, err := offloadv1.NewProbeServiceClient(c).Clean(ctx, &offloadv1.CleanRequest{})
+		return err
+	},
 }
 
 func drain[T any](stream grpc.ServerStreamingClient[T], err error) error {
@@ -167,7 +185,7 @@ func drain[T any](stream grpc.ServerStreamingClient[T], err error) error {
 // Every method that the server has is in the table of methods, and only those that say by their name that they read may be
 // called by others than root.
 func TestMethods(t *testing.T) {
-	s := NewServer(&behind{}, &behind{}, &behind{}, &behind{}, nil)
+	s := NewServer(&behind{}, &behind{}, &behind{}, &behind{}, &behind{}, nil)
 	served := map[string]bool{}
 	for service, info := range s.grpc.GetServiceInfo() {
 		for _, m := range info.Methods {
@@ -196,9 +214,9 @@ func TestMethods(t *testing.T) {
 	s.grpc.Stop()
 }
 
-// snapshots is how many methods only show a feed or a snapshot, and cannot fail behind the seam: ListDevices, ListFunctions and
-// ListPools.
-const snapshots = 3
+// snapshots is how many methods only show a feed, a snapshot or a table, and cannot fail behind the seam: ListDevices, ListFunctions,
+// ListPools and ListPathKinds.
+const snapshots = 4
 
 // Every error of every method arrives with code, reason, metadata, fields and advice, and the client makes the same of it again.
 func TestEveryError(t *testing.T) {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"github.com/offloadd/offloadd/pkg/ports"
+	"github.com/offloadd/offloadd/pkg/probe/result"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
@@ -36,6 +37,17 @@ var (
 		offloadv1.PortState_PORT_STATE_READY:    ports.Ready,
 		offloadv1.PortState_PORT_STATE_DELETING: ports.Deleting,
 		offloadv1.PortState_PORT_STATE_FAILED:   ports.Failed,
+	}
+	probeModes = map[offloadv1.ProbeMode]string{
+		offloadv1.ProbeMode_PROBE_MODE_RR:     result.RR,
+		offloadv1.ProbeMode_PROBE_MODE_OPEN:   result.Open,
+		offloadv1.ProbeMode_PROBE_MODE_CRR:    result.CRR,
+		offloadv1.ProbeMode_PROBE_MODE_STREAM: result.Stream,
+		offloadv1.ProbeMode_PROBE_MODE_MAERTS: result.Maerts,
+	}
+	probeTransports = map[offloadv1.ProbeTransport]string{
+		offloadv1.ProbeTransport_PROBE_TRANSPORT_UDP: "udp",
+		offloadv1.ProbeTransport_PROBE_TRANSPORT_TCP: "tcp",
 	}
 	pipelines = map[offloadv1.Pipeline]Pipeline{
 		offloadv1.Pipeline_PIPELINE_INGRESS: Ingress,

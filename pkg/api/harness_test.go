@@ -18,6 +18,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/api/client"
 	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/ports"
+	"github.com/offloadd/offloadd/pkg/probe"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -40,6 +41,9 @@ type behind struct {
 
 	chassis []Chassis
 	flows   []Flow
+
+	run  []byte
+	runs []probe.Summary
 }
 
 func (b *behind) do(ctx context.Context, method string, arg any) error {
@@ -74,6 +78,23 @@ func (b *behind) Delete(ctx context.Context, req ports.DeleteRequest) (bool, err
 
 func (b *behind) Check(ctx context.Context, req ports.CheckRequest) ([]ports.Problem, error) {
 	return []ports.Problem{{Reason: reason.LinkMissing, Message: "no eth0"}}, b.do(ctx, "Check", req)
+}
+
+func (b *behind) Run(ctx context.Context, spec probe.Spec, tell func(probe.Progress)) ([]byte, error) {
+	tell(probe.Progress{Fraction: 0.5, Doing: "udp rr 64 B", Session: 1, Sessions: spec.Sessions})
+	return b.run, b.do(ctx, "Run", spec)
+}
+
+func (b *behind) Runs() ([]probe.Summary, error) {
+	return b.runs, b.do(context.Background(), "Runs", nil)
+}
+
+func (b *behind) Text(id string) ([]byte, error) {
+	return b.run, b.do(context.Background(), "Text", id)
+}
+
+func (b *behind) Clean(ctx context.Context) ([]string, error) {
+	return []string{"/run/netns/opr0-pod1", "process 7"}, b.do(ctx, "Clean", nil)
 }
 
 func (b *behind) Feed() *ports.Feed { return b.feed }
@@ -215,7 +236,7 @@ func serve(t *testing.T) *served {
 		}
 	}
 	s := &served{behind: &behind{feed: ports.NewFeed()}, path: filepath.Join(dir, "api.sock"), log: &logBuffer{}}
-	s.server = NewServer(s.behind, s.behind, s.behind, s.behind, slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s.server = NewServer(s.behind, s.behind, s.behind, s.behind, s.behind, slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	l, err := Listen(s.path, nogroup)
 	if err != nil {
 		t.Fatal(err)

@@ -54,6 +54,12 @@ var methods = map[string]access{
 	offloadv1.DeviceService_DeleteFunction_FullMethodName:  writes,
 	offloadv1.DeviceService_ReleaseFunction_FullMethodName: writes,
 
+	offloadv1.ProbeService_ListPathKinds_FullMethodName: reads,
+	offloadv1.ProbeService_Run_FullMethodName:           writes,
+	offloadv1.ProbeService_ListRuns_FullMethodName:      reads,
+	offloadv1.ProbeService_GetRun_FullMethodName:        reads,
+	offloadv1.ProbeService_Clean_FullMethodName:         writes,
+
 	healthv1.Health_Check_FullMethodName: reads,
 	healthv1.Health_List_FullMethodName:  reads,
 	healthv1.Health_Watch_FullMethodName: reads,

@@ -1,7 +1,7 @@
 // Package api serves the daemon's gRPC services on a unix socket: it checks who calls and how, converts, and maps errors to
 // codes. Nothing else in the daemon speaks protobuf.
 //
-// What the services show and do comes through four seams, Ports, Node, Flows and Devices.
+// What the services show and do comes through five seams, Ports, Node, Flows, Devices and Probe.
 package api
 
 import (
@@ -10,6 +10,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/devlink"
 	"github.com/offloadd/offloadd/pkg/ports"
+	"github.com/offloadd/offloadd/pkg/probe"
 )
 
 // Ports makes and removes ports. Errors that a caller shall understand are or wrap a *reason.Error. Calls come from
@@ -81,4 +82,17 @@ type Devices interface {
 
 	// Recover lets a function that is quarantined be verified again, and waits for the result.
 	Recover(ctx context.Context, h devlink.PortHandle) error
+}
+
+// Probe measures paths. Most of it is probe.Prober. Calls come from many goroutines.
+type Probe interface {
+	// Run makes a run, with a Spec that is valid, and returns it as report.JSON does. It calls tell from its own goroutine. When ctx ends it returns
+	// soon, and has left nothing.
+	Run(ctx context.Context, spec probe.Spec, tell func(probe.Progress)) ([]byte, error)
+	// Runs are those that are kept, the latest first.
+	Runs() ([]probe.Summary, error)
+	// Text is a run that is kept, in the form that Run returns. "" is the latest.
+	Text(id string) ([]byte, error)
+	// Clean returns what it has removed.
+	Clean(ctx context.Context) ([]string, error)
 }

@@ -40,7 +40,7 @@ type Server struct {
 }
 
 // NewServer returns a server of what is behind the seams. Services of a seam that is nil are not served.
-func NewServer(p Ports, n Node, f Flows, d Devices, log *slog.Logger) *Server {
+func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, log *slog.Logger) *Server {
 	s := &Server{
 		log:       log,
 		health:    health.NewServer(),
@@ -67,6 +67,9 @@ func NewServer(p Ports, n Node, f Flows, d Devices, log *slog.Logger) *Server {
 	}
 	if d != nil {
 		offloadv1.RegisterDeviceServiceServer(s.grpc, newDeviceService(d))
+	}
+	if pr != nil {
+		offloadv1.RegisterProbeServiceServer(s.grpc, &probeService{probe: pr})
 	}
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)

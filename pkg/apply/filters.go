@@ -397,8 +397,9 @@ func (f *Filters) offerAll(ctx context.Context) error {
 	if _, err := f.look(ctx, nil); err != nil {
 		return err
 	}
+	f.hardware.update(f.table, f.bound, f.devices)
 	for k, g := range f.table.filters {
-		if g.EncDstPort != 0 && f.hardware.counts[k] == 0 {
+		if g.EncDstPort != 0 && f.hardware.has(g, true) != ByAll {
 			f.offer(k)
 		}
 	}

@@ -153,3 +153,58 @@ func TestKeptForAMoment(t *testing.T) {
 		}
 	}
 }
+
+// A driver that takes filters of tunnel devices again gets all that ask for a tunnel, also those that ports had meanwhile.
+func TestTunnelsAgain(t *testing.T) {
+	devices := []specialize.Device{{Name: "a", Ifindex: 1}, {Name: "t", Ifindex: 2, Tunnel: true}, {Name: "b", Ifindex: 3}}
+	const chain = specialize.ChainBase
+	filter := func(chain uint32, pref uint16, indev string, enc uint16, actions ...tc.Action) tc.Filter {
+		f := specialize.Closed(chain, indev)
+		f.Pref, f.EncDstPort, f.Actions, f.Protocol = pref, enc, actions, tc.ProtocolIPv4
+		f.Cookie[3] = byte(specialize.KindRule)
+		return f
+	}
+	desired := []tc.Filter{
+		filter(0, 100, "a", 0, tc.Drop{}), filter(0, 100, "b", 0, tc.Drop{}), filter(0, 100, "t", geneveUDPPort, tc.Goto{Chain: chain}),
+		filter(chain, 100, "", geneveUDPPort, tc.Mirred{Ifindex: 1}), filter(chain, 101, "", geneveUDPPort, tc.Drop{}),
+	}
+	tunnels, offered := false, map[tc.Key]bool{} // what is installed while there are none is not theirs later
+	k := tctest.NewKernel(t)
+	k.Refuse = func(m netlink.Message) (unix.Errno, string) {
+		if in, err := tc.Decode(m.Data); err == nil && m.Header.Type == unix.RTM_NEWTFILTER {
+			offered[in.Filter.Key()] = tunnels
+		}
+		return 0, ""
+	}
+	k.NIC = func(payload []byte, ifindex int) bool {
+		in, err := tc.Decode(payload)
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		g := in.Filter
+		if ifindex == 2 {
+			return tunnels && offered[g.Key()] && (g.Indev == "" || g.Indev == "t") && g.EncDstPort != 0
+		}
+		m, sends := g.Actions[0].(tc.Mirred)
+		return (g.Indev == "" || g.Indev == devices[ifindex-1].Name) && (!sends || m.Ifindex != ifindex)
+	}
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
+	for _, tunnels = range []bool{false, true} {
+		if tunnels {
+			if err := f.conn.DeleteClsact(t.Context(), 3); err != nil { // somebody
+				t.Fatal(err)
+			}
+			f.Forget()
+		}
+		s, err := f.Sync(t.Context(), desired, devices, SyncOptions{Hardware: true})
+		if err != nil || s.Closed != 0 || tunnels && s.Shadowed != 0 {
+			t.Fatalf("tunnels %t: %+v, %v", tunnels, s, err)
+		}
+	}
+	for _, g := range f.table.list() {
+		if g.EncDstPort != 0 && f.hardware.has(&g, true) != ByAll {
+			t.Errorf("not all have %s", g.String())
+		}
+	}
+}

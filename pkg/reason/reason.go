@@ -63,6 +63,9 @@ const (
 	BridgeDisconnected    Reason = "BRIDGE_DISCONNECTED"
 	NotReady              Reason = "NOT_READY"
 	DatapathNotFound      Reason = "DATAPATH_NOT_FOUND"
+	ProbeBusy             Reason = "PROBE_BUSY"
+	ProbeImpossible       Reason = "PROBE_IMPOSSIBLE"
+	ProbeRunNotFound      Reason = "PROBE_RUN_NOT_FOUND"
 	DaemonUnreachable     Reason = "DAEMON_UNREACHABLE"
 	ShuttingDown          Reason = "SHUTTING_DOWN"
 	Cancelled             Reason = "CANCELLED"
@@ -388,6 +391,22 @@ var Table = []Entry{
 		DatapathNotFound, CodeNotFound, CNIInternal, 0, false,
 		"No local datapath has this name or UUID.",
 		"Only datapaths that this chassis takes part in can be shown.",
+	},
+
+	{
+		ProbeBusy, CodeAborted, CNITryLater, 0, true,
+		"Another probe measures on this machine.",
+		"Wait until it has ended, or end it; two at a time would measure each other.",
+	},
+	{
+		ProbeImpossible, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"This machine cannot measure what was asked for.",
+		"The message says what is missing: choose another baseline, load or CPU, or measure where there is one.",
+	},
+	{
+		ProbeRunNotFound, CodeNotFound, CNIUnknown, 0, false,
+		"No run of the probe with this name is kept.",
+		"Look at the list of runs; the oldest are removed.",
 	},
 
 	{

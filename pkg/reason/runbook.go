@@ -296,6 +296,21 @@ var runbooks = map[Reason]Runbook{
 		nil,
 	},
 
+	ProbeBusy: {
+		"offloadctl probe run or clean fails at once: somebody else measures, through the daemon or with --local.",
+		[]string{"cat /run/opr/lock", "offloadctl probe runs"},
+		nil,
+	},
+	ProbeImpossible: {
+		"offloadctl probe run fails after some seconds: the path that others are to be compared with cannot be built, or polling needs more CPUs.",
+		[]string{"offloadctl probe kinds", lookKernel},
+		nil,
+	},
+	ProbeRunNotFound: {
+		"offloadctl probe report or diff exits with 3: the name is wrong, the run is older than the last ones, or it was kept elsewhere.",
+		[]string{"offloadctl probe runs", "ls -l /var/lib/offloadd/probe"},
+		nil,
+	},
 	DaemonUnreachable: {
 		"offloadctl exits with 4, ADDs fail and are tried again, and the node becomes NotReady; packets are forwarded as before.",
 		[]string{"systemctl status offloadd", "ls -l /run/offloadd", "journalctl -t offloadd --since -1h", lookEvents},

@@ -202,7 +202,9 @@ func (k *Kernel) do(m *netlink.Message) unix.Errno {
 		}
 		delete(k.qdiscs, at.ifindex)
 		// A block goes with its last device.
-		maps.DeleteFunc(k.filters, func(p place, _ []byte) bool { return p.ifindex == magicBlock && (len(k.qdiscs) == 0 || len(k.devices(p)) == 0) })
+		maps.DeleteFunc(k.filters, func(p place, _ []byte) bool {
+			return p.ifindex == magicBlock && (len(k.qdiscs) == 0 || len(k.devices(p)) == 0)
+		})
 	default:
 		k.t.Errorf("request of type %d to a kernel that does not know it", m.Header.Type)
 		return unix.EOPNOTSUPP

@@ -1,0 +1,348 @@
+package engine
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/pkg/probe/result"
+)
+
+const (
+	tick = 500 * time.Millisecond // of progress
+	// nap is how long a thread that has nothing to do waits before it looks whether it is to end.
+	nap = 50 * time.Millisecond
+	// maxMemory is when the garbage collector runs after all; samples are a quarter of it.
+	maxMemory = 2 << 30
+	sinkSize  = 256 << 10 // of what the receiver of a stream takes at once
+)
+
+// Main is the process: it does the job on stdin, says on stdout what happens, and returns the exit code.
+func Main(stdin io.Reader, stdout io.Writer) int {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(maxMemory)
+	in, out := bufio.NewReader(stdin), json.NewEncoder(stdout)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return 1 // who started it has ended
+	}
+	var job Job
+	if err = json.Unmarshal(line, &job); err == nil {
+		err = job.Check()
+	}
+	if err != nil {
+		_ = out.Encode(Event{Error: fmt.Sprintf("engine job: %v", err)}) // nobody else could be told
+		return 1
+	}
+	ended := make(chan struct{})
+	// It ends with the process.
+	go func() {
+		_, _ = io.Copy(io.Discard, in) // until there is no other end
+		close(ended)
+	}()
+	if err := newEngine(job).run(ended, func(e Event) error { return out.Encode(e) }); err != nil {
+		_ = out.Encode(Event{Error: err.Error()})
+		return 1
+	}
+	return 0
+}
+
+// An engine is the state of a job. Its threads share what is atomic; all else belongs to the client's thread, or where it says so to the
+// server's, until both have ended.
+type engine struct {
+	job   Job
+	base  time.Time
+	nonce uint32
+	limit int64 // requests of a path after the warm-up
+	paths []*path
+	rnd   *rand.Rand
+
+	client, server thread
+
+	active   atomic.Int64 // the index of the path that is used, -1: none
+	_        [64]byte
+	counting atomic.Bool  // the warm-up is over
+	stop     atomic.Bool  // the job is to end early
+	done     atomic.Bool  // the client has ended: so does the server
+	requests atomic.Int64 // sent and counted
+	started  atomic.Int64 // when counting began
+	nextStop time.Duration
+
+	// Of the server's thread, for faults: turns of spin in a nanosecond, and what it has spun.
+	pace float64
+	spun uint64
+
+	netns  int // of the client's thread, if it is one of a path's, which is so for connections only; else -1
+	primed atomic.Bool
+	turn   turn
+}
+
+// A path is one of the job's while it is measured.
+type path struct {
+	Path
+	index    int
+	to       netip.AddrPort // of the client's requests
+	client   *conn
+	server   *conn
+	listener int    // -1: none
+	opened   bool   // its sockets are
+	failed   string // why it is measured no more; of the client's thread
+
+	next  uint64 // sequence number
+	first uint64 // after the warm-up
+	state []uint8
+	took  []int64
+	// sent are those of an open loop: what is took, from when it was really sent.
+	sent  []int64
+	marks []mark
+
+	loss    result.Loss
+	elapsed time.Duration
+	octets  int64
+	// transactions are all that were answered while time and CPU were counted.
+	transactions int64
+	rtt          time.Duration // of the first answer
+	// retransmits are TCP's since the warm-up.
+	retransmits int64
+	cpu         [2]time.Duration // [1] is the server's thread's
+
+	// Of the server's thread.
+	_        [64]byte
+	answered int64
+	stalled  bool
+	chance   *rand.Rand
+
+	stamps *stamps
+	calls  *caller
+
+	// Of an open loop: when requests are due and were sent, the oldest that is waited for, and the newest that was answered.
+	due, began   []int64
+	head, newest uint64
+
+	// Of a stream: messages so far, the receiver's room, the newest it has seen, and what it has received in the last turn.
+	streamed  uint64
+	sink      []byte
+	heard     uint64
+	delivered delivery
+	refused   string // why the server's half of the last turn has failed
+}
+
+// A mark is how much there was when a block could end.
+type mark struct{ took, lost int }
+
+// States of a request. Zero is one that was not sent.
+const (
+	waiting = 1 + iota
+	answered
+	lost
+)
+
+func newEngine(job Job) *engine {
+	e := &engine{
+		job: job, base: time.Now(), nonce: rand.Uint32(), rnd: rand.New(rand.NewPCG(job.Seed, 0)),
+		client: thread{side: "client"}, server: thread{side: "server"},
+	}
+	if !e.streams() {
+		e.limit = job.requests()
+	}
+	e.netns = -1
+	e.active.Store(-1)
+	for i, p := range job.Paths {
+		e.paths = append(e.paths, &path{Path: p, index: i, listener: -1, chance: rand.New(rand.NewPCG(job.Seed, uint64(i)+1))})
+	}
+	return e
+}
+
+func (e *engine) streams() bool {
+	return e.job.Load.Mode == result.Stream || e.job.Load.Mode == result.Maerts
+}
+
+func (e *engine) tcp() bool { return e.job.Load.Transport == "tcp" }
+
+// now is the clock of everything: monotonic, since the process began.
+func (e *engine) now() time.Duration { return time.Since(e.base) }
+
+// run does the job until it is done or ended is closed.
+func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
+	e.open()
+	defer e.close()
+	for _, p := range e.paths {
+		e.allocate(p)
+	}
+	if e.job.Priority > 0 {
+		if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_ONFAULT); err != nil {
+			e.client.notes = append(e.client.notes, fmt.Sprintf("memory is not locked: mlockall: %v", err))
+		}
+	}
+	before := readStat()
+	client, server := make(chan struct{}), make(chan struct{})
+	ready := make(chan struct{})
+	// Each of the two ends with its loop; the thread ends with it.
+	go func() {
+		defer close(server)
+		e.server.settle(e.job.CPUs[1], e.job.Priority)
+		e.calibrate()
+		close(ready)
+		e.serve()
+		e.server.end()
+	}()
+	go func() {
+		defer close(client)
+		defer e.done.Store(true)
+		<-ready
+		e.client.settle(e.job.CPUs[0], e.job.Priority)
+		e.measure()
+		e.client.end()
+	}()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for running := true; running; {
+		select {
+		case <-client:
+			running = false
+		case <-ended:
+			e.stop.Store(true)
+			return errors.New("engine: who started it has ended")
+		case <-ticker.C:
+			if err := say(Event{Progress: e.progress()}); err != nil {
+				e.stop.Store(true)
+				return fmt.Errorf("engine: %w", err)
+			}
+		}
+	}
+	<-server
+	for _, p := range e.paths {
+		p.retransmits += p.retransmitted()
+	}
+	noise := e.noise(before, readStat())
+	return e.report(noise, say)
+}
+
+func (e *engine) progress() *Progress {
+	p := &Progress{Requests: e.requests.Load()}
+	if !e.counting.Load() {
+		return p
+	}
+	if e.limit > 0 {
+		p.Fraction = float64(p.Requests) / float64(e.limit*int64(len(e.paths)))
+	}
+	if d := e.job.Load.Duration; d > 0 {
+		p.Fraction = max(p.Fraction, float64(e.now()-time.Duration(e.started.Load()))/float64(d))
+	}
+	p.Fraction = min(p.Fraction, 1)
+	return p
+}
+
+// report says what came of each path, and what was refused.
+func (e *engine) report(noise result.Noise, say func(Event) error) error {
+	for _, t := range []*thread{&e.client, &e.server} {
+		for _, n := range t.notes {
+			if err := say(Event{Note: n}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range e.paths {
+		if p.failed != "" {
+			if err := say(Event{Path: p.Name, Error: p.failed}); err != nil {
+				return err
+			}
+			continue
+		}
+		for side, c := range []*conn{p.client, p.server} {
+			if c == nil || c.errno == 0 {
+				continue
+			}
+			note := fmt.Sprintf("the %s's last error was: %v", []string{"client", "server"}[side], c.errno)
+			if err := say(Event{Path: p.Name, Note: note}); err != nil {
+				return err
+			}
+		}
+		s, notes, err := e.session(p)
+		if err != nil {
+			return fmt.Errorf("engine path %s: %w", p.Name, err)
+		}
+		for _, n := range notes {
+			if err := say(Event{Path: p.Name, Note: n}); err != nil {
+				return err
+			}
+		}
+		s.Noise = noise
+		if err := say(Event{Path: p.Name, Session: s}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measure is the client's thread.
+func (e *engine) measure() {
+	for _, p := range e.paths {
+		if p.failed == "" && !e.stop.Load() {
+			e.prime(p)
+		}
+	}
+	if !e.any() {
+		return
+	}
+	switch e.job.Load.Mode {
+	case result.RR:
+		e.closedLoop(e.exchange)
+	case result.CRR:
+		e.closedLoop(e.connect)
+	case result.Open:
+		e.openLoop()
+	case result.Stream, result.Maerts:
+		e.stream()
+	default:
+		panic("engine: a mode that Check does not know: " + e.job.Load.Mode)
+	}
+}
+
+// any reports whether a path has not failed.
+func (e *engine) any() bool {
+	for _, p := range e.paths {
+		if p.failed == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// count begins to count: what came before was warm-up.
+func (e *engine) count() {
+	for _, p := range e.paths {
+		p.first = p.next
+		clear(p.state)
+		p.loss, p.elapsed, p.octets, p.transactions = result.Loss{}, 0, 0, 0
+		p.cpu[0] = 0
+		p.retransmits = -p.retransmitted()
+	}
+	e.client.used()
+	e.nextStop = e.now() + time.Second/2
+	e.started.Store(int64(e.now()))
+	e.counting.Store(true)
+}
+
+// retransmitted is what both ends of the path's connection have sent again since it exists.
+func (p *path) retransmitted() int64 {
+	n := int64(0)
+	for _, c := range []*conn{p.client, p.server} {
+		if c == nil || !c.tcp || c.fd < 0 || p.calls != nil {
+			continue
+		}
+		if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n += int64(info.Total_retrans)
+		}
+	}
+	return n
+}

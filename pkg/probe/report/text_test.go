@@ -1,0 +1,114 @@
+package report
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/offloadd/offloadd/internal/golden"
+	"github.com/offloadd/offloadd/pkg/probe/result"
+)
+
+// scenes have been simulated, which takes a while, and are kept as JSON, since tests change them.
+var scenes = map[string][]byte{}
+
+// scene returns a run of golden files.
+func scene(t testing.TB, name string) *result.Run {
+	t.Helper()
+	if scenes[name] == nil {
+		text, err := JSON(simulateScene(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		scenes[name] = text
+	}
+	run, err := Read(scenes[name])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
+func simulateScene(t testing.TB, name string) *result.Run {
+	t.Helper()
+	switch name {
+	case "quiet":
+		return simulate(t, 1, 3000, []result.Load{udp}, nil)
+	case "noisy":
+		return simulate(t, 1, 1500, []result.Load{udp}, func(run *result.Run) {
+			for i := range run.Cases {
+				for s := range run.Cases[i].Sessions {
+					run.Cases[i].Sessions[s].Noise.Steal = run.Cases[i].Sessions[s].Noise.Elapsed / 5
+				}
+			}
+		})
+	case "lossy":
+		return simulate(t, 2, 1500, []result.Load{udp}, func(run *result.Run) {
+			for s := range 8 {
+				run.Cases[8].Sessions[s].Loss.Lost = 45
+			}
+		})
+	case "few":
+		return simulate(t, 3, 300, []result.Load{udp}, func(run *result.Run) {
+			for i := range run.Cases {
+				run.Cases[i].Sessions = run.Cases[i].Sessions[:4]
+			}
+		})
+	case "tiny":
+		return simulate(t, 5, 1200, []result.Load{udp}, func(run *result.Run) {
+			run.Paths, run.Cases = run.Paths[:5], run.Cases[:5]
+		})
+	case "streams":
+		return simulate(t, 4, 1000, []result.Load{
+			{Mode: result.Stream, Transport: "tcp", Size: 1400},
+			{Mode: result.Open, Transport: "udp", Size: 350, Rate: 50000},
+		}, nil)
+	}
+	t.Fatalf("there is no scene %q", name)
+	return nil
+}
+
+func TestText(t *testing.T) {
+	golden.Run(t, "testdata/text.txt", func(input string) string {
+		name, columns, _ := strings.Cut(input, " ")
+		n, err := strconv.Atoi(columns)
+		if err != nil {
+			return err.Error()
+		}
+		return Text(scene(t, name), n)
+	})
+}
+
+// On no terminal is a line too long, unless it is so narrow that a path, its losses and its differences do not fit.
+func TestWidth(t *testing.T) {
+	run := scene(t, "quiet")
+	for columns := 60; columns < 220; columns += 7 {
+		for line := range strings.SplitSeq(Text(run, columns), "\n") {
+			if n := utf8.RuneCountInString(line); n > columns {
+				t.Errorf("with %d columns a line has %d: %s", columns, n, line)
+			}
+		}
+	}
+}
+
+func TestMicroseconds(t *testing.T) {
+	for _, test := range []struct {
+		ns   float64
+		want string
+	}{{0, "0.00"}, {4, "0.00"}, {190, "0.19"}, {7281, "7.28"}, {9996, "10.0"}, {29_000, "29.0"}, {99_960, "100"}, {50_123_000, "50123"}, {-1072, "-1.07"}} {
+		if got := us(test.ns); got != test.want {
+			t.Errorf("us(%v) = %s, want %s", test.ns, got, test.want)
+		}
+	}
+	for d, want := range map[result.Delta]string{0: "0.00", 3: "0.00", -3: "0.00", 341: "+0.34", -1072: "-1.07"} {
+		if got := delta(d); got != want {
+			t.Errorf("delta(%v) = %s, want %s", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{1: "1", 1234: "1 234", 1234567: "1 234 567"} {
+		if got := count(n); got != want {
+			t.Errorf("count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}

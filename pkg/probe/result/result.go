@@ -1,0 +1,330 @@
+// Package result is what a probe has measured, in the form in which it is kept, sent and compared. It is pure: values only.
+//
+// Names in JSON that end in _ns are nanoseconds, as are all numbers of Latency, Segments and Effect. pkg/probe/stats computes what a Case
+// has besides its sessions; pkg/probe/report shows a Run, reads and writes it.
+package result
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Version is that of the form. A reader refuses a greater one; fields are only added.
+const Version = 1
+
+// A Run is one campaign: the same loads on all paths, in sessions.
+type Run struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended"`
+	Program string    `json:"program"` // "offloadd 1.2.3"
+
+	Parameters Parameters `json:"parameters"`
+	Machine    Machine    `json:"machine"`
+
+	Paths    []Path    `json:"paths"`
+	Missing  []Missing `json:"missing,omitempty"` // kinds that were asked for and could not be built here
+	Baseline string    `json:"baseline"`          // the name of the path that others are compared with
+
+	// Cases has one for each load and path: all paths of a load, in the order of Paths, then those of the next.
+	Cases []Case `json:"cases"`
+
+	// Doubts are facts for which there are no verdicts whatever was measured, as "the clock is hpet".
+	Doubts []string `json:"doubts,omitempty"`
+
+	// What follows is computed from Cases, by stats.Judge.
+
+	// Floors are what differences between twins say of differences that mean nothing, for each load that has them.
+	Floors []Floor `json:"floors,omitempty"`
+	// Noise says why there are no verdicts; empty: the machine was quiet enough.
+	Noise []string `json:"noise,omitempty"`
+}
+
+// Parameters are what was asked for, with all defaults filled in.
+type Parameters struct {
+	Loads      []Load        `json:"loads"`
+	Sessions   int           `json:"sessions"`
+	Rounds     int           `json:"rounds"` // of each session and load: each path in random order
+	Burst      int           `json:"burst"`  // transactions of a path in a round; the first is not counted
+	Warmup     time.Duration `json:"warmup_ns"`
+	Timeout    time.Duration `json:"timeout_ns"`
+	Busy       bool          `json:"busy"`            // polling instead of sleeping
+	Priority   int           `json:"priority"`        // of SCHED_FIFO; 0: SCHED_OTHER
+	CPUs       [2]int        `json:"cpus"`            // of the client and the server; -1: any
+	Timestamps bool          `json:"timestamps"`      // segments were measured, in sessions of their own
+	Wire       Wire          `json:"wire,omitzero"`   // between the two nodes
+	Margin     time.Duration `json:"margin_ns"`       // differences up to this do not matter to who asks
+	Seed       uint64        `json:"seed"`            // of the order of paths, and of the statistics
+	Study      string        `json:"study,omitempty"` // whose loads these are
+	Limits     Limits        `json:"limits,omitzero"`
+}
+
+// Limits are of what may disturb a session before it is left out, and how much twins may differ; see stats.DefaultLimits. Zero: no limit.
+type Limits struct {
+	Steal    float64 `json:"steal,omitempty"`    // part of the time of the two CPUs
+	Others   float64 `json:"others,omitempty"`   // likewise
+	Switches float64 `json:"switches,omitempty"` // involuntary ones, per second
+	Floor    float64 `json:"floor,omitempty"`    // part of the baseline's percentile
+}
+
+// A Wire is what netem makes of a link, for each direction. Zero: a plain one.
+type Wire struct {
+	Delay  time.Duration `json:"delay_ns,omitempty"`
+	Jitter time.Duration `json:"jitter_ns,omitempty"`
+	Loss   float64       `json:"loss,omitempty"` // from 0 to 1
+}
+
+// String is as "delay 8ms, jitter 0s, loss 1 %".
+func (w Wire) String() string {
+	return fmt.Sprintf("delay %v, jitter %v, loss %s %%", w.Delay, w.Jitter, strconv.FormatFloat(100*w.Loss, 'g', 3, 64))
+}
+
+// Modes of a Load.
+const (
+	RR     = "rr"     // closed loop: a request, its answer, the next request
+	Open   = "open"   // open loop: requests at a fixed rate, whatever becomes of the answers
+	CRR    = "crr"    // connect, request, answer, close
+	Stream = "stream" // as much as fits, from the client to the server
+	Maerts = "maerts" // as much as fits, from the server to the client
+)
+
+// A Load is what is sent.
+type Load struct {
+	Mode      string        `json:"mode"`
+	Transport string        `json:"transport"`        // "udp" or "tcp"
+	Size      int           `json:"size"`             // octets of payload of a request, or of a send of a stream
+	Answer    int           `json:"answer,omitempty"` // octets of payload of an answer; 0: as many as of the request
+	Rate      float64       `json:"rate,omitempty"`   // requests per second of an open loop
+	Duration  time.Duration `json:"duration_ns,omitempty"`
+}
+
+// String is as "udp rr 64 B", "tcp open 350 B at 50000/s".
+func (l Load) String() string {
+	s := fmt.Sprintf("%s %s %d B", l.Transport, l.Mode, l.Size)
+	if l.Answer != 0 && l.Answer != l.Size {
+		s = fmt.Sprintf("%s %s %d/%d B", l.Transport, l.Mode, l.Size, l.Answer)
+	}
+	if l.Rate != 0 {
+		s += " at " + strconv.FormatFloat(l.Rate, 'f', -1, 64) + "/s"
+	}
+	return s
+}
+
+// Machine are facts that change results; see docs/probe.md.
+type Machine struct {
+	Hostname string            `json:"hostname"`
+	Kernel   string            `json:"kernel"`
+	CPU      string            `json:"cpu"`
+	CPUs     int               `json:"cpus"`
+	Facts    map[string]string `json:"facts,omitempty"`
+}
+
+// A Path is what was measured.
+type Path struct {
+	Name   string            `json:"name"`
+	Kind   string            `json:"kind"`
+	Twin   string            `json:"twin,omitempty"`   // the path that it is identical with
+	Stands []string          `json:"stands,omitempty"` // systems that the studies measured
+	About  string            `json:"about,omitempty"`  // what a packet passes
+	Facts  map[string]string `json:"facts,omitempty"`
+}
+
+// A Missing is a kind that cannot be built here.
+type Missing struct {
+	Kind string `json:"kind"`
+	Why  string `json:"why"`
+}
+
+// A Case is one load on one path.
+type Case struct {
+	Path string `json:"path"`
+	Load Load   `json:"load"`
+
+	// Sessions of all paths of a load are of one length: the nth are of the same time, and compared with each other.
+	Sessions []Session `json:"sessions"`
+
+	// What follows is computed from Sessions, by stats.Judge.
+
+	Latency *Latency `json:"latency,omitempty"`
+	// FromSend is of open loops: from when a request was sent, not from when it should have been.
+	FromSend *Latency  `json:"from_send,omitempty"`
+	Rate     float64   `json:"rate"` // transactions per second, or octets per second of a stream as they were received
+	CPU      [2]CPU    `json:"cpu"`  // of the client and the server
+	Segments *Segments `json:"segments,omitempty"`
+	Loss     Loss      `json:"loss"`
+	TCP      *TCP      `json:"tcp,omitempty"`
+	Against  *Against  `json:"against,omitempty"` // the baseline; nil: it is the baseline, or a stream
+}
+
+// A Session is one process with new sockets and, if a path can be made anew, new devices.
+type Session struct {
+	// Histogram and FromSend are HdrHistogram's V2 compressed encoding in base64, as its Encode returns it, of the nanoseconds
+	// of what was answered in time; see stats.NewHistogram.
+	Histogram string `json:"histogram,omitempty"`
+	FromSend  string `json:"from_send,omitempty"`
+
+	// Blocks are the median and the 99th percentile of consecutive parts of the session, at least a thousand transactions each. The
+	// nth blocks of all paths are of the same time. Lost is a percentile that was lost. Without blocks a session's own noise is
+	// not known, only that between sessions.
+	Blocks [][2]int64 `json:"blocks,omitempty"`
+
+	Jitter float64 `json:"jitter,omitempty"` // as in Latency
+	// Elapsed is of this path, without the turns of the others. Transactions are all that were answered in it, also those that do not count.
+	Elapsed      time.Duration `json:"elapsed_ns"`
+	Transactions int64         `json:"transactions,omitempty"`
+	Octets       int64         `json:"octets,omitempty"` // received, of a stream
+	CPU          [2]CPU        `json:"cpu"`              // of the client and the server
+	// Segments are of a session with timestamps. They make it slower, so it has no histogram, and but for losses counts for nothing else.
+	Segments *Segments `json:"segments,omitempty"`
+	Loss     Loss      `json:"loss"`
+	TCP      *TCP      `json:"tcp,omitempty"`
+	Noise    Noise     `json:"noise,omitzero"`
+}
+
+// Lost is the value of what was lost: it is infinitely late.
+const Lost = math.MaxInt64
+
+// A Floor is the 97.5th percentile of the absolute differences between twins, over their pairs and sessions. 0: they
+// have too few samples for it.
+type Floor struct {
+	Load  Load  `json:"load"`
+	Pairs int   `json:"pairs"`
+	P50   Delta `json:"p50"`
+	P99   Delta `json:"p99"`
+}
+
+// Noise is what disturbed a session, all of its paths.
+type Noise struct {
+	Steal    time.Duration `json:"steal_ns,omitempty"`   // taken by the hypervisor from the two CPUs
+	Others   time.Duration `json:"others_ns,omitempty"`  // used by others on the two CPUs
+	Switches int64         `json:"switches,omitempty"`   // involuntary, of the two threads
+	Elapsed  time.Duration `json:"elapsed_ns,omitempty"` // of the session
+}
+
+// Loss is what did not arrive as it should.
+type Loss struct {
+	Sent       int64 `json:"sent"`           // requests whose answers count, of a stream: sends
+	Lost       int64 `json:"lost,omitempty"` // not answered in time; also of those that do not count
+	Late       int64 `json:"late,omitempty"` // of these, answered later
+	Duplicates int64 `json:"duplicates,omitempty"`
+	Reordered  int64 `json:"reordered,omitempty"` // they are in the histogram
+}
+
+// TCP is what tcp_info says has happened meanwhile.
+type TCP struct {
+	Retransmits int64 `json:"retransmits"`
+}
+
+// Latency is a distribution in nanoseconds. What was lost counts as infinitely late in percentiles, and not at all in the mean.
+type Latency struct {
+	Count       int64        `json:"count"` // answered in time
+	Lost        int64        `json:"lost,omitempty"`
+	Min         int64        `json:"min"`
+	Max         int64        `json:"max"` // of what was answered
+	Mean        float64      `json:"mean"`
+	Stddev      float64      `json:"stddev"`
+	Jitter      float64      `json:"jitter,omitempty"` // RFC 3550, section 6.4.1, of consecutive round trips
+	Percentiles []Percentile `json:"percentiles"`      // those of which the count is enough, ascending
+}
+
+// At returns the percentile p, as 99.9, if the count is enough for it.
+func (l *Latency) At(p float64) (Percentile, bool) {
+	if l != nil {
+		for _, q := range l.Percentiles {
+			if q.P == p {
+				return q, true
+			}
+		}
+	}
+	return Percentile{}, false
+}
+
+// A Percentile has at least ten samples beyond it.
+type Percentile struct {
+	P     float64 `json:"p"` // 50, 90, 95, 99, 99.5, 99.9, 99.99, 99.999
+	Value int64   `json:"value"`
+	Lost  bool    `json:"lost,omitempty"` // so much was lost that this is infinite; Value is 0
+}
+
+// CPU is what one side has used.
+type CPU struct {
+	User   time.Duration `json:"user_ns"`
+	System time.Duration `json:"system_ns"`
+	// Forwarding is of programs that pass packets on this side: those of tunnels, ovs-vswitchd.
+	Forwarding time.Duration `json:"forwarding_ns,omitempty"`
+
+	// PerTransaction is microseconds of all of it for a transaction, PerKB for 1024 octets of a stream, Utilisation the part of one CPU.
+	PerTransaction float64 `json:"us_per_transaction,omitempty"`
+	PerKB          float64 `json:"us_per_kb,omitempty"`
+	Utilisation    float64 `json:"utilisation,omitempty"`
+}
+
+// Segments are the parts of a one-way trip by the kernel's software timestamps, medians and 99th percentiles in nanoseconds.
+type Segments struct {
+	Count     int64 `json:"count"`
+	Send      int64 `json:"send"`    // application to device
+	Path      int64 `json:"path"`    // device to device
+	Receive   int64 `json:"receive"` // device to application
+	Send99    int64 `json:"send_p99"`
+	Path99    int64 `json:"path_p99"`
+	Receive99 int64 `json:"receive_p99"`
+}
+
+// Against is the comparison with the baseline.
+type Against struct {
+	P50 Effect `json:"p50"`
+	P99 Effect `json:"p99"`
+}
+
+// Verdicts of an Effect.
+const (
+	Different  = "different"  // the interval is outside the floor
+	Equivalent = "equivalent" // the interval is inside the floor, or the margin
+	Undecided  = "undecided"  // neither
+	NoVerdict  = "no verdict" // the numbers are not to be trusted
+)
+
+// An Effect is a difference in nanoseconds, positive if the path is slower than the baseline.
+type Effect struct {
+	Sessions   int    `json:"sessions"`   // that were compared; 0: nothing follows but Verdict and Why
+	Difference Delta  `json:"difference"` // the median over sessions
+	Low        Delta  `json:"low"`        // its 95 % interval
+	High       Delta  `json:"high"`
+	Floor      Delta  `json:"floor"` // 97.5 of 100 differences between twins are within it
+	Verdict    string `json:"verdict"`
+	More       int    `json:"more,omitempty"` // sessions that would decide it, if undecided; 0: more than are worth it
+	Why        string `json:"why,omitempty"`  // there is no verdict
+}
+
+// A Delta is a difference. It is infinite if one side was lost; JSON has then "+inf" or "-inf".
+type Delta float64
+
+// MarshalJSON makes a string of what JSON has no number for.
+func (d Delta) MarshalJSON() ([]byte, error) {
+	switch f := float64(d); {
+	case math.IsInf(f, 1):
+		return []byte(`"+inf"`), nil
+	case math.IsInf(f, -1):
+		return []byte(`"-inf"`), nil
+	case math.IsNaN(f):
+		return nil, fmt.Errorf("result: a difference is not a number")
+	default:
+		return strconv.AppendFloat(nil, f, 'g', -1, 64), nil
+	}
+}
+
+// UnmarshalJSON is the inverse.
+func (d *Delta) UnmarshalJSON(text []byte) error {
+	s := strings.Trim(string(bytes.TrimSpace(text)), `"`)
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(f) {
+		return fmt.Errorf("result: %.20q is not a difference", s)
+	}
+	*d = Delta(f)
+	return nil
+}
