@@ -163,7 +163,7 @@ func serve(t *testing.T, socket string, n *node) (server *api.Server, stop func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	server = api.NewServer(n, n, nil, n, nil, slog.New(slog.DiscardHandler))
+	server = api.NewServer(n, n, nil, n, nil, nil, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, l) }()

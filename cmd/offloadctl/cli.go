@@ -173,6 +173,7 @@ type daemon struct {
 	flows   offloadv1.FlowServiceClient
 	devices offloadv1.DeviceServiceClient
 	probe   offloadv1.ProbeServiceClient
+	monitor offloadv1.MonitorServiceClient
 }
 
 // call calls do with the daemon. The calls together may take --timeout.
@@ -195,6 +196,7 @@ func (c *cli) stream(ctx context.Context, do func(daemon) error) error {
 		flows:   offloadv1.NewFlowServiceClient(conn),
 		devices: offloadv1.NewDeviceServiceClient(conn),
 		probe:   offloadv1.NewProbeServiceClient(conn),
+		monitor: offloadv1.NewMonitorServiceClient(conn),
 	})
 }
 

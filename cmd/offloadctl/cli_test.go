@@ -33,6 +33,7 @@ type fake struct {
 	offloadv1.UnimplementedFlowServiceServer
 	offloadv1.UnimplementedDeviceServiceServer
 	offloadv1.UnimplementedProbeServiceServer
+	offloadv1.UnimplementedMonitorServiceServer
 
 	status *offloadv1.GetStatusResponse
 	ports  []*offloadv1.Port
@@ -76,6 +77,7 @@ func (f *fake) serve(t *testing.T) string {
 	offloadv1.RegisterFlowServiceServer(s, f)
 	offloadv1.RegisterDeviceServiceServer(s, f)
 	offloadv1.RegisterProbeServiceServer(s, f)
+	offloadv1.RegisterMonitorServiceServer(s, f)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 	return path
@@ -432,6 +434,7 @@ func TestBrokenNode(t *testing.T) {
 	f.status.Offload.Closed, f.status.Offload.Shadowed, f.status.Offload.AckedTurn = 2, 7, 11
 	f.status.Offload.Refused = []*offloadv1.RefusedFilter{{What: "add chain 5", Error: "operation not supported"}}
 	f.status.Offload.Error = "tc send: no buffer space available"
+	f.status.ProbePairs, f.status.ProbeWorse = 2, fakePairs()[1:2]
 	shell{t: t, socket: f.serve(t)}.golden("testdata/broken.txt")
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/offloadd/offloadd/pkg/probe/report"
 	"github.com/offloadd/offloadd/pkg/probe/result"
@@ -98,6 +99,35 @@ func (f *fake) Run(req *offloadv1.RunRequest, s offloadv1.ProbeService_RunServer
 	run := fakeRun("20240506-060809-0001", 0)
 	for _, part := range [][]byte{run[:100], run[100:]} {
 		if err := s.Send(&offloadv1.RunResponse{Event: &offloadv1.RunResponse_Run{Run: part}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fakePairs are one that is well, one that has lost its offload, and one that is not measured.
+func fakePairs() []*offloadv1.ProbePair {
+	percentile := func(percent float64, d time.Duration) *offloadv1.ProbePercentile {
+		return &offloadv1.ProbePercentile{Percent: percent, Value: durationpb.New(d)}
+	}
+	return []*offloadv1.ProbePair{
+		{
+			From: "web-0", To: "db-0", Chassis: "n2", Measured: true, Since: since(time.Hour), Sent: 3600, Answered: 3599, Lost: 1, Recent: 1200, Max: durationpb.New(2 * time.Millisecond),
+			Percentiles: []*offloadv1.ProbePercentile{percentile(50, 31*time.Microsecond), percentile(90, 40*time.Microsecond), percentile(99, 88500)},
+			Level:       offloadv1.OffloadLevel_OFFLOAD_LEVEL_HARDWARE, Filters: 1, Hardware: 0.99,
+		},
+		{
+			From: "web-0", To: "db-1", Chassis: "n3", Measured: true, Since: since(5 * time.Minute), Sent: 1100, Answered: 1080, Lost: 20, Late: 3, Missed: 4, Held: 5, Recent: 1100, RecentLost: 20,
+			Percentiles: []*offloadv1.ProbePercentile{percentile(50, time.Millisecond), percentile(90, 2*time.Millisecond), {Percent: 99}},
+			Reason:      string(reason.ProbeOffloadLost), Message: "its packets were forwarded by hardware, and are by Open vSwitch now", Level: offloadv1.OffloadLevel_OFFLOAD_LEVEL_OVS, Filters: 0.02, Regressions: 1,
+		},
+		{From: "web-0", To: "db-2", Since: since(time.Minute), Reason: string(reason.LPortNotFound), Message: "the Southbound has no logical port db-2"},
+	}
+}
+
+func (f *fake) WatchPairs(_ *offloadv1.WatchPairsRequest, s offloadv1.MonitorService_WatchPairsServer) error {
+	for i := range 2 {
+		if err := s.Send(&offloadv1.WatchPairsResponse{Pairs: fakePairs()[:3-2*i], Answered: uint64(i)}); err != nil {
 			return err
 		}
 	}

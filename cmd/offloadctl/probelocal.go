@@ -45,7 +45,8 @@ func (c *cli) local(stateDir string) (func(), error) {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
 	server := api.NewServer(nil, nil, nil, nil,
-		probe.New(probe.Options{Dir: filepath.Join(stateDir, "probe"), Program: "offloadctl " + version()}), slog.New(slog.DiscardHandler))
+		probe.New(probe.Options{Dir: filepath.Join(stateDir, "probe"), Program: "offloadctl " + version(), Facts: switchFacts}), nil,
+		slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	var served sync.WaitGroup
 	// The function that is returned ends it.
@@ -67,6 +68,15 @@ func (c *cli) local(stateDir string) (func(), error) {
 		return nil, err
 	}
 	return end, nil
+}
+
+// switchFacts are what can be seen of the node's Open vSwitch without the daemon; nothing if none answers.
+func switchFacts(ctx context.Context) map[string]string {
+	sw, err := readSwitch(ctx, defaultDatabase)
+	if err != nil || sw.version == "" {
+		return nil
+	}
+	return map[string]string{"Open vSwitch": sw.version}
 }
 
 func version() string {

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"os/user"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +26,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/probe/engine"
 	"github.com/offloadd/offloadd/pkg/probe/path"
+	"github.com/offloadd/offloadd/pkg/probe/pinger"
 )
 
 func main() {
@@ -34,6 +36,9 @@ func main() {
 	}
 	if len(os.Args) == 2 && os.Args[1] == engine.Verb { // likewise
 		os.Exit(engine.Main(os.Stdin, os.Stdout))
+	}
+	if len(os.Args) == 2 && os.Args[1] == pinger.Verb {
+		os.Exit(pinger.Main(os.Stdin, os.Stdout))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -113,19 +118,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flows := daemon.NewFlows(agent)
-	prober := daemon.NewProbe(config, "offloadd "+buildVersion())
-	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows, log), prober, log)
+	prober, cleanProbe := daemon.NewProbe(config, "offloadd "+buildVersion(), node, devices, log)
+	pairs, pairTasks := daemon.NewMonitor(config, agent, attached, log)
+	metricsTasks, err := daemon.ServeMetrics(config, pairs, log)
+	if err != nil {
+		return err
+	}
+	server := api.NewServer(attached, node, flows, daemon.NewNICs(config, devices, attached, flows, log), prober, pairs, log)
 	agent.ReportHealth(server.SetHealth)
 	listener, err := listen(config)
 	if err != nil {
 		return err
 	}
 	deviceTasks = append(deviceTasks, daemon.DevicePlugin(config, devices, attached, log)...)
-	tasks := append(append(agent.Tasks(), deviceTasks...),
+	tasks := append(slices.Concat(agent.Tasks(), deviceTasks, pairTasks, metricsTasks),
 		daemon.Task{Name: "control", Run: control.Run},
 		daemon.Task{Name: "ports-database", Run: attached.RunDatabase},
 		daemon.Task{Name: "ports", Run: attached.Run},
-		daemon.CleanProbe(prober, log),
+		cleanProbe,
 		daemon.PortHealth(attached, server.SetHealth),
 		daemon.Task{Name: "api", Run: func(ctx context.Context) error { return server.Serve(ctx, listener) }},
 		daemon.Task{Name: "signals", Run: func(ctx context.Context) error {

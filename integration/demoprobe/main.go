@@ -151,8 +151,8 @@ func (d demo) read(name string, text []byte) (*result.Run, error) {
 	return r, os.WriteFile(filepath.Join(d.dir, name+".json"), text, 0o644)
 }
 
-// elsewhere are kinds that take more than another kernel: hardware, or a deployment of OVN.
-var elsewhere = []string{"vf", "sf", "ovs-tc", "ovn-geneve"}
+// elsewhere are kinds that take more than another kernel: a NIC.
+var elsewhere = []string{"vf", "sf"}
 
 // kinds are those that the run is missing and another kernel may have.
 func kinds(run *result.Run) []string {

@@ -118,7 +118,9 @@ func (p cniPod) do(r *rig, verb string) (string, error) {
 
 // in is the rig in a subtest.
 func (r *deviceRig) in(t *testing.T) *deviceRig {
-	return &deviceRig{&rig{r.In(t), r.node, r.ports}, r.DeviceServiceClient, r.ctx, r.kubelet}
+	in := *r
+	in.rig = &rig{r.In(t), r.node, r.ports}
+	return &in
 }
 
 // settled waits until nothing is being done to a function.

@@ -13,7 +13,7 @@ func parseScript(script string) ([]string, error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		words, err := splitWords(line)
+		words, err := Words(line)
 		if err != nil {
 			return nil, fmt.Errorf("lab script line %d: %w: %s", i+1, err, line)
 		}
@@ -25,9 +25,9 @@ func parseScript(script string) ([]string, error) {
 	return args, nil
 }
 
-// splitWords splits as a shell does: blanks separate words; '...' is literal; in "..." and outside of
+// Words splits as a shell does: blanks separate words; '...' is literal; in "..." and outside of
 // quotes a backslash makes the next character literal. Nothing is expanded.
-func splitWords(line string) ([]string, error) {
+func Words(line string) ([]string, error) {
 	var (
 		words []string
 		word  strings.Builder

@@ -46,7 +46,8 @@ everything; the members of the group ` + "`listen_group`" + ` may read.
   what it did, and says why.
 - Every error of the daemon (not gRPC's own, say of a message that is too long) carries a google.rpc.ErrorInfo with domain ` + "`offloadd`" + ` and a reason from [reasons.md](reasons.md); INVALID_ARGUMENT also a
   google.rpc.BadRequest that names the fields, and what may succeed later a google.rpc.RetryInfo.
-- ` + "`grpc.health.v1.Health`" + ` has the services ` + "`offload.bridge`, `offload.filter`, `offload.ovs`, `offload.port` and `offload.sb`" + `; the empty name is all of them.
+- ` + "`grpc.health.v1.Health`" + ` has the services ` + "`offload.bridge`, `offload.filter`, `offload.ovs`, `offload.port` and `offload.sb`" + `; the empty name is all of them
+  as far as containers suffer: not ` + "`HW_OFFLOAD_OFF`" + `, nor filters that are refused.
 - Reflection is on, in versions v1 and v1alpha: ` + "`grpcurl -plaintext unix:///run/offloadd/offloadd.sock list`" + `. Calls that change something also want
   ` + "`-max-time`" + `.
 - A request is at most 1 MiB long. A connection has at most 256 calls at a time.

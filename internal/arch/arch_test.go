@@ -35,7 +35,7 @@ type room struct {
 // rooms is the map of the building: data walks from the databases through the pure rooms to the switch. Test
 // files may import more; only what ships is held to the map.
 var rooms = map[string]room{
-	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports", "pkg/probe/engine", "pkg/probe/path"}},
+	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/pinger"}},
 	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 	"cmd/offloadctl": {imports: []string{
 		"pkg/api/client", "pkg/reason", "proto/offload/v1",
@@ -82,9 +82,16 @@ var rooms = map[string]room{
 
 	"pkg/probe":        {imports: []string{"pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
-	"pkg/probe/engine": {imports: []string{"pkg/probe/result", "pkg/probe/stats"}},
-	"pkg/probe/path":   {imports: []string{"pkg/probe/result"}},
-	"pkg/probe/stats":  {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
+	"pkg/probe/ledger": {pure: true, imports: []string{"pkg/ir", "pkg/tc", "pkg/specialize", "pkg/probe/result"}, values: []string{"net"}},
+	"pkg/probe/child":  {},
+	"pkg/probe/engine": {imports: []string{"pkg/probe/child", "pkg/probe/result", "pkg/probe/stats"}},
+	"pkg/probe/pinger": {imports: []string{"pkg/probe/child", "pkg/probe/engine"}},
+	"pkg/probe/monitor": {
+		pure: true, imports: []string{"pkg/probe/pinger", "pkg/probe/stats", "pkg/reason"}, values: []string{"time"}, doors: []string{"monitor.go"},
+	},
+	"pkg/metrics":     {imports: []string{"pkg/probe/monitor"}},
+	"pkg/probe/path":  {imports: []string{"pkg/probe/result", "pkg/ir", "pkg/tc", "pkg/dpctl"}},
+	"pkg/probe/stats": {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
 	"pkg/probe/report": {pure: true, imports: []string{"pkg/probe/result", "pkg/probe/stats"}, values: []string{
 		"time", "golang.org/x/image/font", "golang.org/x/image/font/gofont/goregular", "golang.org/x/image/font/opentype",
 		"golang.org/x/image/math/fixed", "golang.org/x/image/vector",
@@ -92,7 +99,7 @@ var rooms = map[string]room{
 
 	"pkg/reason":                   {pure: true},
 	"pkg/ports":                    {imports: []string{"pkg/reason", "pkg/device", "pkg/ovsdb", "pkg/ovsdb/vswitchdb"}},
-	"pkg/api":                      {imports: []string{"pkg/ports", "pkg/device", "pkg/devlink", "pkg/probe", "pkg/probe/path", "pkg/probe/result", "pkg/reason", "proto/offload/v1"}},
+	"pkg/api":                      {imports: []string{"pkg/ports", "pkg/device", "pkg/devlink", "pkg/probe", "pkg/probe/monitor", "pkg/probe/path", "pkg/probe/result", "pkg/reason", "proto/offload/v1"}},
 	"pkg/api/client":               {imports: []string{"pkg/reason"}},
 	"pkg/deviceplugin/kubelettest": {},
 	"pkg/deviceplugin":             {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},

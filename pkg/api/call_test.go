@@ -185,7 +185,7 @@ func drain[T any](stream grpc.ServerStreamingClient[T], err error) error {
 // Every method that the server has is in the table of methods, and only those that say by their name that they read may be
 // called by others than root.
 func TestMethods(t *testing.T) {
-	s := NewServer(&behind{}, &behind{}, &behind{}, &behind{}, &behind{}, nil)
+	s := NewServer(&behind{}, &behind{}, &behind{}, &behind{}, &behind{}, &behind{}, nil)
 	served := map[string]bool{}
 	for service, info := range s.grpc.GetServiceInfo() {
 		for _, m := range info.Methods {
@@ -552,6 +552,11 @@ func TestHealth(t *testing.T) {
 	}
 	check("", up)
 	next(up)
+	// What filters do not do Open vSwitch does.
+	s.server.SetHealth(Health{Subsystem: SubsystemFilter, Reason: reason.KernelRefused, Message: "one of many"})
+	check(string(SubsystemFilter), down)
+	check("", up)
+	s.server.SetHealth(Health{Subsystem: SubsystemFilter})
 	s.server.SetHealth(Health{Subsystem: SubsystemSB, Reason: reason.SBDisconnected, Message: "gone"})
 	next(down)
 	check("", down)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"github.com/offloadd/offloadd/pkg/ports"
+	"github.com/offloadd/offloadd/pkg/probe/monitor"
 	"github.com/offloadd/offloadd/pkg/probe/result"
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
@@ -72,6 +73,7 @@ var (
 		offloadv1.FilterKind_FILTER_KIND_RULE:   FilterRule,
 		offloadv1.FilterKind_FILTER_KIND_END:    FilterEnd,
 		offloadv1.FilterKind_FILTER_KIND_CLOSED: FilterClosed,
+		offloadv1.FilterKind_FILTER_KIND_PROBE:  FilterProbe,
 	}
 	filterStates = map[offloadv1.FilterState]FilterState{
 		offloadv1.FilterState_FILTER_STATE_INSTALLED: FilterInstalled,
@@ -93,6 +95,11 @@ var (
 		offloadv1.OffloadMode_OFFLOAD_MODE_OFF:       OffloadOff,
 		offloadv1.OffloadMode_OFFLOAD_MODE_DIRECT:    OffloadDirect,
 		offloadv1.OffloadMode_OFFLOAD_MODE_DELEGATED: OffloadDelegated,
+	}
+	offloadLevels = map[offloadv1.OffloadLevel]monitor.Level{
+		offloadv1.OffloadLevel_OFFLOAD_LEVEL_OVS:      monitor.ByOVS,
+		offloadv1.OffloadLevel_OFFLOAD_LEVEL_FILTERS:  monitor.Filters,
+		offloadv1.OffloadLevel_OFFLOAD_LEVEL_HARDWARE: monitor.Hardware,
 	}
 	layers = map[offloadv1.Layer]Layer{
 		offloadv1.Layer_LAYER_NIC: LayerNIC,

@@ -10,6 +10,7 @@ const (
 	FilterRule   FilterKind = "rule"
 	FilterEnd    FilterKind = "end"
 	FilterClosed FilterKind = "closed"
+	FilterProbe  FilterKind = "probe"
 )
 
 // A FilterState compares a filter that is wanted with what the kernel has.

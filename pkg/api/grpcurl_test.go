@@ -90,6 +90,7 @@ func TestGRPCurl(t *testing.T) {
 		"offload.v1.ProbeService/ListRuns":                              {`{}`, `{`},
 		"offload.v1.ProbeService/GetRun":                                {`{"id":"x"}`, ``},
 		"offload.v1.ProbeService/Clean":                                 {`{}`, `"process 7"`},
+		"offload.v1.MonitorService/WatchPairs":                          {`{}`, `"answered": "7"`},
 		"grpc.health.v1.Health/Check":                                   {`{"service":"offload.sb"}`, `"NOT_SERVING"`},
 		"grpc.health.v1.Health/List":                                    {`{}`, `"offload.sb"`},
 		"grpc.health.v1.Health/Watch":                                   {`{"service":"offload.sb"}`, `"NOT_SERVING"`},

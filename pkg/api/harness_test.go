@@ -19,6 +19,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/probe"
+	"github.com/offloadd/offloadd/pkg/probe/monitor"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -44,6 +45,9 @@ type behind struct {
 
 	run  []byte
 	runs []probe.Summary
+
+	pairs        []monitor.State
+	pairsChanged chan struct{}
 }
 
 func (b *behind) do(ctx context.Context, method string, arg any) error {
@@ -236,7 +240,7 @@ func serve(t *testing.T) *served {
 		}
 	}
 	s := &served{behind: &behind{feed: ports.NewFeed()}, path: filepath.Join(dir, "api.sock"), log: &logBuffer{}}
-	s.server = NewServer(s.behind, s.behind, s.behind, s.behind, s.behind, slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s.server = NewServer(s.behind, s.behind, s.behind, s.behind, s.behind, s.behind, slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	l, err := Listen(s.path, nogroup)
 	if err != nil {
 		t.Fatal(err)

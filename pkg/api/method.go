@@ -60,6 +60,8 @@ var methods = map[string]access{
 	offloadv1.ProbeService_GetRun_FullMethodName:        reads,
 	offloadv1.ProbeService_Clean_FullMethodName:         writes,
 
+	offloadv1.MonitorService_WatchPairs_FullMethodName: reads,
+
 	healthv1.Health_Check_FullMethodName: reads,
 	healthv1.Health_List_FullMethodName:  reads,
 	healthv1.Health_Watch_FullMethodName: reads,

@@ -8,8 +8,9 @@ import (
 
 type nodeService struct {
 	offloadv1.UnimplementedNodeServiceServer
-	node   Node
-	health func() []Health
+	node    Node
+	health  func() []Health
+	monitor Monitor // nil: there is none
 }
 
 func (s *nodeService) GetInfo(ctx context.Context, _ *offloadv1.GetInfoRequest) (*offloadv1.GetInfoResponse, error) {
@@ -25,7 +26,12 @@ func (s *nodeService) GetStatus(ctx context.Context, req *offloadv1.GetStatusReq
 	if err != nil {
 		return nil, err
 	}
-	return statusMessage(st, s.health()), nil
+	m := statusMessage(st, s.health())
+	if s.monitor != nil {
+		pairs, _ := s.monitor.States(false)
+		m.ProbePairs, m.ProbeWorse = pairsStatus(pairs)
+	}
+	return m, nil
 }
 
 func (s *nodeService) ListChassis(ctx context.Context, req *offloadv1.ListChassisRequest) (*offloadv1.ListChassisResponse, error) {

@@ -1,7 +1,7 @@
 // Package api serves the daemon's gRPC services on a unix socket: it checks who calls and how, converts, and maps errors to
 // codes. Nothing else in the daemon speaks protobuf.
 //
-// What the services show and do comes through five seams, Ports, Node, Flows, Devices and Probe.
+// What the services show and do comes through six seams, Ports, Node, Flows, Devices, Probe and Monitor.
 package api
 
 import (
@@ -11,6 +11,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/devlink"
 	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/probe"
+	"github.com/offloadd/offloadd/pkg/probe/monitor"
 )
 
 // Ports makes and removes ports. Errors that a caller shall understand are or wrap a *reason.Error. Calls come from
@@ -95,4 +96,12 @@ type Probe interface {
 	Text(id string) ([]byte, error)
 	// Clean returns what it has removed.
 	Clean(ctx context.Context) ([]string, error)
+}
+
+// Monitor measures pairs of ports all the time. It is monitor.Monitor. Calls come from many goroutines.
+type Monitor interface {
+	// States returns all pairs, ordered by names, and a channel that is closed when there is something new.
+	States(histograms bool) ([]monitor.State, <-chan struct{})
+	// Answers is what ports of this node have answered and refused.
+	Answers() (answered, refused uint64)
 }

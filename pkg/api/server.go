@@ -40,7 +40,7 @@ type Server struct {
 }
 
 // NewServer returns a server of what is behind the seams. Services of a seam that is nil are not served.
-func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, log *slog.Logger) *Server {
+func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, m Monitor, log *slog.Logger) *Server {
 	s := &Server{
 		log:       log,
 		health:    health.NewServer(),
@@ -60,7 +60,7 @@ func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, log *slog.Logger) 
 		offloadv1.RegisterPortServiceServer(s.grpc, &portService{ports: p, heartbeat: heartbeat})
 	}
 	if n != nil {
-		offloadv1.RegisterNodeServiceServer(s.grpc, &nodeService{node: n, health: s.Health})
+		offloadv1.RegisterNodeServiceServer(s.grpc, &nodeService{node: n, health: s.Health, monitor: m})
 	}
 	if f != nil {
 		offloadv1.RegisterFlowServiceServer(s.grpc, &flowService{flows: f})
@@ -70,6 +70,9 @@ func NewServer(p Ports, n Node, f Flows, d Devices, pr Probe, log *slog.Logger) 
 	}
 	if pr != nil {
 		offloadv1.RegisterProbeServiceServer(s.grpc, &probeService{probe: pr})
+	}
+	if m != nil {
+		offloadv1.RegisterMonitorServiceServer(s.grpc, &monitorService{monitor: m, heartbeat: heartbeat})
 	}
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -89,15 +92,22 @@ func (s *Server) SetHealth(h Health) {
 		h.Since = time.Now()
 	}
 	s.subsystem[h.Subsystem] = h
-	if known && (old.Reason == "") == (h.Reason == "") {
+	if known && old.Reason == h.Reason {
 		return
 	}
 	all := true
 	for _, h := range s.subsystem {
-		all = all && h.Reason == ""
+		all = all && !ails(h.Reason)
 	}
 	s.health.SetServingStatus(string(h.Subsystem), serving(h.Reason == ""))
 	s.health.SetServingStatus("", serving(all))
+}
+
+// ails reports whether containers suffer from what a reason says. A filter that a NIC refuses is none: packets take the path in software, and whoever restarted
+// the daemon for it would gain nothing.
+func ails(r reason.Reason) bool {
+	entry, known := reason.Find(r)
+	return r != "" && (!known || entry.Status != 0)
 }
 
 func serving(ok bool) healthv1.HealthCheckResponse_ServingStatus {

@@ -24,10 +24,12 @@ type Filters struct {
 	log   *slog.Logger
 	dial  func() (*tc.Conn, error)
 	conn  *tc.Conn
+	ports []uint32 // of earlier connections
 	table *FilterTable
 	bound map[int]struct{} // devices that have the block
 	stuck map[scope]struct{}
-	known bool // table and bound are what the kernel has
+	known bool   // table and bound are what the kernel has
+	cause string // why that is not so, for the log
 	// devices are those of the last Sync, and index their numbers.
 	devices []specialize.Device
 	index   map[string]int
@@ -86,13 +88,17 @@ func NewFilters(log *slog.Logger, dial func() (*tc.Conn, error)) *Filters {
 		dial = func() (*tc.Conn, error) { return tc.Dial(tc.DialOptions{}) }
 	}
 	return &Filters{
-		log: log, dial: dial, table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{},
+		log: log, dial: dial, cause: "the first look", table: NewFilterTable(), bound: map[int]struct{}{}, said: map[string]struct{}{},
 		shadowed: map[filterID]scope{}, futile: map[int]struct{}{},
 	}
 }
 
-// Forget makes the next Sync read what the kernel has.
-func (f *Filters) Forget() { f.known = false }
+// Forget makes the next Sync read what the kernel has. The cause is for the log.
+func (f *Filters) Forget(cause string) {
+	if f.known {
+		f.known, f.cause = false, cause
+	}
+}
 
 // Gone notes that a device is gone, and with it its qdisc. If none is left that has the block, its filters are gone, too.
 func (f *Filters) Gone(ifindex int) {
@@ -100,7 +106,7 @@ func (f *Filters) Gone(ifindex int) {
 	delete(f.futile, ifindex)
 	f.unsure = true
 	if len(f.bound) == 0 {
-		f.known = false
+		f.Forget("no device is left")
 	}
 }
 
@@ -157,8 +163,12 @@ func (f *Filters) Follow(ctx context.Context, devices []specialize.Device, o Syn
 		return nil
 	}
 	refused, err := f.conn.Apply(ctx, tc.Target{Block: Block}, ops)
-	if f.known = err == nil && len(refused) == 0; !f.known {
+	if err != nil {
 		return err
+	}
+	if len(refused) > 0 {
+		f.Forget(refused[0].Error())
+		return nil
 	}
 	for _, op := range ops {
 		f.table.Done(op, f.table.indexes[op.Filter.Indev])
@@ -225,12 +235,19 @@ func kindOf(f *tc.Filter) string {
 	return string(b)
 }
 
-// Port is the number of the socket that asks the kernel for changes, 0: none yet; see tc.Event.
-func (f *Filters) Port() uint32 {
-	if f.conn == nil {
-		return 0
-	}
-	return f.conn.Port()
+// Key returns the key by which the kernel has a filter that asks for the same packets of the same chain at the same pref, and whether there is one.
+func (f *Filters) Key(g *tc.Filter) (tc.Key, bool) {
+	k, ok := f.table.byID[idOf(g)]
+	return k, ok && f.known
+}
+
+// maxPorts is of how many earlier connections it is known that they were ours: events of their changes may still be on their way.
+const maxPorts = 8
+
+// Ours reports whether a change was made by these Filters, over their connection or one that they have given up. port is that of the event, see
+// tc.Event.
+func (f *Filters) Ours(port uint32) bool {
+	return port != 0 && (f.conn != nil && f.conn.Port() == port || slices.Contains(f.ports, port))
 }
 
 // Close ends the connection. Filters stay.
@@ -240,6 +257,8 @@ func (f *Filters) Close() error {
 	}
 	conn := f.conn
 	f.conn = nil
+	f.ports = append(f.ports, conn.Port())
+	f.ports = f.ports[max(0, len(f.ports)-maxPorts):]
 	return conn.Close()
 }
 
@@ -346,7 +365,7 @@ func (f *Filters) ready(ctx context.Context, indexes map[string]int) (err error)
 // giveUp ends the connection if there is an error, after which what is installed is not known.
 func (f *Filters) giveUp(err *error) {
 	if *err != nil {
-		f.known = false
+		f.Forget((*err).Error())
 		*err = errors.Join(*err, f.Close())
 	}
 }
@@ -375,9 +394,11 @@ func (f *Filters) plan(desired []tc.Filter, indexes map[string]int, hardware boo
 	}
 	changed := map[scope]struct{}{}
 	for _, op := range slices.Concat(p.Close, p.Change) {
-		if op.Filter != nil {
-			changed[scopeOf(op.Filter)] = struct{}{}
-		} else if g := f.table.filters[op.Key]; g != nil {
+		g := op.Filter
+		if g == nil {
+			g = f.table.filters[op.Key]
+		}
+		if g != nil && !isProbe(g) {
 			changed[scopeOf(g)] = struct{}{}
 		}
 	}
@@ -568,7 +589,7 @@ func (f *Filters) adopt(ctx context.Context, indexes map[string]int) error {
 	}
 	f.known = err == nil
 	if f.known && f.table.Len() > 0 {
-		f.log.Info("filters adopted", "filters", f.table.Len(), "devices", len(f.bound))
+		f.log.Info("filters adopted", "filters", f.table.Len(), "devices", len(f.bound), "cause", f.cause)
 	}
 	return err
 }
@@ -657,7 +678,9 @@ func (f *Filters) apply(ctx context.Context, ops []tc.Op, indexes map[string]int
 		default:
 			bad[r.Index] = r
 			f.refuse(r.Op.String(), r)
-			f.stuck[scopeOf(r.Op.Filter)] = struct{}{}
+			if !isProbe(r.Op.Filter) { // without it packets go the way that they go with it
+				f.stuck[scopeOf(r.Op.Filter)] = struct{}{}
+			}
 		}
 	}
 	for i, op := range ops {

@@ -278,10 +278,40 @@ func TestEverythingRefused(t *testing.T) {
 		}
 		sync(after)
 		k.Refuse = nil
-		f.Forget()
+		f.Forget("test")
 		if s := sync(after); len(s.Refused) > 0 || s.Closed > 0 || s.Installed < len(after) {
 			t.Fatalf("%+v, want %d filters", s, len(after))
 		}
+	}
+}
+
+// Changes are known as ours also after the connection has been given up by which they were made: their events may come later.
+func TestOurs(t *testing.T) {
+	k := tctest.NewKernel(t)
+	var conns []*tc.Conn
+	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) {
+		conns = append(conns, tc.NewConn(k.Dial()))
+		return conns[len(conns)-1], nil
+	})
+	if f.Ours(0) || f.Ours(1) {
+		t.Error("before there is a connection, some changes are ours")
+	}
+	for n := range maxPorts + 2 {
+		if _, err := f.Sync(t.Context(), randomFilters(rand.New(rand.NewPCG(1, 0))), []specialize.Device{{Name: "a", Ifindex: 1}}, SyncOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range conns {
+			if got, want := f.Ours(c.Port()), i >= n-maxPorts; got != want {
+				t.Errorf("after %d connections were given up, changes by that of number %d, port %d, are ours: %t", n, i, c.Port(), got)
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f.Forget("test")
+	}
+	if f.Ours(0) {
+		t.Error("what the kernel does by itself is ours")
 	}
 }
 

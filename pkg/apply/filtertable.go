@@ -18,6 +18,9 @@ import (
 // opened again. Chains and devices that are new need no such filter, because their filters are added in the order in which they
 // are met: what is there of a decision list is right about the packets that it decides. The end of a chain that is not used any more is
 // left for a while, for packets that are on their way to it.
+//
+// What probes add needs no closing: it comes before the other filters and does the same, and is added from the first to the last, and removed from the last
+// to the first.
 type FilterTable struct {
 	filters map[tc.Key]*tc.Filter
 	byID    map[filterID]tc.Key
@@ -179,14 +182,19 @@ type PlanOptions struct {
 // Plan plans the way to desired, whose handles do not matter: they are given here. indexes are the interface indexes of devices by
 // name.
 func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, o PlanOptions) FilterPlan {
-	type change struct{ add, replace, del []tc.Op }
+	type change struct {
+		add, replace, del []tc.Op
+		close             bool // not only what probes have added changes
+	}
 	changes := map[scope]*change{}
-	in := func(s scope) *change {
+	in := func(f *tc.Filter) *change {
+		s := scopeOf(f)
 		c := changes[s]
 		if c == nil {
 			c = &change{}
 			changes[s] = c
 		}
+		c.close = c.close || !isProbe(f)
 		return c
 	}
 	wanted := map[tc.Key]struct{}{}
@@ -209,13 +217,15 @@ func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, o PlanOp
 		if old := t.filters[key]; !sameEffect(old, f) {
 			g := *f
 			g.Handle = key.Handle
-			in(s).replace = append(in(s).replace, tc.ReplaceOp(&g))
+			c := in(f)
+			c.replace = append(c.replace, tc.ReplaceOp(&g))
 		}
 	}
 	for _, f := range added {
 		g := *f
 		g.Handle = handles.next(f.Chain, f.Pref)
-		in(scopeOf(f)).add = append(in(scopeOf(f)).add, tc.AddOp(&g))
+		c := in(f)
+		c.add = append(c.add, tc.AddOp(&g))
 	}
 	var p FilterPlan
 	for key, f := range t.filters {
@@ -227,7 +237,8 @@ func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, o PlanOp
 			p.Retire = append(p.Retire, tc.DeleteOp(key))
 			continue
 		}
-		in(s).del = append(in(s).del, tc.DeleteOp(key))
+		c := in(f)
+		c.del = append(c.del, tc.DeleteOp(key))
 	}
 	slices.SortFunc(p.Retire, func(a, b tc.Op) int { return compareFilterKeys(a.Key, b.Key) })
 
@@ -248,6 +259,9 @@ func (t *FilterTable) Plan(desired []tc.Filter, indexes map[string]int, o PlanOp
 	closed := t.closed()
 	kinds := t.kinds(desired)
 	for _, s := range changed {
+		if !changes[s].close {
+			continue
+		}
 		for _, f := range kinds[s].closings(s) {
 			if _, already := t.byID[idOf(&f)]; already {
 				continue
@@ -334,6 +348,9 @@ func (t *FilterTable) kinds(desired []tc.Filter) map[scope]kinds {
 	}
 	return out
 }
+
+// isProbe reports whether f is one that a probe counts with.
+func isProbe(f *tc.Filter) bool { return specialize.KindOf(f.Cookie) == specialize.KindProbe }
 
 // isEnd reports whether f is the end of a chain.
 func isEnd(f *tc.Filter) bool { return f.Chain != 0 && f.Pref == specialize.PrefEnd }

@@ -77,6 +77,58 @@ func randomFilters(rnd *rand.Rand) []tc.Filter {
 	}
 }
 
+// withProbes returns filters with those by which probes count some packets.
+func withProbes(rnd *rand.Rand, filters []tc.Filter) []tc.Filter {
+	out := slices.Clone(filters)
+	for dst := range uint64(4) {
+		if rnd.IntN(3) > 0 {
+			continue
+		}
+		at := map[string]uint16{}
+		for i := range filters {
+			f := specialize.Filter{Filter: filters[i], Kind: specialize.KindRule}
+			if f.Chain == 0 && f.Indev != "a" {
+				continue
+			}
+			place := fmt.Sprint(f.Chain)
+			if g, ok := f.Narrowed(ir.Match{}.Eq(ir.IPDst, dst), tc.ProtocolIPv4, specialize.PrefProbe+at[place], uint32(dst)+1); ok {
+				out = append(out, g.Filter)
+				at[place]++
+			}
+		}
+	}
+	return out
+}
+
+// What probes add and take away again closes nothing, and changes no packet's way at any moment.
+func TestProbesAreNotNoticed(t *testing.T) {
+	changed := 0
+	for seed := range uint64(200) {
+		rnd := rand.New(rand.NewPCG(seed, 3))
+		table, filters := NewFilterTable(), randomFilters(rnd)
+		for _, op := range table.Plan(filters, filterDevices, PlanOptions{}).Change {
+			kernelDoes(t, table, op)
+		}
+		want := fmt.Sprint(filterVerdicts(table.all()))
+		for step := range 4 {
+			plan := table.Plan(withProbes(rnd, filters), filterDevices, PlanOptions{CloseDevices: true})
+			if len(plan.Close)+len(plan.Open) > 0 {
+				t.Fatalf("seed %d step %d: closes %v", seed, step, plan.Close)
+			}
+			for _, op := range slices.Concat(plan.Change, plan.Retire) {
+				kernelDoes(t, table, op)
+				changed++
+				if got := fmt.Sprint(filterVerdicts(table.all())); got != want {
+					t.Fatalf("seed %d step %d: after %v %s, want %s", seed, step, op, got, want)
+				}
+			}
+		}
+	}
+	if changed == 0 {
+		t.Error("nothing changed")
+	}
+}
+
 // filterVerdicts are what becomes of all packets that the tests know, in words.
 func filterVerdicts(filters []tc.Filter) map[string]string {
 	block := eval.NewBlock(filters)
@@ -116,7 +168,7 @@ func TestFilterPlanIsSafe(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
 		table := NewFilterTable()
 		for step := range 6 {
-			desired := randomFilters(rnd)
+			desired := withProbes(rnd, randomFilters(rnd))
 			old, now := filterVerdicts(table.all()), filterVerdicts(desired)
 			plan := table.Plan(desired, filterDevices, PlanOptions{})
 			for _, part := range [][]tc.Op{plan.Close, plan.Change, plan.Open, plan.Retire} {

@@ -32,6 +32,8 @@ const (
 // has says which filters the NIC has, for packets from tunnels (those of tunnel devices) or for others: a driver is asked for each device of
 // the block, and may take a filter for one and refuse it for another. It is asked for packets from tunnels of filters that are for
 // no other device, and for others of those that do not ask for a tunnel.
+//
+// What a probe counts with does what the filters after it do, so that it shadows none of them, but for others of probes.
 func Shadowed(filters []tc.Filter, has func(f *tc.Filter, tunnelled bool) Taken) []int {
 	order := make([]int, len(filters))
 	for i := range order {
@@ -70,7 +72,7 @@ func (s *shadows) cast(tunnelled bool) {
 			}
 		}
 	}
-	var absent []*tc.Filter // of the chain so far
+	var absent, probes []*tc.Filter // of the chain so far
 	chain := uint32(0)
 	for _, i := range s.order {
 		f := &s.filters[i]
@@ -78,16 +80,21 @@ func (s *shadows) cast(tunnelled bool) {
 			continue
 		}
 		if f.Chain != chain {
-			chain, absent = f.Chain, absent[:0]
+			chain, absent, probes = f.Chain, absent[:0], probes[:0]
 		}
+		before := func(a *tc.Filter) bool { return a.Pref < f.Pref && overlap(a, f) }
 		has := taken(i)
 		// Filters of one pref that overlap do the same.
-		if has != ByNone && (len(absent) > maxAbsent || slices.ContainsFunc(absent, func(a *tc.Filter) bool { return a.Pref < f.Pref && overlap(a, f) })) {
+		if has != ByNone && (len(absent) > maxAbsent || slices.ContainsFunc(absent, before) || isProbe(f) && slices.ContainsFunc(probes, before)) {
 			s.gone[i] = struct{}{}
 			has = ByNone
 		}
 		if twin := twins[twinOf(f)]; has != ByAll && (twin == nil || !reflect.DeepEqual(twin.Actions, f.Actions)) {
-			absent = append(absent, f)
+			if isProbe(f) {
+				probes = append(probes, f)
+			} else {
+				absent = append(absent, f)
+			}
 		}
 	}
 }

@@ -36,7 +36,7 @@ func TestJoining(t *testing.T) {
 		some := slices.DeleteFunc(slices.Clone(devices), func(specialize.Device) bool { return rnd.IntN(3) == 0 })
 		desired := tunnelFilters(rnd, some)
 		if rnd.IntN(8) == 0 {
-			f.Forget()
+			f.Forget("test")
 		}
 		s, err := f.Sync(t.Context(), desired, some, SyncOptions{Hardware: true, Retire: rnd.IntN(2) == 0})
 		if err != nil || s.Shadowed != 0 || s.Closed != 0 || s.Devices != len(some) || len(s.Refused) > 0 {

@@ -67,7 +67,7 @@ func TestWithdrawn(t *testing.T) {
 	if err := f.conn.DeleteClsact(t.Context(), tunnel); err != nil { // somebody
 		t.Fatal(err)
 	}
-	f.Forget()
+	f.Forget("test")
 	sync(3, specialize.Device{Name: "c", Ifindex: tunnel})
 	if withdrawn != 2*len(desired) {
 		t.Errorf("%d filters were withdrawn, want twice all %d", withdrawn, len(desired))
@@ -146,7 +146,7 @@ func TestKeptForAMoment(t *testing.T) {
 	f := NewFilters(slog.New(slog.DiscardHandler), func() (*tc.Conn, error) { return tc.NewConn(k.Dial()), nil })
 	for to := 5; to < 8; to++ {
 		gone = to - 1 // with its device goes what sends to it, and nobody says so
-		f.Forget()
+		f.Forget("test")
 		s, err := f.Sync(t.Context(), filters(to), devices, SyncOptions{Hardware: true})
 		if err != nil || s.Shadowed != 0 || s.Closed != 0 {
 			t.Fatalf("to device %d: %+v, %v", to, s, err)
@@ -195,7 +195,7 @@ func TestTunnelsAgain(t *testing.T) {
 			if err := f.conn.DeleteClsact(t.Context(), 3); err != nil { // somebody
 				t.Fatal(err)
 			}
-			f.Forget()
+			f.Forget("test")
 		}
 		s, err := f.Sync(t.Context(), desired, devices, SyncOptions{Hardware: true})
 		if err != nil || s.Closed != 0 || tunnels && s.Shadowed != 0 {

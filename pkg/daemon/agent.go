@@ -61,8 +61,9 @@ type Agent struct {
 	ended     chan struct{} // closed when the loop has ended
 	report    func(api.Health)
 
-	followers []*follower
-	aging     aging
+	followers      []*follower
+	portsFollowers []*portsFollower
+	aging          aging
 
 	// asking holds who asks ovs-vswitchd for its megaflows.
 	asking chan struct{}
@@ -84,7 +85,7 @@ func NewAgent(config Config, opts chassis.Options, log *slog.Logger) (*Agent, er
 	ovs, err := ovsdb.New(ovsdb.Config{
 		Database: "Open_vSwitch",
 		Remotes:  []string{config.OVSDatabase},
-		Tables:   switchTables(),
+		Tables:   SwitchTables(),
 		Log:      log.With("db", "Open_vSwitch"),
 	})
 	if err != nil {
@@ -195,6 +196,7 @@ func (a *Agent) run(ctx context.Context) error {
 		}
 		next := a.step(ctx)
 		a.tellFollowers()
+		a.tellPortsFollowers()
 		a.reportHealth()
 		if cmd != nil {
 			close(cmd.done)
@@ -286,7 +288,7 @@ func (a *Agent) step(ctx context.Context) time.Duration {
 	a.flows.SetPath(path)
 	a.punts.SetPath(path)
 	a.program(status)
-	a.ovs.transact(ctx, operations(a.plan.OVSOps))
+	a.ovs.transact(ctx, Operations(a.plan.OVSOps))
 	a.south.transact(ctx, a.southboundOperations(in.SBIdle))
 
 	if a.sent < a.turn && status.Installed && status.AckedTurn >= a.sent {
@@ -399,7 +401,7 @@ func (a *Agent) southbound() {
 		}
 		return
 	}
-	tables := southboundTables()
+	tables := SouthboundTables()
 	client, err := ovsdb.New(ovsdb.Config{
 		Database:      "OVN_Southbound",
 		Remotes:       []string{cfg.Remote},

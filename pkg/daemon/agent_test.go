@@ -40,7 +40,7 @@ func newNodeWith(t *testing.T, schema string) *node {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	n := &node{t: t, sw: openflowtest.Start(t), sb: ovsdbtest.Start(t, schema)}
-	n.sb.Transact(operations([]chassis.Op{
+	n.sb.Transact(Operations([]chassis.Op{
 		{Kind: chassis.Insert, Table: "SB_Global", Name: "global", Set: map[string]any{"nb_cfg": int64(0)}},
 		{Kind: chassis.Insert, Table: "Datapath_Binding", Name: "sw0", Set: map[string]any{
 			"tunnel_key": int64(1), "external_ids": map[string]string{"name": "sw0", "logical-switch": row1},

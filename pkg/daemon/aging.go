@@ -59,7 +59,7 @@ func (g *aging) turn(local *chassis.Local) {
 // southboundOperations are the writes of a turn: those of the plan, or, when there are none, timestamps, which must not fail together
 // with anything else.
 func (a *Agent) southboundOperations(idle bool) []ovsdb.Operation {
-	ops := operations(a.plan.SBOps)
+	ops := Operations(a.plan.SBOps)
 	if len(ops) > 0 || !idle {
 		return ops
 	}
@@ -161,7 +161,8 @@ var countedIn = map[string]uint8{
 type useReader struct {
 	agent   *Agent
 	program *specialize.Program
-	filters []useFilter // of program
+	probes  []*specialize.Filter
+	filters []useFilter // of both
 }
 
 // A useFilter is a filter whose packets have met rules that count.
@@ -217,11 +218,9 @@ func readUsedFlows(ctx context.Context, path string, rows []chassis.AgingRow, co
 // meanwhile is counted the next time.
 func (u *useReader) readFilters(ctx context.Context, rows []chassis.AgingRow, counters map[chassis.UseCounter]uint64) (err error) {
 	o := u.agent.offload
-	o.mu.Lock()
-	program := o.current
-	o.mu.Unlock()
-	if program != u.program {
-		u.program, u.filters = program, usedBy(program)
+	program, probes := o.wanted()
+	if program != u.program || !slices.Equal(probes, u.probes) {
+		u.program, u.probes, u.filters = program, probes, usedBy(program, probes)
 	}
 	ages := map[sb.UUID]struct{}{}
 	for _, r := range rows {
@@ -264,8 +263,8 @@ func (u *useReader) readFilters(ctx context.Context, rows []chassis.AgingRow, co
 	return nil
 }
 
-// usedBy finds the filters of a program whose packets have met rules that count. A nil program has none.
-func usedBy(program *specialize.Program) []useFilter {
+// usedBy finds the filters of a program, and of probes, whose packets have met rules that count. A nil program has none.
+func usedBy(program *specialize.Program, probes []*specialize.Filter) []useFilter {
 	if program == nil {
 		return nil
 	}
@@ -289,10 +288,16 @@ func usedBy(program *specialize.Program) []useFilter {
 		return nil
 	}
 	var all []useFilter
-	for _, f := range program.Filters() {
+	note := func(f *specialize.Filter) {
 		if rows := counting[f.Leaf]; f.Leaf != nil && len(rows) > 0 {
 			all = append(all, useFilter{f.Chain, asks(&f.Filter), rows})
 		}
+	}
+	for _, f := range program.Filters() {
+		note(&f)
+	}
+	for _, f := range probes {
+		note(f)
 	}
 	return all
 }

@@ -68,7 +68,7 @@ func TestUseOfFilters(t *testing.T) {
 			t.Errorf("%v: %v (-want +got):\n%s", c.rows, err, diff)
 		}
 	}
-	if usedBy(nil) != nil || usedBy(smallProgram(t)) != nil {
+	if usedBy(nil, nil) != nil || usedBy(smallProgram(t), nil) != nil {
 		t.Error("filters without such rules use something")
 	}
 }
@@ -109,7 +109,7 @@ func TestAging(t *testing.T) {
 	dp := chassis.Ref{UUID: n.sb.Select("Datapath_Binding", `[]`)[0]["_uuid"].([]any)[1].(string)}
 	const used, usedTo, unused = "50:54:00:00:00:01", "50:54:00:00:00:02", "50:54:00:00:00:03"
 	fresh := time.Now().Add(time.Hour).UnixMilli()
-	n.sb.Transact(operations([]chassis.Op{
+	n.sb.Transact(Operations([]chassis.Op{
 		row("Logical_Flow", map[string]any{
 			"logical_datapath": dp, "pipeline": "ingress", "table_id": int64(1), "priority": int64(0),
 			"match": "1", "actions": "reg0[0] = lookup_fdb(inport, eth.src); mac_cache_use; next;",
@@ -154,7 +154,7 @@ func TestAging(t *testing.T) {
 	}
 
 	began := time.Now().UnixMilli()
-	n.sb.Transact(operations([]chassis.Op{{Kind: chassis.Update, Table: "Datapath_Binding", UUID: dp.UUID, Set: map[string]any{
+	n.sb.Transact(Operations([]chassis.Op{{Kind: chassis.Update, Table: "Datapath_Binding", UUID: dp.UUID, Set: map[string]any{
 		"external_ids": map[string]string{"name": "sw0", "mac_binding_age_threshold": "4", "fdb_age_threshold": "4"},
 	}}})...)
 	var got map[string]int64

@@ -12,6 +12,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/deviceplugin"
 	"github.com/offloadd/offloadd/pkg/ovsdb"
+	"github.com/offloadd/offloadd/pkg/probe/monitor"
 )
 
 // Config is what the configuration file and the command line say. What concerns OVN itself is not here: as for
@@ -44,6 +45,10 @@ type Config struct {
 	Pools []device.Pool `json:"pools,omitempty"`
 	// DevicePlugin says whether and how they are offered to kubelet.
 	DevicePlugin PluginConfig `json:"device_plugin,omitzero"`
+	// ContinuousProbe says which pairs of ports are measured all the time.
+	ContinuousProbe monitor.Config `json:"continuous_probe,omitzero"`
+	// Metrics is where Prometheus may ask, tcp:HOST:PORT or unix:PATH. Empty: nowhere.
+	Metrics string `json:"metrics,omitempty"`
 	// TLS holds the files for ssl remotes of the Southbound. Empty: those of the table SSL of the OVS database.
 	TLS TLSConfig `json:"tls,omitzero"`
 }
@@ -68,6 +73,7 @@ func DefaultConfig() Config {
 			KubeletDir: deviceplugin.DefaultKubeletDir,
 			Prefix:     deviceplugin.DefaultPrefix,
 		},
+		ContinuousProbe: monitor.DefaultConfig(),
 	}
 }
 
@@ -151,6 +157,14 @@ func (c Config) Check() (Config, error) {
 	}
 	if err := c.DevicePlugin.check(c.Pools); err != nil {
 		return c, fmt.Errorf("daemon config device_plugin: %w", err)
+	}
+	if err := c.ContinuousProbe.Check(); err != nil {
+		return c, fmt.Errorf("daemon config continuous_probe: %w", err)
+	}
+	if c.Metrics != "" {
+		if _, _, err := metricsAddress(c.Metrics); err != nil {
+			return c, fmt.Errorf("daemon config metrics: %w", err)
+		}
 	}
 	set := 0
 	for _, f := range []string{c.TLS.PrivateKey, c.TLS.Certificate, c.TLS.CACertificate} {

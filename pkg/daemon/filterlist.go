@@ -24,6 +24,7 @@ import (
 // A filterView is the filters that are wanted and those that the kernel has, at one moment between two changes of ours.
 type filterView struct {
 	program *specialize.Program
+	probes  []*specialize.Filter // besides those of the program
 	status  offloadStatus
 	filters []viewedFilter // by chain, pref and handle
 	bound   map[int]struct{}
@@ -52,7 +53,11 @@ func (o *offload) view(ctx context.Context) (*filterView, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.pair(v.program.Filters(), has)
+	wanted := v.program.Filters()
+	for _, f := range v.probes {
+		wanted = append(wanted, *f)
+	}
+	v.pair(wanted, has)
 	return v, nil
 }
 
@@ -119,9 +124,9 @@ func (l *offloader) port() string {
 
 // read begins a view, and reads what the kernel has over a connection of its own.
 func (o *offload) read(ctx context.Context) (v *filterView, has []*tc.Installed, err error) {
-	o.mu.Lock()
-	v = &filterView{program: o.current, status: o.status, bound: map[int]struct{}{}}
-	o.mu.Unlock()
+	v = &filterView{bound: map[int]struct{}{}}
+	v.program, v.probes = o.wanted()
+	v.status, _ = o.Status()
 	if v.program == nil {
 		return nil, nil, reason.Errorf(reason.NotReady, "daemon filters: nothing has been compiled yet")
 	}
@@ -244,6 +249,7 @@ var filterKinds = map[specialize.Kind]api.FilterKind{
 	specialize.KindRule:   api.FilterRule,
 	specialize.KindEnd:    api.FilterEnd,
 	specialize.KindClosed: api.FilterClosed,
+	specialize.KindProbe:  api.FilterProbe,
 }
 
 // show converts a filter. device names devices by their numbers.
@@ -305,13 +311,29 @@ func (v *filterView) devices() (name func(int) string, bind []specialize.Device)
 	return func(ifindex int) string { return names[ifindex] }, bind
 }
 
+// A leafCount is what the filter of a rule has counted, and those with which probes count for it.
+type leafCount struct {
+	filter   *specialize.Filter // one of them
+	counters *api.Counters      // nil: the kernel has none
+}
+
 // counts is what the filters of rules have counted.
-func (v *filterView) counts() map[*specialize.Leaf]*viewedFilter {
-	all := map[*specialize.Leaf]*viewedFilter{}
+func (v *filterView) counts() map[*specialize.Leaf]leafCount {
+	all := map[*specialize.Leaf]leafCount{}
 	for i := range v.filters {
-		if f := &v.filters[i]; f.wanted != nil && f.wanted.Leaf != nil {
-			all[f.wanted.Leaf] = f
+		f := &v.filters[i]
+		if f.wanted == nil || f.wanted.Leaf == nil {
+			continue
 		}
+		c, n := all[f.wanted.Leaf], f.counters()
+		if c.filter = f.wanted; n != nil {
+			sum := *n
+			if c.counters != nil {
+				add(&sum, c.counters)
+			}
+			c.counters = &sum
+		}
+		all[f.wanted.Leaf] = c
 	}
 	return all
 }
@@ -320,7 +342,7 @@ func (v *filterView) counts() map[*specialize.Leaf]*viewedFilter {
 func met[K comparable](v *filterView, key func(*specialize.Rule) K) map[K]api.Counters {
 	all := map[K]api.Counters{}
 	for leaf, f := range v.counts() {
-		n := f.counters()
+		n := f.counters
 		if n == nil {
 			continue
 		}
@@ -444,15 +466,15 @@ func (v *filterView) ports() map[string]*api.PortCounters {
 		of(e.Device)
 	}
 	for leaf, f := range v.counts() {
-		n := f.counters()
+		n := f.counters
 		if n == nil {
 			n = &api.Counters{}
 		}
 		if out, ok := leaf.Verdict.(*specialize.Output); ok {
 			add(&of(out.Device).To, n)
 		}
-		if _, punts := leaf.Verdict.(specialize.Punt); !punts && f.wanted.Kind == specialize.KindEntry {
-			add(&of(f.wanted.Indev).From, n)
+		if _, punts := leaf.Verdict.(specialize.Punt); !punts && f.filter.Chain == 0 {
+			add(&of(f.filter.Indev).From, n)
 		}
 	}
 	return all
@@ -611,9 +633,7 @@ func (f *Flows) Chains(ctx context.Context, port string, yield func(api.ChainIte
 		for i := range rules {
 			r := chainRule(c.EtherType, &rules[i])
 			r.LogicalFlow = flows[&rules[i]]
-			if n := counts[&rules[i]]; n != nil {
-				r.Counters = n.counters()
-			}
+			r.Counters = counts[&rules[i]].counters
 			if err := yield(api.ChainItem{Rule: &r}); err != nil {
 				return err
 			}

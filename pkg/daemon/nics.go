@@ -107,6 +107,7 @@ func DevicePlugin(config Config, devices *device.Inventory, attached *ports.Serv
 		Resources:  offered,
 		Snapshot:   devices.Snapshot,
 		RDMA:       devices.RDMA,
+		RDMANodes:  devices.RDMANodes,
 		Held:       func() map[string]string { return heldByName(attached.Feed()) },
 		Ready:      attached.Ready(),
 		Log:        log,

@@ -68,6 +68,10 @@ type offload struct {
 	turn    uint64 // the last that was put
 	status  offloadStatus
 	current *specialize.Program
+	watches []*flowWatch
+	// watched is what the filters are made of that the loop wants for watches; lastFlow is the number that was given last.
+	watched  []*flowWatch
+	lastFlow uint32
 
 	work    chan struct{}
 	changed chan struct{}
@@ -174,8 +178,9 @@ const (
 	// retireAfter is how long the end of a chain stays after nothing leads to it any more.
 	retireAfter = time.Second
 
-	// eventDelay gathers what others change, before all is read anew.
-	eventDelay = 20 * time.Millisecond
+	// eventDelay gathers what others change, before all is read anew: until nothing has come for so long, but not longer than maxEventDelay.
+	eventDelay    = 20 * time.Millisecond
+	maxEventDelay = 300 * time.Millisecond
 )
 
 // Run works until ctx ends, and leaves the filters in place.
@@ -186,6 +191,7 @@ func (o *offload) Run(ctx context.Context) error {
 	events := make(chan tc.Event)
 	go l.watch(ctx, events) // ends with ctx
 	var retry, retire, again <-chan time.Time
+	var latest time.Time // when it is read anew at the latest
 	backoff := minOffloadBackoff
 	for {
 		retiring := false
@@ -196,8 +202,11 @@ func (o *offload) Run(ctx context.Context) error {
 			f(ctx, l)
 			continue
 		case e := <-events:
-			if l.concerns(e) && again == nil {
-				again = time.After(eventDelay)
+			if l.concerns(e) {
+				if again == nil {
+					latest = time.Now().Add(maxEventDelay)
+				}
+				again = time.After(min(eventDelay, time.Until(latest)))
 			}
 			continue
 		case <-again:
@@ -253,20 +262,20 @@ func (l *offloader) watch(ctx context.Context, events chan<- tc.Event) {
 func (l *offloader) concerns(e tc.Event) bool {
 	switch e.Kind {
 	case tc.Resync:
-		l.filters.Forget()
+		l.filters.Forget("more events than there was room for")
 		l.links = true
 		return true
 	case tc.FilterNew, tc.FilterGone:
-		if e.Filter == nil || e.Filter.Target.Block != apply.Block || e.Port != 0 && e.Port == l.filters.Port() {
+		if e.Filter == nil || e.Filter.Target.Block != apply.Block || l.filters.Ours(e.Port) {
 			return false
 		}
-		l.filters.Forget()
+		l.filters.Forget("somebody else changed " + e.Filter.Filter.String())
 		return true
 	case tc.QdiscNew, tc.QdiscGone:
-		if e.Port != 0 && e.Port == l.filters.Port() || !slices.ContainsFunc(l.devices, func(d specialize.Device) bool { return d.Ifindex == e.Qdisc.Ifindex }) {
+		if l.filters.Ours(e.Port) || !slices.ContainsFunc(l.devices, func(d specialize.Device) bool { return d.Ifindex == e.Qdisc.Ifindex }) {
 			return false
 		}
-		l.filters.Forget()
+		l.filters.Forget(fmt.Sprintf("somebody else changed the qdisc of device %d", e.Qdisc.Ifindex))
 		return true
 	case tc.LinkNew, tc.LinkGone:
 		known := slices.ContainsFunc(l.devices, func(d specialize.Device) bool { return d.Ifindex == e.Ifindex && d.Name == e.Name })
@@ -331,14 +340,13 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 		if status.Idle == "" && len(l.devices) == 0 {
 			status.Idle = "no device of a local port can offload"
 		}
-		l.desired = l.desired[:0]
-		for _, f := range program.Filters() {
-			l.desired = append(l.desired, f.Filter)
-		}
 		l.done, l.fresh = s, true
 		l.mu.Lock()
 		l.current = program
 		l.mu.Unlock()
+		l.desire()
+	} else if l.watchesChanged() {
+		l.desire()
 	}
 	// A port whose flows are installed need not wait for filters: Open vSwitch has its packets as soon as no filter decides about them as
 	// before.
@@ -355,6 +363,7 @@ func (l *offloader) turnOver(ctx context.Context, retiring bool) (offloadStatus,
 		if status.Filters.Changed > 0 {
 			l.revoked.look(ctx, l.offload, l.current, l.nic)
 		}
+		l.installed(&status.Filters)
 	} else {
 		l.links = true
 	}

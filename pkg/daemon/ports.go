@@ -9,6 +9,7 @@ import (
 
 	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/ports"
+	"github.com/offloadd/offloadd/pkg/reason"
 	"github.com/offloadd/offloadd/pkg/sb"
 )
 
@@ -105,16 +106,28 @@ func (a *Agent) plugged(lport string) bool {
 	return false
 }
 
-// PortHealth is a task that reports the health of ports: they can be made once it is known which there are. That databases and
-// bridge are needed too their own health tells.
+// PortHealth is a task that reports the health of ports: they can be made once it is known which there are, while their own connection to
+// the Open_vSwitch database is there. That the Southbound and the bridge are needed too their own health tells.
 func PortHealth(p *ports.Service, report func(api.Health)) Task {
 	return Task{"port-health", func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
+			return nil
 		case <-p.Ready():
-			report(api.Health{Subsystem: api.SubsystemPort})
 		}
-		return nil
+		for {
+			connected, changed := p.Connected()
+			h := api.Health{Subsystem: api.SubsystemPort}
+			if !connected {
+				h.Reason, h.Message = reason.OVSDBDisconnected, "the Open_vSwitch database is away, in which ports are plugged in"
+			}
+			report(h)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+			}
+		}
 	}}
 }
 

@@ -5,18 +5,22 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/probe"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
-// NewProbe returns what measures paths. It keeps runs in the state directory.
-func NewProbe(c Config, program string) *probe.Prober {
-	return probe.New(probe.Options{Dir: filepath.Join(c.StateDir, "probe"), Program: program})
-}
-
-// CleanProbe removes what a daemon that was killed in the middle of a run has left.
-func CleanProbe(p *probe.Prober, log *slog.Logger) Task {
-	return Task{Name: "probe", Run: func(ctx context.Context) error {
+// NewProbe returns what measures paths, and the task that removes what a daemon has left that was killed in the middle of a run. Runs are
+// kept in the state directory. It is to be called before there are other tasks: functions that an earlier daemon has lent to the probe are claimed.
+func NewProbe(c Config, program string, node *Node, devices *device.Inventory, log *slog.Logger) (*probe.Prober, Task) {
+	o := probe.Options{Dir: filepath.Join(c.StateDir, "probe"), Program: program, Facts: node.facts}
+	var l *lender
+	if devices != nil {
+		l = newLender(devices, filepath.Join(c.RunDir, "probe-functions.json"), log)
+		o.Functions = l.Lend
+	}
+	p := probe.New(o)
+	return p, Task{Name: "probe", Run: func(ctx context.Context) error {
 		removed, err := p.Clean(ctx)
 		switch {
 		case reason.Of(err) == reason.ProbeBusy: // a program's own, or a run that has begun meanwhile, which does it itself
@@ -25,7 +29,26 @@ func CleanProbe(p *probe.Prober, log *slog.Logger) Task {
 		case len(removed) > 0:
 			log.Info("paths of a killed probe removed", "removed", removed)
 		}
+		if l != nil { // their netdevs come back when the paths' namespaces have ended
+			l.Recover(ctx)
+		}
 		<-ctx.Done()
 		return nil
 	}}
+}
+
+// facts are the versions that the daemon sees.
+func (n *Node) facts(ctx context.Context) map[string]string {
+	facts := map[string]string{}
+	id, err := n.Identity(ctx)
+	if err != nil {
+		return nil
+	}
+	if id.OVS != "" {
+		facts["Open vSwitch"] = id.OVS
+	}
+	if id.Northd != "" {
+		facts["OVN"] = id.Northd
+	}
+	return facts
 }

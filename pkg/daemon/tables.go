@@ -10,9 +10,9 @@ import (
 	"github.com/offloadd/offloadd/pkg/sb"
 )
 
-// southboundTables are the tables and columns a chassis reads. Columns that change for others' reasons only, such as
+// SouthboundTables are the tables and columns a chassis reads. Columns that change for others' reasons only, such as
 // external_ids, are left out: each of their changes would wake every node.
-func southboundTables() []ovsdb.Table {
+func SouthboundTables() []ovsdb.Table {
 	return []ovsdb.Table{
 		{Name: sbdb.SBGlobalTable, Row: sbdb.SBGlobal{}, Columns: []string{"nb_cfg", "options", "ipsec"}},
 		{Name: sbdb.ChassisTable, Row: sbdb.Chassis{}, Columns: []string{"name", "hostname", "encaps", "other_config", "transport_zones"}},
@@ -57,7 +57,8 @@ func rowCounts(s *sb.Store) map[string]int {
 	}
 }
 
-func switchTables() []ovsdb.Table {
+// SwitchTables are the tables and columns of the local Open_vSwitch database that a chassis reads.
+func SwitchTables() []ovsdb.Table {
 	return []ovsdb.Table{
 		{Name: vswitchdb.OpenvSwitchTable, Row: vswitchdb.OpenvSwitch{}, Columns: []string{"bridges", "external_ids", "other_config", "iface_types", "datapaths", "ssl", "ovs_version"}},
 		{Name: vswitchdb.BridgeTable, Row: vswitchdb.Bridge{}, Columns: []string{"name", "ports", "fail_mode", "datapath_type", "external_ids", "other_config"}},
@@ -70,8 +71,8 @@ func switchTables() []ovsdb.Table {
 	}
 }
 
-// operations turns the chassis' writes into OVSDB operations.
-func operations(ops []chassis.Op) []ovsdb.Operation {
+// Operations turns the chassis' writes into OVSDB operations.
+func Operations(ops []chassis.Op) []ovsdb.Operation {
 	var out []ovsdb.Operation
 	for _, op := range ops {
 		only := func(o ovsdb.Operation) { out = append(out, ovsdb.OnlyIf(o, columns(op.Where))) }

@@ -69,7 +69,7 @@ func TestOperations(t *testing.T) {
 		},
 	} {
 		var got []string
-		for _, op := range operations([]chassis.Op{tt.op}) {
+		for _, op := range Operations([]chassis.Op{tt.op}) {
 			text, err := json.Marshal(op)
 			if err != nil {
 				t.Fatalf("%s: %v", tt.op, err)
@@ -86,7 +86,7 @@ func TestOperations(t *testing.T) {
 // transaction is done.
 func TestOperationsOnServer(t *testing.T) {
 	server := ovsdbtest.Start(t, ovsdbtest.Southbound)
-	server.Transact(operations([]chassis.Op{
+	server.Transact(Operations([]chassis.Op{
 		{Kind: chassis.Insert, Table: "Encap", Name: "e", Set: map[string]any{"type": "geneve", "ip": "192.0.2.1", "chassis_name": "n1"}},
 		{Kind: chassis.Insert, Table: "Chassis", Name: "n1", Set: map[string]any{"name": "n1", "encaps": []chassis.Ref{{Name: "e"}}}},
 		{Kind: chassis.Insert, Table: "Encap", Name: "e2", Set: map[string]any{"type": "geneve", "ip": "192.0.2.2", "chassis_name": "n2"}},
@@ -107,7 +107,7 @@ func TestOperationsOnServer(t *testing.T) {
 			Where: map[string]any{"chassis": chassis.Ref{UUID: n1}}, Set: map[string]any{"chassis": nil},
 		}
 	}
-	server.Transact(operations([]chassis.Op{
+	server.Transact(Operations([]chassis.Op{
 		release("b"), // which n2 has taken
 		release("a"),
 		{Kind: chassis.Mutate, Table: "Chassis", UUID: n1, Add: map[string]any{"other_config": map[string]string{"k": "v"}}},
@@ -171,7 +171,7 @@ func texts(t *testing.T, in map[string][]ovsdb.Condition) map[string]string {
 // The tables that the chassis selects rows of are read, and a row count is told of tables that are.
 func TestTables(t *testing.T) {
 	var names []string
-	for _, table := range southboundTables() {
+	for _, table := range SouthboundTables() {
 		names = append(names, table.Name)
 	}
 	for table := range rowCounts(sb.NewStore()) {
@@ -184,10 +184,10 @@ func TestTables(t *testing.T) {
 			t.Errorf("%s is not read", must)
 		}
 	}
-	if names = slices.Compact(slices.Sorted(slices.Values(names))); len(names) != len(southboundTables()) {
+	if names = slices.Compact(slices.Sorted(slices.Values(names))); len(names) != len(SouthboundTables()) {
 		t.Errorf("a table is named twice in %v", names)
 	}
-	for _, tables := range [][]ovsdb.Table{southboundTables(), switchTables()} {
+	for _, tables := range [][]ovsdb.Table{SouthboundTables(), SwitchTables()} {
 		if _, err := ovsdb.New(ovsdb.Config{Database: "x", Remotes: []string{"unix:/x"}, Tables: tables}); err != nil {
 			t.Error(err)
 		}

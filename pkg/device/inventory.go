@@ -520,6 +520,16 @@ func (v *Inventory) RDMA(f Function) string {
 	return name
 }
 
+// RDMANodes returns the device nodes that programs need for a function's RDMA device (uverbs, umad, issm, and rdma_cm), as udev names them. Nil: it
+// has none, or the kernel has no modules for user space loaded (ib_uverbs, ib_umad).
+func (v *Inventory) RDMANodes(f Function) []string {
+	nodes, err := v.sysfs.rdmaNodes(f)
+	if err != nil {
+		v.log.Warn("RDMA device not known", "function", f.Name(), "err", err)
+	}
+	return nodes
+}
+
 // Validate says what Acquire would refuse now, with the same reasons, and changes nothing. Of a function that is free already it reads what its
 // driver has; what a driver does not do with what it has is not known before Configure. A function that is about to be free counts as such.
 func (v *Inventory) Validate(ctx context.Context, r Request) error {

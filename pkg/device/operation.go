@@ -20,7 +20,8 @@ type Plan struct {
 // nothing is done. An operation that takes functions from their owners is refused with FUNCTIONS_IN_USE, and a plan. If ctx ends before the
 // driver is done, the driver goes on.
 func (v *Inventory) SetVFs(ctx context.Context, h devlink.Handle, n int, dryRun bool) (Plan, error) {
-	p, err := v.plan(ctx, h, func(nic *nic) (Plan, error) {
+	var numbers []int
+	return v.operate(ctx, h, fmt.Sprintf("making %d VFs", n), dryRun, func(nic *nic) (Plan, error) {
 		if n < 0 || n > nic.sysfs.total {
 			return Plan{}, reason.Errorf(reason.InvalidField, "device %v: %d VFs: it can have between 0 and %d", h, n, nic.sysfs.total)
 		}
@@ -28,7 +29,7 @@ func (v *Inventory) SetVFs(ctx context.Context, h devlink.Handle, n int, dryRun 
 		if n == nic.sysfs.vfs {
 			return p, nil
 		}
-		numbers := []int{n}
+		numbers = []int{n}
 		if n != 0 && nic.sysfs.vfs != 0 {
 			numbers = []int{0, n}
 		}
@@ -39,44 +40,22 @@ func (v *Inventory) SetVFs(ctx context.Context, h devlink.Handle, n int, dryRun 
 			v.removes(&p, h, func(k Kind) bool { return k == VF })
 		}
 		return p, nil
+	}, func(context.Context) error {
+		for _, n := range numbers {
+			if err := v.sysfs.setVFs(h, n); err != nil {
+				return err
+			}
+		}
+		v.log.Info("device has another number of VFs", "device", h, "vfs", n)
+		return nil
 	})
-	if err != nil || dryRun || len(p.Steps) == 0 {
-		return p, err
-	}
-	done, err := v.turn(ctx, h, fmt.Sprintf("making %d VFs", n))
-	if err != nil {
-		return p, err
-	}
-	result := make(chan error, 1)
-	go func() { // it ends when the driver is done
-		var err error
-		if len(p.Steps) > 1 {
-			err = v.sysfs.setVFs(h, 0)
-		}
-		if err == nil {
-			err = v.sysfs.setVFs(h, n)
-		}
-		v.reread(h)
-		done()
-		result <- err
-	}()
-	select {
-	case err = <-result:
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		return p, reason.Errorf(failedCode(err), "device %v: %d VFs: %w", h, n, err)
-	}
-	v.log.Info("device has another number of VFs", "device", h, "vfs", n)
-	return p, nil
 }
 
 // SetMode changes the mode of a device's eswitch, and returns what that takes. Representors of the old mode vanish, and with
 // them all SFs. With dryRun nothing is done. An operation that takes functions from their owners is refused with FUNCTIONS_IN_USE, and a
 // plan.
 func (v *Inventory) SetMode(ctx context.Context, h devlink.Handle, mode devlink.EswitchMode, dryRun bool) (Plan, error) {
-	p, err := v.plan(ctx, h, func(nic *nic) (Plan, error) {
+	return v.operate(ctx, h, fmt.Sprintf("changing its mode to %v", mode), dryRun, func(nic *nic) (Plan, error) {
 		if mode != devlink.ModeLegacy && mode != devlink.ModeSwitchdev {
 			return Plan{}, reason.Errorf(reason.InvalidField, "device %v: mode %v: neither legacy nor switchdev", h, mode)
 		}
@@ -86,19 +65,39 @@ func (v *Inventory) SetMode(ctx context.Context, h devlink.Handle, mode devlink.
 			v.removes(&p, h, func(Kind) bool { return true })
 		}
 		return p, nil
+	}, func(ctx context.Context) error {
+		return whileBusy(ctx, func() error { return v.kernel.devlink.SetEswitch(ctx, h, devlink.Eswitch{Mode: mode}) })
 	})
+}
+
+// operate plans an operation, and carries it out unless dryRun says not to. It has the device's turn, and reads the device before, so that the
+// plan is about what is there now and not about what was heard of last, and after, so that the next one knows. If ctx ends it returns, and what
+// was begun goes on.
+func (v *Inventory) operate(ctx context.Context, h devlink.Handle, doing string, dryRun bool, what func(*nic) (Plan, error), do func(context.Context) error) (Plan, error) {
+	done, err := v.turn(ctx, h, doing)
+	if err != nil {
+		return Plan{}, err
+	}
+	v.reread(ctx, h)
+	p, err := v.plan(ctx, h, what)
 	if err != nil || dryRun || len(p.Steps) == 0 {
+		done()
 		return p, err
 	}
-	done, err := v.turn(ctx, h, fmt.Sprintf("changing its mode to %v", mode))
-	if err != nil {
-		return p, err
+	result := make(chan error, 1)
+	go func() { // it ends when the driver is done
+		err := do(ctx)
+		v.reread(context.WithoutCancel(ctx), h)
+		done()
+		result <- err
+	}()
+	select {
+	case err = <-result:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
-	defer done()
-	err = whileBusy(ctx, func() error { return v.kernel.devlink.SetEswitch(ctx, h, devlink.Eswitch{Mode: mode}) })
-	v.reread(h)
 	if err != nil {
-		return p, reason.Errorf(failedCode(err), "device %v: %w", h, err)
+		return p, reason.Errorf(failedCode(err), "device %v: %s: %w", h, doing, err)
 	}
 	return p, nil
 }
@@ -113,13 +112,14 @@ func failedCode(err error) reason.Reason {
 	return reason.DeviceFailed
 }
 
-// reread lets everything of a device be read again.
-func (v *Inventory) reread(h devlink.Handle) {
-	unlock := v.lock()
-	if w := v.workers[h]; w != nil {
-		w.stale, w.ports = true, true
+// reread reads everything of a device again, unless it does not answer. The caller has its turn.
+func (v *Inventory) reread(ctx context.Context, h devlink.Handle) {
+	v.mu.Lock()
+	w, n := v.workers[h], v.world.nics[h]
+	v.mu.Unlock()
+	if w != nil && (n == nil || n.failure == nil) {
+		v.read(ctx, w, true)
 	}
-	unlock(true)
 }
 
 // plan returns what an operation does, and refuses it if somebody would lose a function.

@@ -259,6 +259,26 @@ func TestSimnicOperations(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
+
+	// One behind the other, and behind somebody who asks nobody: each is about what is there.
+	two := func() bool {
+		return strings.TrimSpace(run(t, "cat /sys/bus/simnic/devices/%v/sriov_numvfs", nic)) == "2"
+	}
+	for i := range 10 {
+		if _, err := v.SetVFs(ctx, handle(), 0, false); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := v.SetVFs(ctx, handle(), 2, false); err != nil || len(p.Steps) != 1 || !two() {
+			t.Fatalf("round %d: SetVFs(2) right behind SetVFs(0) = %+v, %v; there are two: %t", i, p, err, two())
+		}
+		if err := nic.SetVFs(0); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := v.SetVFs(ctx, handle(), 2, false); err != nil || len(p.Steps) != 1 || !two() {
+			t.Fatalf("round %d: SetVFs(2) after somebody else has removed all = %+v, %v; there are two: %t", i, p, err, two())
+		}
+	}
+	v.counts(t, "vfs", map[device.State]int{device.Free: 2})
 	if _, err := v.SetMode(ctx, handle(), devlink.ModeLegacy, false); err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,27 @@ func (s sysfs) rdma(f Function) (string, error) {
 	return names[0].Name(), nil
 }
 
+// rdmaNodes reads which device nodes below /dev/infiniband programs take for a function's RDMA device, in order: none if it has no RDMA device
+// here.
+func (s sysfs) rdmaNodes(f Function) ([]string, error) {
+	var all []string
+	for _, class := range []string{"infiniband_verbs", "infiniband_mad"} {
+		names, err := os.ReadDir(filepath.Join(s.device(devlink.Handle{Bus: f.Bus, Dev: f.Device}), class))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("device sysfs: %w", err)
+		}
+		for _, n := range names {
+			all = append(all, "/dev/infiniband/"+n.Name())
+		}
+	}
+	if len(all) > 0 { // the connection manager is one for all devices
+		if _, err := os.Stat(filepath.Join(string(s), "class", "misc", "rdma_cm")); err == nil {
+			all = append(all, "/dev/infiniband/rdma_cm")
+		}
+	}
+	return all, nil
+}
+
 const auxiliaryBus = "auxiliary"
 
 // sf reads which SF an auxiliary device is; false if it is none.

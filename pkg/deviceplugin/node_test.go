@@ -92,7 +92,11 @@ func offer(t *testing.T, n *node, dir string) (p *Plugin, stop func()) {
 	close(ready)
 	p = New(Options{
 		KubeletDir: dir, Resources: map[string]string{"fast": "offloadd.io/fast", "many": "example.com/sf"},
-		RDMA: func(f device.Function) string { return map[string]string{"0000:03:00.3": "mlx5_3"}[f.Device] }, Snapshot: n.snapshot, Held: n.holders, Ready: ready,
+		RDMA: func(f device.Function) string { return map[string]string{"0000:03:00.3": "mlx5_3"}[f.Device] },
+		RDMANodes: func(f device.Function) []string {
+			return map[string][]string{"0000:03:00.1": {"uverbs1", "rdma_cm"}, "0000:03:00.3": {"uverbs3", "rdma_cm"}}[f.Device]
+		},
+		Snapshot: n.snapshot, Held: n.holders, Ready: ready,
 		InfoDir: filepath.Join(t.TempDir(), "dp"), Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(context.Background())

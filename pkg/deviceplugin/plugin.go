@@ -41,6 +41,8 @@ type Options struct {
 	Snapshot func() device.Snapshot
 	// RDMA is device.Inventory's. Nil: functions have no RDMA devices.
 	RDMA func(device.Function) string
+	// RDMANodes are the device nodes that a container gets with a VF, as device.Inventory knows them. Nil: none.
+	RDMANodes func(device.Function) []string
 	// Held returns the owners of functions by the names that they have asked for. After a change there has to be a Look.
 	Held func() map[string]string
 	// Ready is closed when it is known whose functions are.

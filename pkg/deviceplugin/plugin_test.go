@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/testing/protocmp"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 
@@ -255,6 +256,21 @@ func TestAllocate(t *testing.T) {
 	envs, err := allocate(fast, ids...)
 	if diff := cmp.Diff(map[string]string{"PCIDEVICE_OFFLOADD_IO_FAST": "0000:03:00.3,0000:03:00.1"}, envs); err != nil || diff != "" {
 		t.Errorf("a container with two VFs: %v, want -, got +:\n%s", err, diff)
+	}
+	all, err := fast.Allocate(ctx, &pluginapi.AllocateRequest{ContainerRequests: []*pluginapi.ContainerAllocateRequest{
+		{DevicesIds: []string{"0000:03:00.1", "0000:03:00.3"}}, {DevicesIds: []string{"0000:03:00.1"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := func(name string) *pluginapi.DeviceSpec {
+		return &pluginapi.DeviceSpec{HostPath: name, ContainerPath: name, Permissions: "rw"}
+	}
+	nodes := [][]*pluginapi.DeviceSpec{{node("uverbs1"), node("rdma_cm"), node("uverbs3")}, {node("uverbs1"), node("rdma_cm")}}
+	for i, r := range all.GetContainerResponses() {
+		if diff := cmp.Diff(nodes[i], r.GetDevices(), protocmp.Transform()); diff != "" {
+			t.Errorf("the device nodes of container %d: want -, got +:\n%s", i, diff)
+		}
 	}
 	envs, err = allocate(k.Plugin("example.com/sf"), "many.slot.3")
 	if diff := cmp.Diff(map[string]string{"SFDEVICE_EXAMPLE_COM_SF": "many.slot.3"}, envs); err != nil || diff != "" {

@@ -82,13 +82,15 @@ func (r *server) GetPreferredAllocation(_ context.Context, req *pluginapi.Prefer
 	return answer, nil
 }
 
-// Allocate tells a container's environment what it has got. Nothing is done to a function: that is for the CNI plugin, which is told by
+// Allocate tells a container's environment what it has got, and gives it the device nodes of RDMA devices of VFs. Which SF a slot will be is not
+// known yet. Nothing is done to a function: that is for the CNI plugin, which is told by
 // whoever calls it.
 func (r *server) Allocate(_ context.Context, req *pluginapi.AllocateRequest) (*pluginapi.AllocateResponse, error) {
 	units, _ := r.units()
 	answer := &pluginapi.AllocateResponse{}
 	for _, c := range req.GetContainerRequests() {
 		name := "SFDEVICE_"
+		given := &pluginapi.ContainerAllocateResponse{}
 		for _, id := range c.GetDevicesIds() {
 			i := slices.IndexFunc(units, func(u unit) bool { return u.id == id })
 			if i < 0 {
@@ -97,13 +99,25 @@ func (r *server) Allocate(_ context.Context, req *pluginapi.AllocateRequest) (*p
 			if units[i].function != nil {
 				name = "PCIDEVICE_"
 				r.writeInfo(units[i])
+				r.addNodes(given, units[i])
 			}
 		}
-		answer.ContainerResponses = append(answer.ContainerResponses, &pluginapi.ContainerAllocateResponse{
-			Envs: map[string]string{name + variable(r.resource): strings.Join(c.GetDevicesIds(), ",")},
-		})
+		given.Envs = map[string]string{name + variable(r.resource): strings.Join(c.GetDevicesIds(), ",")}
+		answer.ContainerResponses = append(answer.ContainerResponses, given)
 	}
 	return answer, nil
+}
+
+// addNodes gives a container the device nodes of a VF. Some are of several VFs, and a container gets those once.
+func (r *server) addNodes(given *pluginapi.ContainerAllocateResponse, u unit) {
+	if r.plugin.RDMANodes == nil {
+		return
+	}
+	for _, path := range r.plugin.RDMANodes(*u.function) {
+		if !slices.ContainsFunc(given.Devices, func(d *pluginapi.DeviceSpec) bool { return d.HostPath == path }) {
+			given.Devices = append(given.Devices, &pluginapi.DeviceSpec{HostPath: path, ContainerPath: path, Permissions: "rw"})
+		}
+	}
 }
 
 // variable is the name of a resource as part of that of a variable, as the SR-IOV device plugin writes it.

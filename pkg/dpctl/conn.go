@@ -128,3 +128,25 @@ func (c *Conn) Flows(ctx context.Context, datapath string) ([]Flow, error) {
 	}
 	return Parse(text)
 }
+
+// Lookups returns how many packets a datapath has looked up in its table of flows, each as often as it was there, since the datapath was made.
+func (c *Conn) Lookups(ctx context.Context, datapath string) (uint64, error) {
+	text, err := c.Call(ctx, "dpctl/show", datapath)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(text) {
+		// "  lookups: hit:12 missed:3 lost:0", of which the lost are among the missed
+		words := strings.Fields(line)
+		if len(words) < 3 || words[0] != "lookups:" {
+			continue
+		}
+		hit, err1 := strconv.ParseUint(strings.TrimPrefix(words[1], "hit:"), 10, 64)
+		missed, err2 := strconv.ParseUint(strings.TrimPrefix(words[2], "missed:"), 10, 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return 0, fmt.Errorf("dpctl: show: %q: %w", strings.TrimSpace(line), err)
+		}
+		return hit + missed, nil
+	}
+	return 0, fmt.Errorf("dpctl: show %s: no lookups in %.200q", datapath, text)
+}

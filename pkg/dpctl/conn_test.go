@@ -65,15 +65,21 @@ func TestRealVswitchd(t *testing.T) {
 	}
 }
 
-// answer serves one end of a pipe with a fixed answer and returns a Conn at the other.
-func answer(t *testing.T, reply string) *Conn {
+// The calls that are answered.
+const (
+	dumpFlows = `"method":"dpctl/dump-flows","params":["-m","--names","system@ovs-system"]`
+	show      = `"method":"dpctl/show","params":["system@ovs-system"]`
+)
+
+// answer serves one end of a pipe with a fixed answer to a call, and returns a Conn at the other.
+func answer(t *testing.T, call, reply string) *Conn {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	t.Cleanup(func() { _ = ours.Close() })
 	go func() { // ends when either end is closed
 		defer func() { _ = theirs.Close() }()
 		line, err := bufio.NewReader(theirs).ReadString('\n')
-		if want := `{"method":"dpctl/dump-flows","params":["-m","--names","system@ovs-system"],"id":1}`; err != nil || strings.TrimSpace(line) != want {
+		if want := "{" + call + `,"id":1}`; err != nil || strings.TrimSpace(line) != want {
 			t.Errorf("question %q, %v, want %s", line, err, want)
 			return
 		}
@@ -96,7 +102,7 @@ func TestAnswers(t *testing.T) {
 		{"too long", `{"id":1,"result":"` + strings.Repeat("x", MaxReply), "more than"},
 		{"no flows", `{"id":1,"result":"what is this","error":null}`, "no actions"},
 	} {
-		conn := answer(t, c.reply)
+		conn := answer(t, dumpFlows, c.reply)
 		flows, err := conn.Flows(t.Context(), KernelDatapath)
 		switch {
 		case c.want == "" && (err != nil || len(flows) != 1 || flows[0].InPort != "v1" || flows[0].Layer != TC):
@@ -139,5 +145,24 @@ func TestDialNobody(t *testing.T) {
 	}
 	if _, err := Dial(t.Context(), dir+"/none"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "does not run") {
 		t.Errorf("no pidfile: %v", err)
+	}
+}
+
+// The lookups of a datapath are those that found a flow and those that did not.
+func TestLookups(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want uint64
+		ok   bool
+	}{
+		{`system@ovs-system:\n  lookups: hit:120 missed:3 lost:1\n  flows: 2\n  masks: hit:7 total:1 hit/pkt:0.05\n  port 0: ovs-system (internal)\n`, 123, true},
+		{`system@ovs-system:\n  lookups: hit:x missed:3 lost:1\n`, 0, false},
+		{`system@ovs-system:\n  flows: 2\n`, 0, false},
+		{``, 0, false},
+	} {
+		got, err := answer(t, show, `{"id":1,"result":"`+c.text+`","error":null}`).Lookups(t.Context(), KernelDatapath)
+		if got != c.want || (err == nil) != c.ok {
+			t.Errorf("Lookups of %q = %d, %v; want %d, ok: %v", c.text, got, err, c.want, c.ok)
+		}
 	}
 }

@@ -386,7 +386,7 @@ func (s *Service) strays(owners map[string]bool) (found []Leftover) {
 	}
 	for _, f := range s.doors.devices.Snapshot().Functions {
 		switch {
-		case f.Owner != "" && !owners[f.Owner]:
+		case f.Owner != "" && !owners[f.Owner] && isKey(f.Owner): // what is lent otherwise is not a port's
 			found = append(found, Leftover{"function", f.Name(), "its owner " + f.Owner + " is no port"})
 		case f.State == device.Quarantined:
 			found = append(found, Leftover{"function", f.Name(), fmt.Sprintf("quarantined: %s: %s", f.Reason, f.Message)})

@@ -112,6 +112,12 @@ func (s *Service) Feed() *Feed { return s.feed }
 // Ready returns a channel that is closed when Run has found out what there is.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
+// Connected reports whether the database is there in which ports are plugged in, and returns a channel that is closed when that may have changed.
+func (s *Service) Connected() (bool, <-chan struct{}) {
+	o := s.doors.sockets.look("")
+	return o.connected, o.changed
+}
+
 // Create makes a port, see api.Ports.
 func (s *Service) Create(ctx context.Context, req CreateRequest) (Port, error) {
 	if err := s.Known(ctx); err != nil {

@@ -43,6 +43,11 @@ func parseKey(s string) (Key, error) {
 	return k, k.Validate()
 }
 
+func isKey(s string) bool {
+	_, err := parseKey(s)
+	return err == nil
+}
+
 // A Kind is what a port is made of.
 type Kind string
 

@@ -47,7 +47,7 @@ func (c *campaign) measure(ctx context.Context) (_ *result.Run, err error) {
 	}
 	wants, missing := c.possible()
 	c.say("building paths", 0, 0)
-	built, impossible, err := path.Build(ctx, path.Options{Kinds: wants, Builders: c.options.Builders, Wait: c.options.Wait})
+	built, impossible, err := path.Build(ctx, path.Options{Kinds: wants, Functions: c.options.Functions, Wait: c.options.Wait})
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func (c *campaign) rebuild(ctx context.Context, built *path.Built, wants []path.
 		return err
 	}
 	// Between the two another process may take its turn.
-	again, missing, err := path.Build(ctx, path.Options{Kinds: wants, Builders: c.options.Builders, Wait: true})
+	again, missing, err := path.Build(ctx, path.Options{Kinds: wants, Functions: c.options.Functions, Wait: true})
 	if err != nil {
 		return err
 	}

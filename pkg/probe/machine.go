@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/nftables"
+	"github.com/safchain/ethtool"
 	"golang.org/x/sys/unix"
 
+	"github.com/offloadd/offloadd/pkg/probe/path"
 	"github.com/offloadd/offloadd/pkg/probe/result"
 )
 
@@ -93,6 +94,7 @@ func (m machine) until(after machine, cpus [2]int) (result.Machine, []string) {
 	for _, name := range sysctls {
 		f.file("sysctl "+strings.ReplaceAll(name, "/", "."), "/proc/sys/"+name)
 	}
+	f.add("NICs", nics())
 	f.add("nft rules", nftRules())
 	f.file("iptables tables", "/proc/net/ip_tables_names")
 	f.file("openvswitch module", "/sys/module/openvswitch/srcversion")
@@ -162,9 +164,9 @@ func cpuModel() string {
 func mitigations() string {
 	files, _ := filepath.Glob("/sys/devices/system/cpu/vulnerabilities/*") // the pattern is one
 	var all []string
-	for _, path := range files {
-		if text := read(path); text != "" && text != "Not affected" {
-			all = append(all, filepath.Base(path)+": "+strings.TrimPrefix(text, "Mitigation: "))
+	for _, file := range files {
+		if text := read(file); text != "" && text != "Not affected" {
+			all = append(all, filepath.Base(file)+": "+strings.TrimPrefix(text, "Mitigation: "))
 		}
 	}
 	return strings.Join(all, "; ")
@@ -202,21 +204,43 @@ func steering(pattern string) string {
 
 // nftRules counts the rules of the machine's own network namespace; nothing if the kernel has no nf_tables.
 func nftRules() string {
-	c, err := nftables.New()
+	n, err := path.CountRules()
 	if err != nil {
 		return ""
-	}
-	chains, err := c.ListChains()
-	if err != nil {
-		return ""
-	}
-	n := 0
-	for _, chain := range chains {
-		rules, err := c.GetRules(chain.Table, chain)
-		if err != nil {
-			return ""
-		}
-		n += len(rules)
 	}
 	return strconv.Itoa(n)
+}
+
+// nics are the machine's network devices that have a device of a bus below them, by driver and firmware. Functions and representors, of which
+// there may be hundreds, are their NIC's.
+func nics() string {
+	devices, _ := filepath.Glob("/sys/class/net/*/device") // the pattern is one
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return ""
+	}
+	defer e.Close()
+	names := map[string][]string{}
+	for _, device := range devices {
+		name := filepath.Base(filepath.Dir(device))
+		port := read("/sys/class/net/" + name + "/phys_port_name")
+		if _, err := os.Stat(device + "/physfn"); err == nil || strings.Contains(port, "vf") || strings.Contains(port, "sf") {
+			continue
+		}
+		d, err := e.DriverInfo(name)
+		if err != nil {
+			continue // it is gone, or its driver does not say
+		}
+		what := d.Driver
+		if d.FwVersion != "" && d.FwVersion != "N/A" {
+			what += ", firmware " + d.FwVersion
+		}
+		names[what] = append(names[what], name)
+	}
+	var all []string
+	for what, n := range names {
+		all = append(all, strings.Join(n, " ")+": "+what)
+	}
+	slices.Sort(all)
+	return strings.Join(all, "; ")
 }

@@ -24,8 +24,8 @@ type Options struct {
 	Dir string
 	// Program is what has measured, as "offloadd 1.2.3".
 	Program string
-	// Builders make paths of kinds that need more than a kernel, see path.Options.
-	Builders map[string]path.Builder
+	// Functions gives paths functions of a NIC, see path.Options.
+	Functions path.Functions
 	// Wait says to wait while another process has paths, instead of refusing.
 	Wait bool
 	// Facts are of the machine, besides those that this package finds itself, for result.Machine; nil: none.

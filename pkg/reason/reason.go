@@ -66,6 +66,9 @@ const (
 	ProbeBusy             Reason = "PROBE_BUSY"
 	ProbeImpossible       Reason = "PROBE_IMPOSSIBLE"
 	ProbeRunNotFound      Reason = "PROBE_RUN_NOT_FOUND"
+	ProbeNoAnswer         Reason = "PROBE_NO_ANSWER"
+	ProbeOffloadLost      Reason = "PROBE_OFFLOAD_LOST"
+	ProbeSlower           Reason = "PROBE_SLOWER"
 	DaemonUnreachable     Reason = "DAEMON_UNREACHABLE"
 	ShuttingDown          Reason = "SHUTTING_DOWN"
 	Cancelled             Reason = "CANCELLED"
@@ -407,6 +410,21 @@ var Table = []Entry{
 		ProbeRunNotFound, CodeNotFound, CNIUnknown, 0, false,
 		"No run of the probe with this name is kept.",
 		"Look at the list of runs; the oldest are removed.",
+	},
+	{
+		ProbeNoAnswer, CodeUnavailable, CNITryLater, 0, true,
+		"Requests that a pair of ports sends all the time are not answered.",
+		"See what becomes of the packets: a policy drops them, the other end's node does not have the pair in its configuration, or the path is broken.",
+	},
+	{
+		ProbeOffloadLost, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"The packets of a pair of ports that is measured all the time were forwarded by filters, or by hardware, and are not any more.",
+		"Ask why the port's filters do not forward them any more.",
+	},
+	{
+		ProbeSlower, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"A pair of ports that is measured all the time has become slower than the configured ratio allows.",
+		"Look at what has changed on the two nodes and between them; measure with probe run if it is the machine.",
 	},
 
 	{

@@ -311,6 +311,21 @@ var runbooks = map[Reason]Runbook{
 		[]string{"offloadctl probe runs", "ls -l /var/lib/offloadd/probe"},
 		nil,
 	},
+	ProbeNoAnswer: {
+		"offloadctl status lists the pair, and offloadd_probe_lost_total rises as fast as offloadd_probe_sent_total; the pods' own packets may do well, if a policy drops only those of the probe.",
+		[]string{"offloadctl probe watch --once -o wide", "offloadctl explain PORT PACKET", "offloadctl get ports --port LPORT", "ps -o args= -C offloadd"},
+		nil,
+	},
+	ProbeOffloadLost: {
+		"offloadctl status lists the pair, offloadd_probe_offloaded_ratio has fallen, and the CPUs have more to do; packets are forwarded as before.",
+		[]string{"offloadctl probe watch --once -o wide", "offloadctl explain PORT PACKET", lookStatus, "offloadctl diff", lookKernel},
+		nil,
+	},
+	ProbeSlower: {
+		"offloadctl status lists the pair; two thousand round trips in a row had a 99th percentile beyond all former ones.",
+		[]string{"offloadctl probe watch --once -o wide", lookStatus, lookKernel},
+		nil,
+	},
 	DaemonUnreachable: {
 		"offloadctl exits with 4, ADDs fail and are tried again, and the node becomes NotReady; packets are forwarded as before.",
 		[]string{"systemctl status offloadd", "ls -l /run/offloadd", "journalctl -t offloadd --since -1h", lookEvents},

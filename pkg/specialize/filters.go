@@ -40,6 +40,7 @@ const (
 	KindRule                   // a rule of another chain
 	KindEnd                    // the end of a chain
 	KindClosed                 // see Closed
+	KindProbe                  // see Filter.Narrowed and Punting
 )
 
 // cookie says what a filter is: a chain's state, and the row that decided.

@@ -36,6 +36,7 @@ const (
 	NotIP
 	TooManyRules
 	TooDeep
+	Probed
 	numReasons
 )
 
@@ -105,6 +106,7 @@ var reasonDocs = [numReasons]ReasonDoc{
 	NotIP:        {"not-ip", "The packet is no IPv4 or IPv6 packet, or has a VLAN tag.", "Nothing to do."},
 	TooManyRules: {"budget", "The chain has as many rules as it may have.", "Raise the budget, or use fewer or simpler ACLs."},
 	TooDeep:      {"depth", "The way through switches and routers takes more chains than the kernel follows.", "Use fewer routers between the ports."},
+	Probed:       {"probe", "The packet is one of a probe, which measures the way through Open vSwitch with it.", "Nothing to do."},
 }
 
 // Reasons returns all reasons but NoReason, in order.

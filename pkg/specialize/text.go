@@ -236,13 +236,15 @@ func (k Kind) String() string {
 		return "end"
 	case KindClosed:
 		return "closed"
+	case KindProbe:
+		return "probe"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
 // KindOf returns what a filter with this cookie is for, 0 if it is not ours.
 func KindOf(c tc.Cookie) Kind {
-	if k := Kind(c[3]); IsOurs(c) && k >= KindGuard && k <= KindClosed {
+	if k := Kind(c[3]); IsOurs(c) && k >= KindGuard && k <= KindProbe {
 		return k
 	}
 	return 0

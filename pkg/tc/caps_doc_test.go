@@ -58,8 +58,9 @@ func TestDocumentNumbers(t *testing.T) {
 		fmt.Sprintf("chains from %d (0x%08x)", specialize.ChainBase, specialize.ChainBase),
 		fmt.Sprintf("| | %d | the end", specialize.PrefEnd),
 		fmt.Sprintf("| chain 0 | %d | only while", specialize.PrefGuard),
-		fmt.Sprintf("%02x a guard, %02x a rule of chain 0, %02x a rule of another chain, %02x the end of a chain, %02x closes",
-			uint8(specialize.KindGuard), uint8(specialize.KindEntry), uint8(specialize.KindRule), uint8(specialize.KindEnd), uint8(specialize.KindClosed)),
+		fmt.Sprintf("%02x a guard, %02x a rule of chain 0, %02x a rule of another chain, %02x the end of a chain, %02x closes a chain or a device, %02x a probe",
+			uint8(specialize.KindGuard), uint8(specialize.KindEntry), uint8(specialize.KindRule), uint8(specialize.KindEnd), uint8(specialize.KindClosed), uint8(specialize.KindProbe)),
+		fmt.Sprintf("| any | %d to %d | only while a probe", specialize.PrefProbe, specialize.PrefProbeEnd),
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%s does not say %q", document, want)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/offloadd/offloadd/integration/lab"
 )
 
 // The schemas of Debian's packages.
@@ -111,7 +113,7 @@ func (c *central) ctl(ctx context.Context, program, script string, options ...st
 		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		words, err := split(line)
+		words, err := lab.Words(line)
 		if err != nil {
 			return "", fmt.Errorf("%s: %w: %s", program, err, line)
 		}
@@ -124,45 +126,6 @@ func (c *central) ctl(ctx context.Context, program, script string, options ...st
 		return "", nil
 	}
 	return c.run(ctx, program, args...)
-}
-
-// split splits a line as a shell does, without expanding anything, as lab.NB does.
-func split(line string) ([]string, error) {
-	var words []string
-	var word strings.Builder
-	var quote rune
-	in, escaped := false, false // within a word, behind a backslash
-	for _, r := range line {
-		switch {
-		case escaped:
-			word.WriteRune(r)
-			escaped = false
-		case r == '\\' && quote != '\'':
-			in, escaped = true, true
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote != 0:
-			word.WriteRune(r)
-		case r == '\'' || r == '"':
-			in, quote = true, r
-		case r == ' ' || r == '\t':
-			if in {
-				words = append(words, word.String())
-			}
-			word.Reset()
-			in = false
-		default:
-			in = true
-			word.WriteRune(r)
-		}
-	}
-	if quote != 0 || escaped {
-		return nil, errors.New("unfinished quotation")
-	}
-	if in {
-		words = append(words, word.String())
-	}
-	return words, nil
 }
 
 // accepts reports whether somebody listens on a Unix socket.

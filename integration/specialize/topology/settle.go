@@ -12,8 +12,8 @@ import (
 
 	"github.com/offloadd/offloadd/integration/parity/content"
 	"github.com/offloadd/offloadd/pkg/chassis"
+	"github.com/offloadd/offloadd/pkg/daemon"
 	"github.com/offloadd/offloadd/pkg/ovsdb"
-	"github.com/offloadd/offloadd/pkg/ovsdb/sbdb"
 	"github.com/offloadd/offloadd/pkg/ovsdb/vswitchdb"
 	"github.com/offloadd/offloadd/pkg/sb"
 )
@@ -43,10 +43,10 @@ func settled(ctx context.Context, c content.Content) (databases, error) {
 	s := settler{central: central, store: sb.NewStore(), sw: chassis.NewSwitch(), state: chassis.New(chassis.Options{Hostname: chassisName})}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if s.south, err = newReplica(ctx, central, "OVN_Southbound", southboundTables()); err != nil {
+	if s.south, err = newReplica(ctx, central, "OVN_Southbound", daemon.SouthboundTables()); err != nil {
 		return databases{}, err
 	}
-	if s.local, err = newReplica(ctx, central, "Open_vSwitch", switchTables()); err != nil {
+	if s.local, err = newReplica(ctx, central, "Open_vSwitch", daemon.SwitchTables()); err != nil {
 		return databases{}, err
 	}
 	err = s.run(ctx)
@@ -225,8 +225,8 @@ func (s *settler) run(ctx context.Context) error {
 			Turn: s.turn, AckedTurn: s.turn - 1, Now: time.Now().UnixMilli(), Switch: s.sw, SB: s.store,
 			SBSynced: true, CondInSync: true, CondTurn: s.turn - 1, SBIdle: true, OVSIdle: true,
 		})
-		local := append(operations(plan.OVSOps), s.ports()...)
-		south := operations(plan.SBOps)
+		local := append(daemon.Operations(plan.OVSOps), s.ports()...)
+		south := daemon.Operations(plan.SBOps)
 		if err := s.local.transact(ctx, local); err != nil {
 			return err
 		}
@@ -314,99 +314,4 @@ func (s *settler) ports() []ovsdb.Operation {
 		}
 	}
 	return ops
-}
-
-func southboundTables() []ovsdb.Table {
-	return []ovsdb.Table{
-		{Name: sbdb.SBGlobalTable, Row: sbdb.SBGlobal{}, Columns: []string{"nb_cfg", "options", "ipsec"}},
-		{Name: sbdb.ChassisTable, Row: sbdb.Chassis{}, Columns: []string{"name", "hostname", "encaps", "other_config", "transport_zones"}},
-		{Name: sbdb.ChassisPrivateTable, Row: sbdb.ChassisPrivate{}, Columns: []string{"name", "chassis", "nb_cfg"}},
-		{Name: sbdb.EncapTable, Row: sbdb.Encap{}},
-		{Name: sbdb.DatapathBindingTable, Row: sbdb.DatapathBinding{}, Columns: []string{"tunnel_key", "external_ids"}},
-		{Name: sbdb.PortBindingTable, Row: sbdb.PortBinding{}, Columns: []string{
-			"logical_port", "type", "datapath", "tunnel_key", "parent_port", "tag", "chassis", "additional_chassis",
-			"encap", "additional_encap", "requested_chassis", "requested_additional_chassis", "ha_chassis_group",
-			"options", "mac", "port_security", "up", "virtual_parent",
-		}},
-		{Name: sbdb.LogicalFlowTable, Row: sbdb.LogicalFlow{}, Columns: []string{
-			"logical_datapath", "logical_dp_group", "pipeline", "table_id", "priority", "match", "actions", "tags", "controller_meter",
-		}},
-		{Name: sbdb.LogicalDPGroupTable, Row: sbdb.LogicalDPGroup{}},
-		{Name: sbdb.MulticastGroupTable, Row: sbdb.MulticastGroup{}},
-		{Name: sbdb.AddressSetTable, Row: sbdb.AddressSet{}},
-		{Name: sbdb.PortGroupTable, Row: sbdb.PortGroup{}},
-		{Name: sbdb.MACBindingTable, Row: sbdb.MACBinding{}, Columns: []string{"logical_port", "ip", "mac", "datapath"}},
-		{Name: sbdb.StaticMACBindingTable, Row: sbdb.StaticMACBinding{}},
-		{Name: sbdb.FDBTable, Row: sbdb.FDB{}, Columns: []string{"mac", "dp_key", "port_key"}},
-		{Name: sbdb.HAChassisGroupTable, Row: sbdb.HAChassisGroup{}, Columns: []string{"name", "ha_chassis", "ref_chassis"}},
-		{Name: sbdb.HAChassisTable, Row: sbdb.HAChassis{}, Columns: []string{"chassis", "priority"}},
-	}
-}
-
-func switchTables() []ovsdb.Table {
-	return []ovsdb.Table{
-		{Name: vswitchdb.OpenvSwitchTable, Row: vswitchdb.OpenvSwitch{}, Columns: []string{"bridges", "external_ids", "other_config", "datapaths"}},
-		{Name: vswitchdb.BridgeTable, Row: vswitchdb.Bridge{}, Columns: []string{"name", "ports", "fail_mode", "datapath_type", "external_ids", "other_config"}},
-		{Name: vswitchdb.PortTable, Row: vswitchdb.Port{}, Columns: []string{"name", "interfaces", "external_ids"}},
-		{Name: vswitchdb.InterfaceTable, Row: vswitchdb.Interface{}, Columns: []string{
-			"name", "type", "options", "ofport", "external_ids", "mtu", "bfd", "bfd_status",
-		}},
-		{Name: vswitchdb.DatapathTable, Row: vswitchdb.Datapath{}, Columns: []string{"capabilities"}},
-	}
-}
-
-// operations turns the chassis' writes into OVSDB operations, as pkg/daemon does.
-func operations(ops []chassis.Op) []ovsdb.Operation {
-	var out []ovsdb.Operation
-	for _, op := range ops {
-		only := func(o ovsdb.Operation) { out = append(out, ovsdb.OnlyIf(o, columns(op.Where))) }
-		switch op.Kind {
-		case chassis.Insert:
-			out = append(out, ovsdb.InsertRow(op.Table, op.Name, columns(op.Set)))
-		case chassis.Update:
-			only(ovsdb.UpdateRow(op.Table, op.UUID, columns(op.Set)))
-		case chassis.Delete:
-			only(ovsdb.DeleteRow(op.Table, op.UUID))
-		case chassis.Mutate:
-			for col, v := range op.Remove {
-				only(ovsdb.DeleteElements(op.Table, op.UUID, col, column(v)))
-			}
-			for col, v := range op.Add {
-				only(ovsdb.InsertElements(op.Table, op.UUID, col, column(v)))
-			}
-		}
-	}
-	return out
-}
-
-func columns(in map[string]any) map[string]any {
-	out := make(map[string]any, len(in))
-	for k, v := range in {
-		out[k] = column(v)
-	}
-	return out
-}
-
-// column turns a column value of package chassis into one of package ovsdb.
-func column(v any) any {
-	ref := func(r chassis.Ref) ovsdb.Ref { return ovsdb.Ref(cmp.Or(r.Name, r.UUID)) }
-	switch v := v.(type) {
-	case nil:
-		return []string(nil)
-	case chassis.Ref:
-		return ref(v)
-	case []chassis.Ref:
-		refs := make([]ovsdb.Ref, len(v))
-		for i, r := range v {
-			refs[i] = ref(r)
-		}
-		return refs
-	case map[string]chassis.Ref:
-		refs := make(map[string]ovsdb.Ref, len(v))
-		for k, r := range v {
-			refs[k] = ref(r)
-		}
-		return refs
-	}
-	return v
 }

@@ -44,12 +44,16 @@ func Main(stdin io.Reader, stdout io.Writer) int {
 		return 1
 	}
 	ended := make(chan struct{})
+	e := newEngine(job)
 	// It ends with the process.
 	go func() {
+		defer close(ended)
+		if job.Steps {
+			e.listen(in)
+		}
 		_, _ = io.Copy(io.Discard, in) // until there is no other end
-		close(ended)
 	}()
-	if err := newEngine(job).run(ended, func(e Event) error { return out.Encode(e) }); err != nil {
+	if err := e.run(ended, func(e Event) error { return out.Encode(e) }); err != nil {
 		_ = out.Encode(Event{Error: err.Error()})
 		return 1
 	}
@@ -67,6 +71,10 @@ type engine struct {
 	rnd   *rand.Rand
 
 	client, server thread
+
+	// steps are the paths that are to send a request, and stepped is what has come of it.
+	steps   chan int
+	stepped chan Event
 
 	active   atomic.Int64 // the index of the path that is used, -1: none
 	_        [64]byte
@@ -149,7 +157,7 @@ const (
 func newEngine(job Job) *engine {
 	e := &engine{
 		job: job, base: time.Now(), nonce: rand.Uint32(), rnd: rand.New(rand.NewPCG(job.Seed, 0)),
-		client: thread{side: "client"}, server: thread{side: "server"},
+		client: thread{side: "client"}, server: thread{side: "server"}, steps: make(chan int), stepped: make(chan Event),
 	}
 	if !e.streams() {
 		e.limit = job.requests()
@@ -212,6 +220,11 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		case <-ended:
 			e.stop.Store(true)
 			return errors.New("engine: who started it has ended")
+		case ev := <-e.stepped:
+			if err := say(ev); err != nil {
+				e.stop.Store(true)
+				return fmt.Errorf("engine: %w", err)
+			}
 		case <-ticker.C:
 			if err := say(Event{Progress: e.progress()}); err != nil {
 				e.stop.Store(true)
@@ -286,6 +299,10 @@ func (e *engine) report(noise result.Noise, say func(Event) error) error {
 
 // measure is the client's thread.
 func (e *engine) measure() {
+	if e.job.Steps {
+		e.stepLoop()
+		return
+	}
 	for _, p := range e.paths {
 		if p.failed == "" && !e.stop.Load() {
 			e.prime(p)

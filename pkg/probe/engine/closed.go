@@ -172,6 +172,7 @@ func (e *engine) transact(p *path, kind uint16, wait time.Duration) (time.Durati
 			case got == seq:
 				if p.stamps != nil {
 					p.stamps.collect(c.fd, p.first)
+					p.stamps.trip(seq, p.first, begun, now)
 				}
 				return now - begun, true
 			default:

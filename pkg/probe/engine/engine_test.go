@@ -423,6 +423,60 @@ func TestMissingStamps(t *testing.T) {
 	}
 }
 
+// The two ways of a round trip are all of it, of each one: what the server does before it has read the clock is of the first, what it does afterwards of
+// the second. What has no end, or is out of order, is left out.
+func TestOneWay(t *testing.T) {
+	s := &stamps{
+		begun: []int64{100, 200, 300, 400, 500},
+		came:  []int64{130, 225, 0, 399, 520},
+		ended: []int64{190, 0, 390, 490, 620},
+	}
+	if got, want := s.oneWay(), (&result.OneWay{Count: 2, There: 30, Back: 100, There99: 30, Back99: 100}); cmp.Diff(want, got) != "" {
+		t.Errorf("oneWay = %+v, want %+v", got, want)
+	}
+	if got := (&stamps{came: []int64{0}, begun: []int64{0}, ended: []int64{0}}).oneWay(); got != nil {
+		t.Errorf("oneWay of nothing = %+v", got)
+	}
+	const delay = 3 * time.Millisecond
+	slow := wire(t)
+	slow.Fault = &Fault{Delay: delay}
+	job := Job{
+		Paths:    []Path{slow, loopback("lo")},
+		Load:     result.Load{Mode: result.RR, Transport: "udp", Size: 64},
+		Segments: true, Rounds: 5, Burst: 10, Timeout: MaxTimeout, CPUs: [2]int{-1, -1},
+	}
+	for name, session := range run(t, job) {
+		w := session.OneWay
+		if w == nil || w.Count != 50 || w.There <= 0 || w.Back <= 0 || w.There99 < w.There || w.Back99 < w.Back {
+			t.Errorf("path %s: %+v", name, w)
+		} else if name == slow.Name && w.Back < int64(delay) {
+			t.Errorf("path %s: %v on the way back, want %v that its server waits", name, time.Duration(w.Back), delay)
+		}
+	}
+}
+
+// A round trip of each path is, to the nanosecond, what its two ways are.
+func TestOneWaySum(t *testing.T) {
+	job := Job{
+		Paths:    []Path{loopback("lo")},
+		Load:     result.Load{Mode: result.RR, Transport: "udp", Size: 64},
+		Segments: true, Rounds: 20, Burst: 1, Timeout: MaxTimeout, CPUs: [2]int{-1, -1},
+	}
+	e := newEngine(job)
+	if err := e.run(make(chan struct{}), func(Event) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	p := e.paths[0]
+	if len(p.took) != 20 {
+		t.Fatalf("%d round trips, want 20", len(p.took))
+	}
+	for i, took := range p.took {
+		if there, back := p.stamps.came[i]-p.stamps.begun[i], p.stamps.ended[i]-p.stamps.came[i]; there <= 0 || back <= 0 || there+back != took {
+			t.Errorf("round trip %d: %d there and %d back are not %d", i, there, back, took)
+		}
+	}
+}
+
 // A path that cannot be measured says why, and does not keep the others.
 func TestFailedPaths(t *testing.T) {
 	w := wire(t)
@@ -668,14 +722,14 @@ func TestEndOfInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := p.stdout.Read(make([]byte, 1024)); n == 0 {
+	if n, err := p.Out.Read(make([]byte, 1024)); n == 0 {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = p.stdin.Close()
+		_ = p.In.Close()
 	}()
-	await(t, "without the engine", func() bool { return !alive(p.os.Pid) })
-	_, _ = p.os.Wait()
+	await(t, "without the engine", func() bool { return !alive(p.Pid()) })
+	_ = p.Close()
 }
 
 // Main takes no job that Check would not.

@@ -29,7 +29,7 @@ const (
 	MaxRate     = 5_000_000 // requests per second, of all paths together
 	MaxDuration = time.Hour
 	MaxTimeout  = 10 * time.Second
-	// MaxRequests is how many requests of all paths together are remembered, at 9 to 41 octets each.
+	// MaxRequests is how many requests of all paths together are remembered, at 9 to 73 octets each.
 	MaxRequests = 1 << 24
 )
 
@@ -38,7 +38,8 @@ type Job struct {
 	Paths []Path      `json:"paths"`
 	Load  result.Load `json:"load"`
 
-	// Segments splits the way of a request by the kernel's timestamps, of UDP rr. Timestamps take time, so there is no histogram.
+	// Segments splits the way of a request by the kernel's timestamps, of UDP rr, and round trips into their two ways. Timestamps take time, so
+	// there is no histogram.
 	Segments bool `json:"segments,omitempty"`
 
 	// Rounds end the job, or Load.Duration does, the earlier of the two, or MaxRequests; 0: only the duration. In each round comes each path once, in
@@ -56,6 +57,9 @@ type Job struct {
 	Priority int    `json:"priority"` // of SCHED_FIFO; 0: an ordinary thread
 	CPUs     [2]int `json:"cpus"`     // of the client's and the server's thread; -1: any
 	Seed     uint64 `json:"seed"`     // of the order of paths
+
+	// Steps makes the client send a request only when it is told to (Stepper), of UDP rr: nothing precedes the first, and no path takes turns with others.
+	Steps bool `json:"steps,omitempty"`
 
 	// Stop is a fault, for tests: the client does nothing for so long, once a second.
 	Stop time.Duration `json:"stop_ns,omitempty"`
@@ -94,6 +98,13 @@ type Event struct {
 	Note    string          `json:"note,omitempty"`    // what was asked for and refused, and does not end the job
 
 	Progress *Progress `json:"progress,omitempty"`
+	Step     *Step     `json:"step,omitempty"`
+}
+
+// A Step is what came of a request that the client was told to send.
+type Step struct {
+	Took time.Duration `json:"took_ns"`
+	Lost bool          `json:"lost,omitempty"`
 }
 
 // Progress is how much of the job is done, of all paths.
@@ -158,6 +169,7 @@ func (j Job) Check() error {
 			between("the number of requests of all paths", j.requests()*int64(len(j.Paths)), 1, MaxRequests)
 		}
 	}
+	check(!j.Steps || l.Mode == result.RR && l.Transport == "udp" && !j.Segments && l.Duration == 0, "steps are those of UDP rr, without segments or a duration")
 	check(!j.Segments || l.Mode == result.RR && l.Transport == "udp", "segments are those of UDP rr")
 	between("priority", int64(j.Priority), 0, 99)
 	for _, cpu := range j.CPUs {

@@ -2,17 +2,12 @@ package engine
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"runtime"
-	"strings"
-	"syscall"
 
+	"github.com/offloadd/offloadd/pkg/probe/child"
 	"github.com/offloadd/offloadd/pkg/probe/result"
 )
 
@@ -32,33 +27,35 @@ const maxLine = 16 << 20
 // should, or is a session. Ending ctx kills the process, and so does the end of this one, however it ends. Whoever does not read the
 // channel to its end must end ctx.
 func Start(ctx context.Context, job Job) (<-chan Event, error) {
+	events, _, err := launch(ctx, job)
+	return events, err
+}
+
+// launch is Start, and returns the process too.
+func launch(ctx context.Context, job Job) (<-chan Event, *child.Process, error) {
 	if err := job.Check(); err != nil {
-		return nil, fmt.Errorf("engine job: %w", err)
+		return nil, nil, fmt.Errorf("engine job: %w", err)
 	}
 	line, err := marshal(job)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	events, started := make(chan Event), make(chan error)
+	p, err := start(line)
+	if err != nil {
+		return nil, nil, err
+	}
+	events := make(chan Event)
 	// It ends with the process.
 	go func() {
-		// The kernel's PR_SET_PDEATHSIG means the thread that has forked, not its process: it must not end before.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		defer close(events)
-		p, err := start(line)
-		started <- err
-		if err != nil {
-			return
-		}
-		if err := p.forward(ctx, events); err != nil {
+		if err := forward(ctx, p, events); err != nil {
 			select {
 			case events <- Event{Error: err.Error()}:
 			case <-ctx.Done():
 			}
 		}
 	}()
-	return events, <-started
+	return events, p, nil
 }
 
 func marshal(job Job) ([]byte, error) {
@@ -118,64 +115,24 @@ func Sessions(outcomes []Event) map[string]result.Session {
 	return sessions
 }
 
-// A process is the engine's. Its stdin stays open: its end is the end of who started it.
-type process struct {
-	os                    *os.Process
-	stdin, stdout, stderr *os.File
-}
-
-func start(job []byte) (*process, error) {
-	var ours, theirs [3]*os.File
-	closeAll := func(files []*os.File) {
-		for _, f := range files {
-			if f != nil {
-				_ = f.Close() // a pipe that nobody needs any more
-			}
-		}
-	}
-	for i := range ours {
-		r, w, err := os.Pipe()
-		if err != nil {
-			closeAll(ours[:])
-			closeAll(theirs[:])
-			return nil, fmt.Errorf("engine: %w", err)
-		}
-		ours[i], theirs[i] = r, w
-		if i == 0 {
-			ours[i], theirs[i] = w, r
-		}
-	}
+func start(job []byte) (*child.Process, error) {
 	// Both threads, and what reads, writes and waits, each have a P: a thread in a raw system call does not give its own away. A signal of
 	// the scheduler's would end a system call early.
-	p, err := os.StartProcess("/proc/self/exe", []string{"offloadd", Verb}, &os.ProcAttr{
-		Env:   []string{"GOMAXPROCS=6", "GOGC=off", "GODEBUG=asyncpreemptoff=1"},
-		Files: theirs[:],
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
-	})
-	closeAll(theirs[:])
+	p, err := child.Start(Verb, "GOMAXPROCS=6", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
 	if err != nil {
-		closeAll(ours[:])
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	c := &process{os: p, stdin: ours[0], stdout: ours[1], stderr: ours[2]}
-	if _, err := c.stdin.Write(job); err != nil {
-		return nil, errors.Join(fmt.Errorf("engine job: %w", err), c.wait())
+	if _, err := p.In.Write(job); err != nil {
+		return nil, errors.Join(fmt.Errorf("engine job: %w", err), p.Close())
 	}
-	return c, nil
+	return p, nil
 }
 
 // forward sends what the process says until it ends.
-func (c *process) forward(ctx context.Context, events chan<- Event) error {
-	stop := context.AfterFunc(ctx, func() { _ = c.os.Kill() }) // it may have ended already
+func forward(ctx context.Context, p *child.Process, events chan<- Event) error {
+	stop := context.AfterFunc(ctx, p.Kill)
 	defer stop()
-	complaint := make(chan string, 1)
-	// It ends with the process.
-	go func() {
-		said, _ := io.ReadAll(io.LimitReader(c.stderr, 64<<10)) // what there is, even after an error
-		_, _ = io.Copy(io.Discard, c.stderr)
-		complaint <- firstLines(said, 3)
-	}()
-	lines := bufio.NewScanner(c.stdout)
+	lines := bufio.NewScanner(p.Out)
 	lines.Buffer(nil, maxLine)
 	var failed error
 	for failed == nil && lines.Scan() {
@@ -194,37 +151,10 @@ func (c *process) forward(ctx context.Context, events chan<- Event) error {
 		failed = lines.Err()
 	}
 	if failed != nil {
-		_ = c.os.Kill() // it may have ended already
+		p.Kill()
 	}
-	err := c.wait()
-	if said := <-complaint; err != nil && said != "" {
-		err = fmt.Errorf("%w: %s", err, said)
-	}
-	_ = c.stderr.Close() // read to its end
-	if failed != nil {
-		return failed
-	}
-	return err
-}
-
-func (c *process) wait() error {
-	_ = c.stdin.Close() // nothing is in it
-	_ = c.stdout.Close()
-	state, err := c.os.Wait()
-	if err != nil {
+	if err := p.Close(); err != nil && failed == nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	if !state.Success() {
-		return fmt.Errorf("engine: %v", state)
-	}
-	return nil
-}
-
-func firstLines(text []byte, n int) string {
-	lines := bytes.SplitN(bytes.TrimSpace(text), []byte("\n"), n+1)
-	var kept []string
-	for _, l := range lines[:min(n, len(lines))] {
-		kept = append(kept, string(bytes.TrimSpace(l)))
-	}
-	return strings.Join(kept, "; ")
+	return failed
 }

@@ -20,11 +20,15 @@ func (e *engine) session(p *path) (*result.Session, []string, error) {
 	if e.tcp() {
 		s.TCP = &result.TCP{Retransmits: p.retransmits}
 	}
+	if p.client != nil && p.server != nil && !e.tcp() {
+		s.Packets = [2]int64{p.client.sent, p.server.sent}
+	}
 	if p.stamps != nil {
 		var why string
 		if s.Segments, why = p.stamps.segments(); why != "" {
 			notes = append(notes, why)
 		}
+		s.OneWay = p.stamps.oneWay()
 		return s, notes, nil
 	}
 	if len(p.took) == 0 {

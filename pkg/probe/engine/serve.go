@@ -94,7 +94,7 @@ func (e *engine) serveOne(p *path) int {
 	c := p.server
 	var what int
 	if p.stamps != nil {
-		what = p.stamps.receiveFrom(c, e.counting.Load(), &p.first)
+		what = p.stamps.receiveFrom(c, e.counting.Load(), &p.first, e.base)
 	} else {
 		what = c.receiveFrom(unix.MSG_DONTWAIT)
 	}

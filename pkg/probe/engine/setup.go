@@ -37,7 +37,7 @@ func (e *engine) openPath(p *path) error {
 		answer = size
 	}
 	server := -1
-	err := inNetns(p.Server.Netns, func() (err error) {
+	err := InNetns(p.Server.Netns, func() (err error) {
 		if server, err = open(e.tcp(), netip.AddrPortFrom(p.Server.Addr, p.Server.Port)); err != nil || !e.tcp() {
 			return err
 		}
@@ -77,7 +77,7 @@ func (e *engine) openPath(p *path) error {
 		}
 		return unix.SetNonblock(p.listener, true)
 	}
-	err = inNetns(p.Client.Netns, func() error {
+	err = InNetns(p.Client.Netns, func() error {
 		fd, err := open(e.tcp(), netip.AddrPortFrom(p.Client.Addr, p.Client.Port))
 		if err != nil {
 			return err
@@ -96,6 +96,11 @@ func (e *engine) openPath(p *path) error {
 	})
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
+	}
+	if !e.tcp() && p.Client.Port != 0 { // several clients may have one server's port: each has a socket of its own there
+		if err := unix.Connect(server, sockaddr(netip.AddrPortFrom(p.Client.Addr, p.Client.Port))); err != nil {
+			return fmt.Errorf("server: connect to %v: %w", p.Client.Addr, err)
+		}
 	}
 	if e.tcp() {
 		if err := patience(p.listener, max(e.job.Timeout, time.Second)); err != nil {

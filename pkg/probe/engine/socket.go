@@ -16,9 +16,9 @@ import (
 // buffer is what sockets are to hold: what comes at a high rate while one side is stalled must not be lost.
 const buffer = 16 << 20
 
-// inNetns calls f with the thread in the network namespace at path, empty: where it is. The caller's goroutine is locked to its thread; a
+// InNetns calls f with the thread in the network namespace at path, empty: where it is. The caller's goroutine is locked to its thread; a
 // thread that cannot return must not go on, so that is a panic.
-func inNetns(path string, f func() error) error {
+func InNetns(path string, f func() error) error {
 	if path == "" {
 		return f()
 	}
@@ -71,6 +71,8 @@ type conn struct {
 	peer    unix.RawSockaddrInet6 // the larger of the two
 	peerLen uint32
 
+	sent int64 // messages
+
 	errno unix.Errno // the last that was neither EAGAIN nor EINTR
 }
 
@@ -119,6 +121,7 @@ func (c *conn) sendTo(flags uintptr, to unsafe.Pointer, toLen uint32) int {
 			c.written += int(n)
 		default:
 			c.written = 0
+			c.sent++
 			return message
 		}
 	}

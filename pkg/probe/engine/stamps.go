@@ -13,13 +13,18 @@ import (
 	"github.com/offloadd/offloadd/pkg/probe/result"
 )
 
-// stamps are the times of requests by sequence number since the warm-up, of CLOCK_REALTIME; 0: there is none. Server and client each write
-// their own arrays.
+// stamps are the times of requests by sequence number since the warm-up; 0: there is none. Server and client each write their own arrays.
 type stamps struct {
+	// Of CLOCK_REALTIME, which is that of the kernel's.
 	send     []int64 // the client's: before the system call
 	transmit []int64 // the kernel's: in the driver of the first device that stamps
 	receive  []int64 // the kernel's: from the last device
 	arrived  []int64 // the server's: after the system call
+
+	// Of the engine's clock, which nobody sets: it times round trips.
+	begun []int64 // the client's: when the round trip begins
+	came  []int64 // the server's: when it has the request
+	ended []int64 // the client's: when the round trip ends
 
 	client, server control
 
@@ -37,7 +42,7 @@ type control struct {
 // stampSockets asks for the kernel's timestamps.
 func (p *path) stampSockets(limit int64) error {
 	s := &stamps{}
-	for _, a := range []*[]int64{&s.send, &s.transmit, &s.receive, &s.arrived} {
+	for _, a := range []*[]int64{&s.send, &s.transmit, &s.receive, &s.arrived, &s.begun, &s.came, &s.ended} {
 		*a = make([]int64, limit)
 		for i := range *a {
 			(*a)[i] = 1
@@ -65,10 +70,10 @@ func put(a []int64, seq, first uint64, at int64) {
 	}
 }
 
-// receiveFrom is that of c, the server's, with stamps. What first points to is settled when counting begins.
-func (s *stamps) receiveFrom(c *conn, counting bool, first *uint64) int {
+// receiveFrom is that of c, the server's, with stamps. What first points to is settled when counting begins; base is when the engine's clock was 0.
+func (s *stamps) receiveFrom(c *conn, counting bool, first *uint64, base time.Time) int {
 	n := s.server.receive(c.fd, c.in, unsafe.Pointer(&c.peer), uint32(unsafe.Sizeof(c.peer)))
-	at := realtime()
+	at := time.Now()
 	if n < 0 {
 		return nothing
 	}
@@ -80,12 +85,41 @@ func (s *stamps) receiveFrom(c *conn, counting bool, first *uint64) int {
 	if ok && !s.seen.Load() {
 		s.seen.Store(true)
 	}
-	if ok && counting && binary.BigEndian.Uint16(c.in[14:]) == kindRequest {
+	if counting && binary.BigEndian.Uint16(c.in[14:]) == kindRequest {
 		seq := binary.BigEndian.Uint64(c.in)
-		put(s.receive, seq, *first, stamp)
-		put(s.arrived, seq, *first, at)
+		put(s.came, seq, *first, int64(at.Sub(base)))
+		if ok {
+			put(s.receive, seq, *first, stamp)
+			put(s.arrived, seq, *first, at.UnixNano())
+		}
 	}
 	return message
+}
+
+// trip notes a round trip that has ended.
+func (s *stamps) trip(seq, first uint64, begun, ended time.Duration) {
+	put(s.begun, seq, first, int64(begun))
+	put(s.ended, seq, first, int64(ended))
+}
+
+// oneWay are the two ways of each round trip, which together are all of it: the server's time is read once, by the clock of the round trip. It is nil if
+// there are none.
+func (s *stamps) oneWay() *result.OneWay {
+	var there, back []int64
+	for i, came := range s.came {
+		if s.ended[i] != 0 && s.begun[i] <= came && came <= s.ended[i] {
+			there, back = append(there, came-s.begun[i]), append(back, s.ended[i]-came)
+		}
+	}
+	if len(there) == 0 {
+		return nil
+	}
+	slices.Sort(there)
+	slices.Sort(back)
+	return &result.OneWay{
+		Count: int64(len(there)),
+		There: quantile(there, 0, 0.5), Back: quantile(back, 0, 0.5), There99: quantile(there, 0, 0.99), Back99: quantile(back, 0, 0.99),
+	}
 }
 
 // collect takes the stamps of what the client has sent from the socket's error queue. OPT_ID numbers a socket's datagrams as the client

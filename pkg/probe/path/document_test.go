@@ -23,11 +23,7 @@ func TestDocument(t *testing.T) {
 		if len(k.Options) > 0 {
 			options = "`" + strings.Join(k.Options, "` `") + "`"
 		}
-		needs := k.Needs
-		if k.absent != "" {
-			needs += "; " + k.absent
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", k.Name, nodes, k.Passes, strings.Join(k.Stands, ", "), needs, options)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", k.Name, nodes, k.Passes, strings.Join(k.Stands, ", "), k.Needs, options)
 	}
 	got, err := os.ReadFile(file)
 	if err != nil {

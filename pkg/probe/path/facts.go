@@ -19,11 +19,6 @@ import (
 // readFacts reads what the kernel has of the path, after packets have passed it: of the ends, and of each namespace what takes part in
 // forwarding.
 func (s *site) readFacts() error {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return fmt.Errorf("uname: %w", err)
-	}
-	s.fact("kernel", unix.ByteSliceToString(u.Release[:]))
 	for _, e := range []struct {
 		side string
 		end  End

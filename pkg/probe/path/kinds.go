@@ -25,9 +25,10 @@ type Kind struct {
 	// Process says that packets wait for a process on their way: a load that polls on all CPUs would keep it from running.
 	Process bool
 
-	// build makes a path. Nil: it takes a Builder, and absent says why there is none.
-	build  func(context.Context, *site) error
-	absent string
+	// Function says that it takes functions of a NIC.
+	Function bool
+
+	build func(context.Context, *site) error
 }
 
 // Kinds returns all kinds, from those that do least for a packet to those that do most.
@@ -156,23 +157,25 @@ var kinds = []Kind{
 		Needs: "Open vSwitch's programs", Options: []string{OptionMTU}, Process: true, build: buildOVS(userspaceDatapath),
 	},
 	{
-		Name: "ovs-tc", Nodes: 1, Passes: "veth pair, this daemon's TC filters, veth pair", Stands: []string{"OVS with TC offload, in software (004)"},
-		Needs:  "openvswitch, flower, act_ct, and OVN's programs",
-		absent: "it takes an OVN deployment with this daemon on the node, and nobody has given one",
+		Name: "ovs-tc", Nodes: 1, Passes: "veth pair, OVN's pipeline in TC filters of offloadd, veth pair", Stands: []string{"OVS with TC offload, in software (004)"},
+		Needs: "openvswitch, flower, act_ct, OVN's programs and offloadd", Options: []string{OptionMTU}, build: buildOVN(false, true),
 	},
 	{
-		Name: "ovn-geneve", Nodes: 2, Passes: "veth pair, OVN's pipeline in Open vSwitch, Geneve, wire, the same back", Stands: []string{"OVN over Geneve (004)"},
-		Needs:  "openvswitch, geneve, and OVN's programs",
-		absent: "it takes an OVN deployment with two nodes, and nobody has given one",
+		Name: "ovn-geneve", Nodes: 2, Passes: "veth pair, OVN's pipeline in Open vSwitch's kernel datapath, Geneve, wire, the same back",
+		Stands: []string{"OVN over Geneve (004)"},
+		Needs:  "openvswitch, geneve, OVN's programs and offloadd", Options: onChassis, build: buildOVN(true, false),
+	},
+	{
+		Name: "ovn-geneve-tc", Nodes: 2, Passes: "veth pair, OVN's pipeline in TC filters of offloadd, Geneve, wire, the same back",
+		Stands: []string{"OVN over Geneve with TC offload, in software (004)"},
+		Needs:  "openvswitch, geneve, flower, act_ct, OVN's programs and offloadd", Options: onWire, build: buildOVN(true, true),
 	},
 	{
 		Name: "vf", Passes: "a NIC's virtual function, its embedded switch, another virtual function", Stands: []string{"SR-IOV (000)", "OVN offload, VF (004)"},
-		Needs:  "a NIC with SR-IOV in switchdev mode, with two free virtual functions",
-		absent: "it takes two virtual functions of a NIC, and nobody has given any",
+		Needs: "a NIC with SR-IOV in switchdev mode, and the daemon with two free virtual functions", Function: true, build: buildFunctions,
 	},
 	{
 		Name: "sf", Passes: "a NIC's subfunction, its embedded switch, another subfunction", Stands: []string{"OVN offload, SF (004)"},
-		Needs:  "a NIC with subfunctions in switchdev mode",
-		absent: "it takes two subfunctions of a NIC, and nobody has given any",
+		Needs: "a NIC with subfunctions in switchdev mode, and the daemon with two that are free", Function: true, build: buildFunctions,
 	},
 }

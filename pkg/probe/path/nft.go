@@ -125,8 +125,13 @@ func device(key expr.MetaKey, name string) []expr.Any {
 }
 
 // countRules is how many rules the namespace has.
-func (s *space) countRules() (int, error) {
-	c, err := nftables.New(nftables.WithNetNSFd(int(s.file.Fd())), nftables.AsLasting())
+func (s *space) countRules() (int, error) { return countRules(nftables.WithNetNSFd(int(s.file.Fd()))) }
+
+// CountRules is how many rules of nftables the namespace of this process has. It fails on a kernel without nf_tables.
+func CountRules() (int, error) { return countRules() }
+
+func countRules(options ...nftables.ConnOption) (int, error) {
+	c, err := nftables.New(append(options, nftables.AsLasting())...)
 	if err != nil {
 		return 0, err
 	}

@@ -104,7 +104,9 @@ func (s *site) plug(ctx context.Context, v *vswitch, node *space, i int, role st
 // vswitch starts Open vSwitch inside a node, with an empty bridge.
 func (s *site) vswitch(ctx context.Context, role, datapath string) (*vswitch, error) {
 	v := &vswitch{site: s, node: s.spaces[role], dir: s.dir(role)}
-	v.env = []string{"OVS_RUNDIR=" + v.dir, "OVS_LOGDIR=" + v.dir, "OVS_DBDIR=" + v.dir, "OVS_SYSCONFDIR=" + v.dir}
+	for _, what := range []string{"RUNDIR", "LOGDIR", "DBDIR", "SYSCONFDIR"} {
+		v.env = append(v.env, "OVS_"+what+"="+v.dir, "OVN_"+what+"="+v.dir)
+	}
 	for _, program := range []string{"ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl"} {
 		if _, err := lookup(program); err != nil {
 			return nil, err
@@ -132,18 +134,12 @@ func (s *site) vswitch(ctx context.Context, role, datapath string) (*vswitch, er
 			return nil, err
 		}
 	}
-	version, err := v.version(ctx)
+	version, err := v.version(ctx, "ovs-vswitchd")
 	if err != nil {
 		return nil, err
 	}
-	s.fact("Open vSwitch", version)
-	if err := v.run(ctx, "ovsdb-tool", "create", filepath.Join(v.dir, "conf.db")); err != nil {
-		return nil, err
-	}
-	if err := v.daemon("ovsdb-server", filepath.Join(v.dir, "conf.db"), "--remote=p"+v.database()); err != nil {
-		return nil, err
-	}
-	if err := v.waitDatabase(ctx); err != nil {
+	s.fact("Open vSwitch", strings.TrimPrefix(version, "ovs-vswitchd (Open vSwitch) "))
+	if err := v.serve(ctx, "ovsdb-server", "db", "conf.db", ""); err != nil {
 		return nil, err
 	}
 	if err := v.configure(ctx, "--no-wait", "init"); err != nil {
@@ -155,13 +151,36 @@ func (s *site) vswitch(ctx context.Context, role, datapath string) (*vswitch, er
 	return v, v.configure(ctx, "add-br", bridgeDevice, "--", "set", "bridge", bridgeDevice, "datapath_type="+datapath)
 }
 
-func (v *vswitch) database() string { return "unix:" + filepath.Join(v.dir, "db.sock") }
+func (v *vswitch) database() string { return v.socket("db") }
 
-func (v *vswitch) daemon(argv ...string) error {
-	pidfile := filepath.Join(v.dir, argv[0]+".pid")
+// socket is the remote of a database.
+func (v *vswitch) socket(name string) string { return "unix:" + filepath.Join(v.dir, name+".sock") }
+
+// daemon starts one of the daemons.
+func (v *vswitch) daemon(argv ...string) error { return v.daemonAs(argv[0], argv...) }
+
+// daemonAs starts one of which there are several.
+func (v *vswitch) daemonAs(name string, argv ...string) error {
+	pidfile := filepath.Join(v.dir, name+".pid")
 	argv = append(argv, "--pidfile="+pidfile, "-vconsole:warn")
-	_, err := v.site.start(v.node, filepath.Join(v.dir, argv[0]+".log"), v.env, nil, argv...)
+	_, err := v.site.start(v.node, filepath.Join(v.dir, name+".log"), v.env, nil, argv...)
 	return err
+}
+
+// serve starts the server of a database that there is none of yet; schema "": that of Open vSwitch.
+func (v *vswitch) serve(ctx context.Context, process, name, file, schema string) error {
+	file = filepath.Join(v.dir, file)
+	create := []string{"ovsdb-tool", "create", file}
+	if schema != "" {
+		create = append(create, schema)
+	}
+	if err := v.run(ctx, create...); err != nil {
+		return err
+	}
+	if err := v.daemonAs(process, "ovsdb-server", file, "--remote=p"+v.socket(name)); err != nil {
+		return err
+	}
+	return v.waitDatabase(ctx, name)
 }
 
 // run runs one of the tools.
@@ -169,20 +188,23 @@ func (v *vswitch) run(ctx context.Context, argv ...string) error {
 	return v.site.run(ctx, v.node, filepath.Join(v.dir, argv[0]+".log"), v.env, argv...)
 }
 
-// version is what ovs-vswitchd says that it is.
-func (v *vswitch) version(ctx context.Context) (string, error) {
-	file := filepath.Join(v.dir, "version")
-	if err := v.site.run(ctx, v.node, file, v.env, "ovs-vswitchd", "--version"); err != nil {
+// version is what a program says that it is, in a line.
+func (v *vswitch) version(ctx context.Context, program string) (string, error) {
+	file := filepath.Join(v.dir, program+".version")
+	if err := v.site.run(ctx, v.node, file, v.env, program, "--version"); err != nil {
 		return "", err
 	}
 	said, err := os.ReadFile(file)
 	first, _, _ := strings.Cut(string(said), "\n")
-	return strings.TrimPrefix(first, "ovs-vswitchd (Open vSwitch) "), err
+	return first, err
 }
+
+// toolTimeout is how long one of the tools may wait for daemons: for OVN all of it, from an empty Northbound database on, on a slow machine.
+const toolTimeout = "--timeout=120"
 
 // configure runs ovs-vsctl, which waits for ovs-vswitchd.
 func (v *vswitch) configure(ctx context.Context, args ...string) error {
-	return v.run(ctx, append([]string{"ovs-vsctl", "--timeout=60", "--db=" + v.database()}, args...)...)
+	return v.run(ctx, append([]string{"ovs-vsctl", toolTimeout, "--db=" + v.database()}, args...)...)
 }
 
 // flows replaces those of the bridge; none: what a bridge does by itself, NORMAL.
@@ -198,11 +220,11 @@ func (v *vswitch) flows(ctx context.Context, flows []string) error {
 }
 
 // waitDatabase waits until ovsdb-server answers.
-func (v *vswitch) waitDatabase(ctx context.Context) error {
+func (v *vswitch) waitDatabase(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		c, err := net.Dial("unix", filepath.Join(v.dir, "db.sock"))
+		c, err := net.Dial("unix", filepath.Join(v.dir, name+".sock"))
 		if err == nil {
 			return c.Close()
 		}

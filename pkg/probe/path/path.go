@@ -32,13 +32,9 @@ type Options struct {
 	// Wait says to wait, until the context ends, for another process that has paths, instead of refusing with ErrBusy.
 	Wait bool
 
-	// Builders make paths of kinds that this package cannot make by itself, by the kinds' names.
-	Builders map[string]Builder
+	// Functions gives paths functions of a NIC. Nil: there are none.
+	Functions Functions
 }
-
-// A Builder makes one path, and sends the first packets through it. Name, Kind and Twin of it are filled in by the caller. The function that it returns removes it, and
-// may be nil.
-type Builder func(ctx context.Context, w Want) (Path, func() error, error)
 
 // An End is where one side of a load runs.
 type End struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -90,16 +91,20 @@ func (s *site) run(ctx context.Context, sp *space, log string, env []string, arg
 	return fmt.Errorf("%s: %v: %s", strings.Join(argv, " "), p.state, bytes.TrimSpace(said))
 }
 
-// lookup finds a program, also where only root's PATH leads.
+// lookup finds a program: ours beside this one, and any where PATH leads, or root's.
 func lookup(program string) (string, error) {
 	if filepath.IsAbs(program) {
 		return program, nil
 	}
-	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin", "/usr/local/sbin") {
+	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/sbin", "/usr/local/sbin")
+	if self, err := os.Executable(); err == nil && program == ChassisOffloadd {
+		dirs = slices.Insert(dirs, 0, filepath.Dir(self))
+	}
+	for _, dir := range dirs {
 		path := filepath.Join(dir, program)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path, nil
 		}
 	}
-	return "", &lack{program, "this machine has no program of that name", fs.ErrNotExist}
+	return "", &lack{program, "there is no program of that name in " + strings.Join(dirs, ":"), fs.ErrNotExist}
 }

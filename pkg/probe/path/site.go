@@ -62,18 +62,8 @@ func newSite(number int, w Want, o Options) *site {
 // build makes the path, sends packets through it, and reads its facts.
 func (s *site) build(ctx context.Context) error {
 	k, _ := find(s.want.Kind)
-	if builder := s.opts.Builders[k.Name]; builder != nil {
-		p, undo, err := builder(ctx, s.want)
-		if undo != nil {
-			s.undo = append(s.undo, undo)
-		}
-		if err == nil {
-			s.path = p
-		}
-		return err
-	}
-	if k.build == nil {
-		return errAbsent(k.absent)
+	if k.Function && s.opts.Functions == nil {
+		return errNoFunctions
 	}
 	if err := k.build(ctx, s); err != nil {
 		return err
@@ -87,10 +77,8 @@ func (s *site) build(ctx context.Context) error {
 	return s.readFacts()
 }
 
-// errAbsent is why nothing can be built without a Builder.
-type errAbsent string
-
-func (e errAbsent) Error() string { return string(e) }
+// errNoFunctions is why there is no path of functions without Options.Functions.
+var errNoFunctions = errors.New("functions of NICs are the daemon's: it has none, or this is not the daemon")
 
 // close removes the path, in the opposite order. It may be called again.
 func (s *site) close() error {
@@ -236,8 +224,11 @@ func (s *site) end(e End) *space {
 // fills the tables of bridges and connections, and the others find them filled.
 const enough = 3
 
-// prime sends datagrams to the server until some have come back.
-func (s *site) prime(ctx context.Context) error {
+// prime sends datagrams to the server until enough have come back.
+func (s *site) prime(ctx context.Context) error { return s.exchange(ctx, enough) }
+
+// exchange sends datagrams to the server, of one connection, until n have come back.
+func (s *site) exchange(ctx context.Context, n int) error {
 	var server, client *net.UDPConn
 	err := s.end(s.path.Server).do(func() (err error) {
 		server, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.path.Server.Addr, 0)))
@@ -273,7 +264,7 @@ func (s *site) prime(ctx context.Context) error {
 	tries := 10 / ((1 - s.want.Loss) * (1 - s.want.Loss)) // ten of them would come back
 	deadline := time.Now().Add(5*time.Second + time.Duration(tries*float64(wait)))
 	came, last := 0, errors.New("nothing was sent")
-	for seq := byte(0); came < enough; seq++ {
+	for seq := byte(0); came < n; seq++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

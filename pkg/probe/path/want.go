@@ -28,22 +28,27 @@ type Want struct {
 	// Rules is how many rules of nftables a packet passes on each node that match nothing, before conntrack accepts it. 0: none, and
 	// no conntrack, unless the kind has some.
 	Rules int
+
+	// Chassis is the program that makes nodes chassis of OVN, ChassisOffloadd or ChassisOVNController. Empty: the first.
+	Chassis string
 }
 
 // The options of a Want, as they are called in text.
 const (
-	OptionMTU    = "mtu"
-	OptionDelay  = "delay"
-	OptionJitter = "jitter"
-	OptionLoss   = "loss"
-	OptionRules  = "rules"
-	OptionTwin   = "twin"
-	OptionName   = "name"
+	OptionMTU     = "mtu"
+	OptionDelay   = "delay"
+	OptionJitter  = "jitter"
+	OptionLoss    = "loss"
+	OptionRules   = "rules"
+	OptionChassis = "chassis"
+	OptionTwin    = "twin"
+	OptionName    = "name"
 )
 
 var (
 	onWire    = []string{OptionMTU, OptionDelay, OptionJitter, OptionLoss}
 	onRouters = []string{OptionMTU, OptionDelay, OptionJitter, OptionLoss, OptionRules}
+	onChassis = []string{OptionMTU, OptionDelay, OptionJitter, OptionLoss, OptionChassis}
 )
 
 // ParseWant reads KIND[,OPTION=VALUE...], for example "routed,rules=200,delay=5ms,loss=0.01,twin".
@@ -64,6 +69,8 @@ func ParseWant(s string) (Want, error) {
 			w.Loss, err = strconv.ParseFloat(value, 64)
 		case OptionRules:
 			w.Rules, err = strconv.Atoi(value)
+		case OptionChassis:
+			w.Chassis = value
 		case OptionName:
 			w.Name = value
 		case OptionTwin:
@@ -110,6 +117,9 @@ func (w Want) set() [][2]string {
 	if w.Rules != 0 {
 		set = append(set, [2]string{OptionRules, strconv.Itoa(w.Rules)})
 	}
+	if w.Chassis != "" {
+		set = append(set, [2]string{OptionChassis, w.Chassis})
+	}
 	return set
 }
 
@@ -131,6 +141,8 @@ func (w Want) check(k Kind) error {
 		return fmt.Errorf("path %s: a loss is from 0 to 0.5", w)
 	case w.Rules < 0 || w.Rules > 10000:
 		return fmt.Errorf("path %s: there are at most 10000 rules", w)
+	case w.Chassis != "" && w.Chassis != ChassisOffloadd && w.Chassis != ChassisOVNController:
+		return fmt.Errorf("path %s: a chassis is %s or %s", w, ChassisOffloadd, ChassisOVNController)
 	}
 	return nil
 }

@@ -118,6 +118,12 @@ func (p *page) section(run *result.Run, s *section, n int) error {
 			barPlot(c, bars, []string{"application to device", "device to device", "device to application"}, "us, medians")
 		})
 	}
+	if bars := s.oneWay(); len(bars) > 0 {
+		p.add("<h3>There and back, by one clock</h3>\n")
+		p.figure("the two ways of round trips", barHeight(bars), func(c canvas) {
+			barPlot(c, bars, []string{"until the server has the request", "until the client has the answer"}, "us, medians")
+		})
+	}
 	p.add("</section>\n")
 	return nil
 }
@@ -152,6 +158,17 @@ func (s *section) segments() []bar {
 		if g := r.Segments; g != nil {
 			parts := []float64{float64(g.Send) / 1000, float64(g.Path) / 1000, float64(g.Receive) / 1000}
 			bars = append(bars, bar{r.Path, parts, us(float64(g.Send)) + " + " + us(float64(g.Path)) + " + " + us(float64(g.Receive))})
+		}
+	}
+	return bars
+}
+
+func (s *section) oneWay() []bar {
+	var bars []bar
+	for _, r := range s.rows {
+		if w := r.OneWay; w != nil {
+			parts := []float64{float64(w.There) / 1000, float64(w.Back) / 1000}
+			bars = append(bars, bar{r.Path, parts, us(float64(w.There)) + " + " + us(float64(w.Back))})
 		}
 	}
 	return bars

@@ -120,7 +120,15 @@ func (s *section) columns() []column {
 		}
 		return fmt.Sprint(r.Segments.Path)
 	}))
-	return all
+	if s.oneWay() == nil {
+		return all
+	}
+	return append(all, s.column("there/back", 1, func(r row) string {
+		if r.OneWay == nil {
+			return "-"
+		}
+		return us(float64(r.OneWay.There)) + "/" + us(float64(r.OneWay.Back))
+	}))
 }
 
 func (s *section) fromSend() bool {

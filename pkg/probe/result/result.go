@@ -115,6 +115,27 @@ func (l Load) String() string {
 	return s
 }
 
+// An Account says where the packets of one direction went, of a path whose packets are counted one by one: those of a port of this node.
+type Account struct {
+	Flow   string `json:"flow"`   // "udp 10.0.0.1:7531 > 10.0.0.2:7531"
+	Device string `json:"device"` // where they come in
+	Sent   int64  `json:"sent"`
+	// Hardware and Software were forwarded by filters, OVS left to Open vSwitch by them. What remains is Unexplained; negative: more were counted than sent.
+	Hardware    int64 `json:"hardware"`
+	Software    int64 `json:"software"`
+	OVS         int64 `json:"ovs"`
+	Dropped     int64 `json:"dropped"`
+	Unexplained int64 `json:"unexplained"`
+	// Of OVS, what flows of Open vSwitch's datapath have counted, what was sent up to ovs-vswitchd, and what neither explains.
+	Datapath int64 `json:"datapath"`
+	Upcalls  int64 `json:"upcalls"`
+	Lost     int64 `json:"lost,omitempty"`
+	// Filters is how many count, and InHW how many of them are in hardware; Changed is how often they were made anew meanwhile.
+	Filters int `json:"filters"`
+	InHW    int `json:"in_hw"`
+	Changed int `json:"changed,omitempty"`
+}
+
 // Machine are facts that change results; see docs/probe.md.
 type Machine struct {
 	Hostname string            `json:"hostname"`
@@ -156,6 +177,7 @@ type Case struct {
 	Rate     float64   `json:"rate"` // transactions per second, or octets per second of a stream as they were received
 	CPU      [2]CPU    `json:"cpu"`  // of the client and the server
 	Segments *Segments `json:"segments,omitempty"`
+	OneWay   *OneWay   `json:"one_way,omitempty"`
 	Loss     Loss      `json:"loss"`
 	TCP      *TCP      `json:"tcp,omitempty"`
 	Against  *Against  `json:"against,omitempty"` // the baseline; nil: it is the baseline, or a stream
@@ -178,9 +200,12 @@ type Session struct {
 	Elapsed      time.Duration `json:"elapsed_ns"`
 	Transactions int64         `json:"transactions,omitempty"`
 	Octets       int64         `json:"octets,omitempty"` // received, of a stream
+	// Packets are all datagrams that the client and the server have sent, also before and after what counts.
+	Packets [2]int64 `json:"packets,omitzero"`
 	CPU          [2]CPU        `json:"cpu"`              // of the client and the server
 	// Segments are of a session with timestamps. They make it slower, so it has no histogram, and but for losses counts for nothing else.
 	Segments *Segments `json:"segments,omitempty"`
+	OneWay   *OneWay   `json:"one_way,omitempty"` // of such a session
 	Loss     Loss      `json:"loss"`
 	TCP      *TCP      `json:"tcp,omitempty"`
 	Noise    Noise     `json:"noise,omitzero"`
@@ -273,6 +298,16 @@ type Segments struct {
 	Send99    int64 `json:"send_p99"`
 	Path99    int64 `json:"path_p99"`
 	Receive99 int64 `json:"receive_p99"`
+}
+
+// OneWay are the two ways of round trips, medians and 99th percentiles in nanoseconds, by one clock: both ends are on one machine. There is from before
+// the client sends until the server has the request, Back until the client has the answer. The two of a request are its round trip; medians need not add up.
+type OneWay struct {
+	Count   int64 `json:"count"`
+	There   int64 `json:"there"`
+	Back    int64 `json:"back"`
+	There99 int64 `json:"there_p99"`
+	Back99  int64 `json:"back_p99"`
 }
 
 // Against is the comparison with the baseline.

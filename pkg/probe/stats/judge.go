@@ -182,7 +182,7 @@ func (l *load) summarise() {
 		if m.mergedSends.count > 0 {
 			m.FromSend = m.mergedSends.Latency(0)
 		}
-		m.Segments = segments(m.Sessions)
+		m.Segments, m.OneWay = segments(m.Sessions), oneWay(m.Sessions)
 	}
 }
 
@@ -196,37 +196,46 @@ func over(a, b float64) float64 {
 
 // segments are medians over sessions.
 func segments(sessions []result.Session) *result.Segments {
-	var all []*result.Segments
-	for _, s := range sessions {
-		if s.Segments != nil {
-			all = append(all, s.Segments)
+	return overSessions(sessions, func(s *result.Session) *result.Segments { return s.Segments }, func(s *result.Segments) (*int64, []*int64) {
+		return &s.Count, []*int64{&s.Send, &s.Path, &s.Receive, &s.Send99, &s.Path99, &s.Receive99}
+	})
+}
+
+// oneWay are medians over sessions.
+func oneWay(sessions []result.Session) *result.OneWay {
+	return overSessions(sessions, func(s *result.Session) *result.OneWay { return s.OneWay }, func(w *result.OneWay) (*int64, []*int64) {
+		return &w.Count, []*int64{&w.There, &w.Back, &w.There99, &w.Back99}
+	})
+}
+
+// overSessions is the sum of counts, and of each other field the median, of those sessions that have what of picks; nil if none has.
+func overSessions[T any](sessions []result.Session, of func(*result.Session) *T, fields func(*T) (count *int64, others []*int64)) *T {
+	var values [][]float64
+	total := int64(0)
+	for i := range sessions {
+		one := of(&sessions[i])
+		if one == nil {
+			continue
+		}
+		count, others := fields(one)
+		total += *count
+		if values == nil {
+			values = make([][]float64, len(others))
+		}
+		for k, v := range others {
+			values[k] = append(values[k], float64(*v))
 		}
 	}
-	if len(all) == 0 {
+	if values == nil {
 		return nil
 	}
-	sum := &result.Segments{}
-	middle := func(field func(*result.Segments) *int64) {
-		values := make([]float64, len(all))
-		for i, s := range all {
-			values[i] = float64(*field(s))
-		}
-		*field(sum) = int64(math.Round(median(values)))
+	var all T
+	count, others := fields(&all)
+	*count = total
+	for k, v := range others {
+		*v = int64(math.Round(median(values[k])))
 	}
-	for _, field := range []func(*result.Segments) *int64{
-		func(s *result.Segments) *int64 { return &s.Send },
-		func(s *result.Segments) *int64 { return &s.Path },
-		func(s *result.Segments) *int64 { return &s.Receive },
-		func(s *result.Segments) *int64 { return &s.Send99 },
-		func(s *result.Segments) *int64 { return &s.Path99 },
-		func(s *result.Segments) *int64 { return &s.Receive99 },
-	} {
-		middle(field)
-	}
-	for _, s := range all {
-		sum.Count += s.Count
-	}
-	return sum
+	return &all
 }
 
 // A disturbance is one way to disturb sessions, and how many it has disturbed.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/mdlayher/netlink"
@@ -21,6 +22,8 @@ import (
 //
 // Its fields are not changed while it answers. It fails the test if it is asked for something that it does not know.
 type Kernel struct {
+	dialled atomic.Uint32
+
 	// Refuse, if not nil, says what a request is refused with; 0: it is not. message is the kernel's explanation, or "".
 	Refuse func(netlink.Message) (errno unix.Errno, message string)
 
@@ -85,8 +88,10 @@ func (k *Kernel) Requests() [][]netlink.Message {
 	return slices.Clone(k.requests)
 }
 
-// Dial opens a socket.
-func (k *Kernel) Dial() *netlink.Conn { return netlink.NewConn(&socket{kernel: k}, 42) }
+// Dial opens a socket. The first has the number 42, the next 43.
+func (k *Kernel) Dial() *netlink.Conn {
+	return netlink.NewConn(&socket{kernel: k}, 41+k.dialled.Add(1))
+}
 
 var ne = binary.NativeEndian
 

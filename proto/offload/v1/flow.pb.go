@@ -217,6 +217,8 @@ const (
 	FilterKind_FILTER_KIND_END FilterKind = 4
 	// It leaves everything to Open vSwitch while the others of the chain, or of the device, are being changed or cannot be had.
 	FilterKind_FILTER_KIND_CLOSED FilterKind = 5
+	// A probe counts the packets of one flow with it: it does what the filters after it do, or leaves them to Open vSwitch.
+	FilterKind_FILTER_KIND_PROBE FilterKind = 6
 )
 
 // Enum value maps for FilterKind.
@@ -228,6 +230,7 @@ var (
 		3: "FILTER_KIND_RULE",
 		4: "FILTER_KIND_END",
 		5: "FILTER_KIND_CLOSED",
+		6: "FILTER_KIND_PROBE",
 	}
 	FilterKind_value = map[string]int32{
 		"FILTER_KIND_UNSPECIFIED": 0,
@@ -236,6 +239,7 @@ var (
 		"FILTER_KIND_RULE":        3,
 		"FILTER_KIND_END":         4,
 		"FILTER_KIND_CLOSED":      5,
+		"FILTER_KIND_PROBE":       6,
 	}
 )
 
@@ -3091,7 +3095,7 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x16TRACE_STEP_KIND_ACTION\x10\x03\x12\x1a\n" +
 	"\x16TRACE_STEP_KIND_OUTPUT\x10\x04\x12\x18\n" +
 	"\x14TRACE_STEP_KIND_DROP\x10\x05\x12\x18\n" +
-	"\x14TRACE_STEP_KIND_NOTE\x10\x06*\x9a\x01\n" +
+	"\x14TRACE_STEP_KIND_NOTE\x10\x06*\xb1\x01\n" +
 	"\n" +
 	"FilterKind\x12\x1b\n" +
 	"\x17FILTER_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -3099,7 +3103,8 @@ const file_offload_v1_flow_proto_rawDesc = "" +
 	"\x11FILTER_KIND_ENTRY\x10\x02\x12\x14\n" +
 	"\x10FILTER_KIND_RULE\x10\x03\x12\x13\n" +
 	"\x0fFILTER_KIND_END\x10\x04\x12\x16\n" +
-	"\x12FILTER_KIND_CLOSED\x10\x05*\xe7\x01\n" +
+	"\x12FILTER_KIND_CLOSED\x10\x05\x12\x15\n" +
+	"\x11FILTER_KIND_PROBE\x10\x06*\xe7\x01\n" +
 	"\vFilterState\x12\x1c\n" +
 	"\x18FILTER_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16FILTER_STATE_INSTALLED\x10\x01\x12\x18\n" +

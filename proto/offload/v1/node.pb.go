@@ -1185,7 +1185,11 @@ type GetStatusResponse struct {
 	// How many rows of the Southbound no chassis could use.
 	RowsRefused uint64 `protobuf:"varint,12,opt,name=rows_refused,json=rowsRefused,proto3" json:"rows_refused,omitempty"`
 	// The TC filters.
-	Offload       *Offload `protobuf:"bytes,13,opt,name=offload,proto3" json:"offload,omitempty"`
+	Offload *Offload `protobuf:"bytes,13,opt,name=offload,proto3" json:"offload,omitempty"`
+	// How many pairs of ports are measured all the time from here.
+	ProbePairs uint64 `protobuf:"varint,15,opt,name=probe_pairs,json=probePairs,proto3" json:"probe_pairs,omitempty"`
+	// Those of them with which something is wrong, ordered by names.
+	ProbeWorse    []*ProbePair `protobuf:"bytes,16,rep,name=probe_worse,json=probeWorse,proto3" json:"probe_worse,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1307,6 +1311,20 @@ func (x *GetStatusResponse) GetRowsRefused() uint64 {
 func (x *GetStatusResponse) GetOffload() *Offload {
 	if x != nil {
 		return x.Offload
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetProbePairs() uint64 {
+	if x != nil {
+		return x.ProbePairs
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetProbeWorse() []*ProbePair {
+	if x != nil {
+		return x.ProbeWorse
 	}
 	return nil
 }
@@ -2087,7 +2105,7 @@ var File_offload_v1_node_proto protoreflect.FileDescriptor
 const file_offload_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"\x15offload/v1/node.proto\x12\n" +
-	"offload.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x10\n" +
+	"offload.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18offload/v1/monitor.proto\"\x10\n" +
 	"\x0eGetInfoRequest\"I\n" +
 	"\x05Build\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
@@ -2177,7 +2195,7 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	"\ttc_policy\x18\x02 \x01(\tR\btcPolicy\x12\x10\n" +
 	"\x03fix\x18\x03 \x01(\tR\x03fix\x12/\n" +
 	"\x05ports\x18\x04 \x03(\v2\x19.offload.v1.DelegatedPortR\x05ports\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\xf7\x03\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\xd0\x04\n" +
 	"\x11GetStatusResponse\x12\x18\n" +
 	"\achassis\x18\x01 \x01(\tR\achassis\x125\n" +
 	"\n" +
@@ -2196,7 +2214,11 @@ const file_offload_v1_node_proto_rawDesc = "" +
 	" \x01(\x04R\atunnels\x121\n" +
 	"\askipped\x18\v \x03(\v2\x17.offload.v1.SkippedRowsR\askipped\x12!\n" +
 	"\frows_refused\x18\f \x01(\x04R\vrowsRefused\x12-\n" +
-	"\aoffload\x18\r \x01(\v2\x13.offload.v1.OffloadR\aoffload\"+\n" +
+	"\aoffload\x18\r \x01(\v2\x13.offload.v1.OffloadR\aoffload\x12\x1f\n" +
+	"\vprobe_pairs\x18\x0f \x01(\x04R\n" +
+	"probePairs\x126\n" +
+	"\vprobe_worse\x18\x10 \x03(\v2\x15.offload.v1.ProbePairR\n" +
+	"probeWorse\"+\n" +
 	"\x05Encap\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\"\xba\x01\n" +
@@ -2304,6 +2326,7 @@ var file_offload_v1_node_proto_goTypes = []any{
 	nil,                           // 30: offload.v1.Database.RowsEntry
 	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 32: google.protobuf.Duration
+	(*ProbePair)(nil),             // 33: offload.v1.ProbePair
 }
 var file_offload_v1_node_proto_depIdxs = []int32{
 	2,  // 0: offload.v1.GetInfoResponse.build:type_name -> offload.v1.Build
@@ -2326,29 +2349,30 @@ var file_offload_v1_node_proto_depIdxs = []int32{
 	7,  // 17: offload.v1.GetStatusResponse.bridge:type_name -> offload.v1.Bridge
 	8,  // 18: offload.v1.GetStatusResponse.skipped:type_name -> offload.v1.SkippedRows
 	10, // 19: offload.v1.GetStatusResponse.offload:type_name -> offload.v1.Offload
-	15, // 20: offload.v1.Chassis.encaps:type_name -> offload.v1.Encap
-	16, // 21: offload.v1.ListChassisResponse.chassis:type_name -> offload.v1.Chassis
-	19, // 22: offload.v1.ListTunnelsResponse.tunnels:type_name -> offload.v1.Tunnel
-	22, // 23: offload.v1.ListZonesResponse.zones:type_name -> offload.v1.Zone
-	1,  // 24: offload.v1.NodeService.GetInfo:input_type -> offload.v1.GetInfoRequest
-	4,  // 25: offload.v1.NodeService.GetStatus:input_type -> offload.v1.GetStatusRequest
-	17, // 26: offload.v1.NodeService.ListChassis:input_type -> offload.v1.ListChassisRequest
-	20, // 27: offload.v1.NodeService.ListTunnels:input_type -> offload.v1.ListTunnelsRequest
-	23, // 28: offload.v1.NodeService.ListZones:input_type -> offload.v1.ListZonesRequest
-	25, // 29: offload.v1.NodeService.Recompute:input_type -> offload.v1.RecomputeRequest
-	27, // 30: offload.v1.NodeService.Leave:input_type -> offload.v1.LeaveRequest
-	3,  // 31: offload.v1.NodeService.GetInfo:output_type -> offload.v1.GetInfoResponse
-	14, // 32: offload.v1.NodeService.GetStatus:output_type -> offload.v1.GetStatusResponse
-	18, // 33: offload.v1.NodeService.ListChassis:output_type -> offload.v1.ListChassisResponse
-	21, // 34: offload.v1.NodeService.ListTunnels:output_type -> offload.v1.ListTunnelsResponse
-	24, // 35: offload.v1.NodeService.ListZones:output_type -> offload.v1.ListZonesResponse
-	26, // 36: offload.v1.NodeService.Recompute:output_type -> offload.v1.RecomputeResponse
-	28, // 37: offload.v1.NodeService.Leave:output_type -> offload.v1.LeaveResponse
-	31, // [31:38] is the sub-list for method output_type
-	24, // [24:31] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	33, // 20: offload.v1.GetStatusResponse.probe_worse:type_name -> offload.v1.ProbePair
+	15, // 21: offload.v1.Chassis.encaps:type_name -> offload.v1.Encap
+	16, // 22: offload.v1.ListChassisResponse.chassis:type_name -> offload.v1.Chassis
+	19, // 23: offload.v1.ListTunnelsResponse.tunnels:type_name -> offload.v1.Tunnel
+	22, // 24: offload.v1.ListZonesResponse.zones:type_name -> offload.v1.Zone
+	1,  // 25: offload.v1.NodeService.GetInfo:input_type -> offload.v1.GetInfoRequest
+	4,  // 26: offload.v1.NodeService.GetStatus:input_type -> offload.v1.GetStatusRequest
+	17, // 27: offload.v1.NodeService.ListChassis:input_type -> offload.v1.ListChassisRequest
+	20, // 28: offload.v1.NodeService.ListTunnels:input_type -> offload.v1.ListTunnelsRequest
+	23, // 29: offload.v1.NodeService.ListZones:input_type -> offload.v1.ListZonesRequest
+	25, // 30: offload.v1.NodeService.Recompute:input_type -> offload.v1.RecomputeRequest
+	27, // 31: offload.v1.NodeService.Leave:input_type -> offload.v1.LeaveRequest
+	3,  // 32: offload.v1.NodeService.GetInfo:output_type -> offload.v1.GetInfoResponse
+	14, // 33: offload.v1.NodeService.GetStatus:output_type -> offload.v1.GetStatusResponse
+	18, // 34: offload.v1.NodeService.ListChassis:output_type -> offload.v1.ListChassisResponse
+	21, // 35: offload.v1.NodeService.ListTunnels:output_type -> offload.v1.ListTunnelsResponse
+	24, // 36: offload.v1.NodeService.ListZones:output_type -> offload.v1.ListZonesResponse
+	26, // 37: offload.v1.NodeService.Recompute:output_type -> offload.v1.RecomputeResponse
+	28, // 38: offload.v1.NodeService.Leave:output_type -> offload.v1.LeaveResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_node_proto_init() }
@@ -2356,6 +2380,7 @@ func file_offload_v1_node_proto_init() {
 	if File_offload_v1_node_proto != nil {
 		return
 	}
+	file_offload_v1_monitor_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

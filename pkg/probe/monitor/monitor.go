@@ -1,0 +1,372 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/offloadd/offloadd/pkg/probe/pinger"
+	"github.com/offloadd/offloadd/pkg/reason"
+)
+
+const (
+	// lookEvery is how often ways are looked at.
+	lookEvery = time.Minute
+	// pause is how long a process that has ended is not started again, the first time; then twice as long, up to maxPause.
+	pause    = time.Second
+	maxPause = time.Minute
+)
+
+// Options are of a Monitor.
+type Options struct {
+	Config Config
+	Log    *slog.Logger
+	// Ways looks which way the packets of pairs take since the last call, in the order of flows; nil: nobody can tell. It is called once a minute.
+	Ways func(ctx context.Context, flows []Flow) ([]Way, error)
+	// Now is the clock; nil: that of the machine.
+	Now func() time.Time
+}
+
+// A Flow is the requests of a pair.
+type Flow struct {
+	Pair Pair
+	From pinger.End
+	Send pinger.Pair
+	// Here says that who answers is on this node.
+	Here bool
+}
+
+// A Monitor measures pairs. It may be used from many goroutines.
+type Monitor struct {
+	options Options
+	world   chan World
+
+	mu      sync.Mutex
+	pairs   map[Pair]*tracked
+	byID    map[uint64]*tracked
+	answers pinger.AnswerReport // of all ports, since the start
+	names   map[uint64]string   // of ports that answer
+	broken  map[string]string   // ports that cannot answer, and why
+	failed  string              // why there is no process
+	flows   []Flow
+	changed chan struct{} // closed when there is something new
+}
+
+// A tracked is a pair with what is known of it.
+type tracked struct {
+	role
+	since  time.Time // when its state began
+	state  Status
+	series series
+	path   path
+	speed  speed
+	way    Way
+	error  string // of the pinger
+	lost   uint64 // how often its offload was lost
+}
+
+// A Status is how a pair is.
+type Status struct {
+	Reason  reason.Reason // ""; it is measured, and nothing is wrong
+	Message string
+}
+
+// Worse reports whether something is wrong with the pair. That it is not measured, because one of its ends is not there, is not.
+func (s State) Worse() bool { return s.Measured && s.Reason != "" }
+
+// A State is a pair for people and metrics.
+type State struct {
+	Pair
+	Status
+	Since    time.Time
+	Measured bool
+	Chassis  string // of who answers; "": none
+	Counts   pinger.Counts
+	Latency  Latency
+	Level    Level
+	Way      Way // at the last look
+	// Regressions is how often its offload was lost since the start.
+	Regressions uint64
+	// All is set if it was asked for.
+	All Histogram
+}
+
+// New returns a Monitor, which does nothing before Run. The Config has been checked.
+func New(o Options) *Monitor {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	m := &Monitor{options: o, world: make(chan World, 1), pairs: map[Pair]*tracked{}, byID: map[uint64]*tracked{}, broken: map[string]string{}, changed: make(chan struct{})}
+	return m
+}
+
+// Ports are the logical ports that See is to tell of.
+func (m *Monitor) Ports() []string { return m.options.Config.Ports() }
+
+// See tells what the world is like now. It does not wait.
+func (m *Monitor) See(w World) {
+	for {
+		select {
+		case m.world <- w:
+			return
+		case <-m.world: // nobody needs an older one
+		}
+	}
+}
+
+// Run measures until ctx ends.
+func (m *Monitor) Run(ctx context.Context) error {
+	if len(m.options.Config.Pairs) == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	plans := make(chan pinger.Plan, 1)
+	ended := make(chan struct{})
+	// It ends with ctx.
+	go func() {
+		defer close(ended)
+		m.ping(ctx, plans)
+	}()
+	numbers := &numbering{}
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			<-ended
+			return nil
+		case w := <-m.world:
+			var all map[Pair]role
+			all, numbers = roles(m.options.Config, w, numbers)
+			m.arrange(all)
+			put(plans, plan(m.options.Config, all))
+		case <-look.C:
+			m.look(ctx)
+		}
+	}
+}
+
+// put replaces what was not taken.
+func put[T any](to chan T, v T) {
+	select {
+	case <-to:
+	default:
+	}
+	to <- v
+}
+
+// ping runs the process, again whenever it ends.
+func (m *Monitor) ping(ctx context.Context, plans <-chan pinger.Plan) {
+	last := pinger.Plan{}
+	for wait := pause; ctx.Err() == nil; wait = min(2*wait, maxPause) {
+		for len(last.Pairs) == 0 && len(last.Answers) == 0 { // there is nothing to do
+			select {
+			case <-ctx.Done():
+				return
+			case last = <-plans:
+			}
+		}
+		tell, done := make(chan pinger.Plan, 1), make(chan error, 1)
+		tell <- last
+		begun := time.Now()
+		// It ends with ctx, or with the process.
+		go func() { done <- pinger.Run(ctx, tell, m.report) }()
+		var err error
+		for running := true; running; {
+			select {
+			case err = <-done:
+				running = false
+			case last = <-plans:
+				put(tell, last)
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		m.fail(err.Error())
+		m.options.Log.Warn("probe process ended", "err", err, "retry_in", wait)
+		if time.Since(begun) > maxPause {
+			wait = pause
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+			m.fail("")
+		}
+	}
+}
+
+func (m *Monitor) fail(why string) {
+	m.mu.Lock()
+	m.failed = why
+	m.settle()
+	m.mu.Unlock()
+}
+
+// arrange takes what has to be done for each pair. What is measured as before goes on.
+func (m *Monitor) arrange(all map[Pair]role) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.options.Now()
+	m.byID, m.names, m.flows = map[uint64]*tracked{}, map[uint64]string{}, nil
+	for p, r := range all {
+		if r.answers != nil {
+			m.names[r.answers.ID] = p.To
+		}
+		if !r.here {
+			delete(m.pairs, p)
+			continue
+		}
+		t := m.pairs[p]
+		if t == nil {
+			t = &tracked{since: now}
+			m.pairs[p] = t
+		}
+		if t.sends == nil || r.sends == nil || *t.sends != *r.sends { // another way, of which nothing is known; what was counted stays
+			t.path, t.speed, t.way, t.error = path{}, speed{}, Way{}, ""
+			t.series.samples, t.series.silent = nil, 0
+		}
+		t.role = r
+		if r.sends != nil {
+			m.byID[r.sends.ID] = t
+			m.flows = append(m.flows, Flow{Pair: p, From: r.sends.From, Send: *r.sends, Here: all[p].answers != nil})
+		}
+	}
+	slices.SortFunc(m.flows, func(a, b Flow) int { return comparePairs(a.Pair, b.Pair) })
+	for name := range m.broken {
+		if !slices.Contains(slices.Collect(maps.Values(m.names)), name) {
+			delete(m.broken, name)
+		}
+	}
+	m.settle()
+}
+
+func comparePairs(a, b Pair) int {
+	if n := strings.Compare(a.From, b.From); n != 0 {
+		return n
+	}
+	return strings.Compare(a.To, b.To)
+}
+
+// report takes what the process says.
+func (m *Monitor) report(r pinger.Report) {
+	m.mu.Lock()
+	now := m.options.Now()
+	for _, p := range r.Pairs {
+		t := m.byID[p.ID]
+		if t == nil {
+			continue // of a plan before
+		}
+		t.speed.add(t.series.add(p, now), m.options.Config.Slower)
+		t.error = p.Error
+	}
+	for _, a := range r.Answers {
+		m.answers.Answered += a.Answered
+		m.answers.Refused += a.Refused
+		if name, ok := m.names[a.ID]; ok && a.Error != m.broken[name] {
+			if m.broken[name] = a.Error; a.Error == "" {
+				delete(m.broken, name)
+			} else {
+				m.options.Log.Warn("probe port does not answer", "lport", name, "err", a.Error)
+			}
+		}
+	}
+	m.settle()
+	m.mu.Unlock()
+}
+
+// look looks which way the packets take.
+func (m *Monitor) look(ctx context.Context) {
+	if m.options.Ways == nil {
+		return
+	}
+	m.mu.Lock()
+	flows := m.flows
+	m.mu.Unlock()
+	ways, err := m.options.Ways(ctx, flows)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			m.options.Log.Warn("ways of probes not known", "err", err)
+		}
+		return
+	}
+	m.mu.Lock()
+	now := m.options.Now()
+	for i, f := range flows {
+		if t := m.byID[f.Send.ID]; t != nil {
+			t.way = ways[i]
+			t.path.look(ways[i], now)
+		}
+	}
+	m.settle()
+	m.mu.Unlock()
+}
+
+// settle finds out how all pairs are, and says what has changed. mu is held.
+func (m *Monitor) settle() {
+	now := m.options.Now()
+	for p, t := range m.pairs {
+		s := Status{Reason: t.why, Message: t.message}
+		switch {
+		case t.sends == nil:
+		case m.failed != "":
+			s = Status{reason.Internal, m.failed}
+		default:
+			s.Reason, s.Message = verdict(&t.series, &t.path, &t.speed, t.error)
+		}
+		if s.Reason == t.state.Reason {
+			t.state.Message = s.Message
+			continue
+		}
+		log := m.options.Log.With("from", p.From, "to", p.To)
+		switch {
+		case s.Reason == "":
+			log.Info("probe pair well again", "was", string(t.state.Reason))
+		case t.sends == nil:
+			log.Info("probe pair not measured", "reason", string(s.Reason), "err", s.Message)
+		default:
+			if s.Reason == reason.ProbeOffloadLost {
+				t.lost++
+			}
+			log.Warn("probe pair worse", "reason", string(s.Reason), "err", s.Message)
+		}
+		t.state, t.since = s, now
+	}
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// States returns all pairs that this node has to measure, ordered by name, and a channel that is closed when there is something new.
+func (m *Monitor) States(histograms bool) ([]State, <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]State, 0, len(m.pairs))
+	now := m.options.Now()
+	for p, t := range m.pairs {
+		t.series.forget(now)
+		s := State{
+			Pair: p, Status: t.state, Since: t.since, Measured: t.sends != nil, Chassis: t.chassis, Counts: t.series.counts,
+			Latency: latency(t.series.samples), Level: t.path.level, Way: t.way, Regressions: t.lost,
+		}
+		if histograms {
+			s.All = t.series.all.clone()
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b State) int { return comparePairs(a.Pair, b.Pair) })
+	return all, m.changed
+}
+
+// Answers is what ports of this node have answered and refused, since the start.
+func (m *Monitor) Answers() (answered, refused uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.answers.Answered, m.answers.Refused
+}
