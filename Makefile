@@ -8,7 +8,7 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/probe/path:TestKinds uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking ./integration/offload:. ./pkg/device:Simnic ./integration/simnic:. ./integration/offloadnic:. qemu=./integration/devports:. ./integration/storm:.
+VMTESTS ?= ./integration:TestMixedCluster/geneve ./integration:TestOffloadLost ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/probe/path:TestKinds uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking ./integration/offload:. ./pkg/device:Simnic ./integration/simnic:. ./integration/offloadnic:. qemu=./integration/devports:. ./integration/storm:.
 OPERATIONS ?= 10000
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/offloadd/offloadd/integration/lab"
@@ -22,10 +25,70 @@ import (
 	offloadv1 "github.com/offloadd/offloadd/proto/offload/v1"
 )
 
-// A watched is what nodes say of their pairs.
+// A watched is what two nodes say of their pairs: n1 has the pods q1 and q2, n2 has q3, and q9 is nowhere.
 type watched struct {
-	l    *labtest.Lab
-	from map[string]offloadv1.MonitorServiceClient // by node
+	l       *labtest.Lab
+	from    map[string]offloadv1.MonitorServiceClient // by node
+	ports   map[string]offloadv1.PortServiceClient    // by node
+	metrics map[string]string                         // sockets, by node
+	specs   map[string]*offloadv1.PortSpec            // by pod
+}
+
+func (w *watched) node(pod string) string {
+	if pod == "q3" {
+		return "n2"
+	}
+	return "n1"
+}
+
+// watchPairs starts the lab, with this in the agents' configuration, and returns when the pods are there.
+func watchPairs(t *testing.T, opts lab.Options, yaml string, args ...string) *watched {
+	t.Helper()
+	w := &watched{
+		from: map[string]offloadv1.MonitorServiceClient{}, ports: map[string]offloadv1.PortServiceClient{}, metrics: map[string]string{},
+		specs: map[string]*offloadv1.PortSpec{},
+	}
+	dir := t.TempDir()
+	for _, n := range []string{"n1", "n2"} {
+		w.metrics[n] = filepath.Join(dir, n)
+		opts.Nodes = append(opts.Nodes, lab.NodeConfig{Name: n, Agent: lab.Offloadd, AgentArgs: args, ConfigYAML: yaml + "metrics: unix:" + w.metrics[n] + "\n"})
+	}
+	l := labtest.Start(t, opts)
+	w.l = l
+	script := "ls-add sw0\n"
+	for i := range 9 {
+		c := pod(i + 1)
+		script += "lsp-add sw0 " + c.Name + "\n"
+		script += fmt.Sprintf("lsp-set-addresses %s '%s %s'\n", c.Name, c.MAC, c.IPs[0].Addr())
+	}
+	l.NB(script)
+	l.Sync()
+	for _, n := range l.Nodes {
+		w.ports[n.Name] = dialPorts(t, n)
+		conn, err := client.Dial(filepath.Join(n.Dir, "offloadd.sock"), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+		l.Check(err)
+		t.Cleanup(func() { _ = conn.Close() })
+		w.from[n.Name] = offloadv1.NewMonitorServiceClient(conn)
+	}
+	for i := range 3 {
+		c := pod(i + 1)
+		w.specs[c.Name] = spec(l.AddPod(w.node(c.Name), c))
+		w.plug(c.Name)
+	}
+	l.Sync()
+	return w
+}
+
+func (w *watched) plug(pod string) {
+	w.l.T.Helper()
+	_, err := create(w.l.T.Context(), w.ports[w.node(pod)], w.specs[pod], lab.Patient(patience))
+	w.l.Check(err)
+}
+
+func (w *watched) unplug(pod string) {
+	w.l.T.Helper()
+	_, err := remove(w.l.T.Context(), w.ports[w.node(pod)], w.specs[pod].GetKey())
+	w.l.Check(err)
 }
 
 // pair is how a node says that a pair is now; nil: it does not know it.
@@ -68,16 +131,19 @@ func (w *watched) await(node, from, to, what string, so func(p *offloadv1.ProbeP
 // more waits until a pair has had more answers, and no loss meanwhile.
 func (w *watched) more(node, from, to string) {
 	w.l.T.Helper()
-	p := w.await(node, from, to, "well", func(p *offloadv1.ProbePair) bool { return p.GetMeasured() && p.GetReason() == "" && p.GetAnswered() > 0 })
+	p := w.await(node, from, to, "well", func(p *offloadv1.ProbePair) bool {
+		return p.GetMeasured() && p.GetReason() == "" && p.GetAnswered() > 0
+	})
 	before := p.GetAnswered()
 	w.await(node, from, to, "measured on", func(p *offloadv1.ProbePair) bool {
 		return p.GetReason() == "" && p.GetAnswered() >= before+20
 	})
 }
 
-func (w *watched) reason(node, from, to string, why reason.Reason, measured bool) {
+// reason waits until the pair from q1 has a reason.
+func (w *watched) reason(to string, why reason.Reason, measured bool) {
 	w.l.T.Helper()
-	w.await(node, from, to, "with "+string(why), func(p *offloadv1.ProbePair) bool {
+	w.await("n1", "q1", to, "with "+string(why), func(p *offloadv1.ProbePair) bool {
 		return p.GetReason() == string(why) && p.GetMeasured() == measured
 	})
 }
@@ -97,58 +163,21 @@ continuous_probe:
 // Two nodes measure pairs of ports all the time: of one node, and from one to the other, while pods come and go, a policy drops the requests, and
 // the daemon is killed.
 func TestContinuousProbe(t *testing.T) {
-	dir := t.TempDir()
-	var nodes []lab.NodeConfig
-	for _, n := range []string{"n1", "n2"} {
-		nodes = append(nodes, lab.NodeConfig{Name: n, Agent: lab.Offloadd, ConfigYAML: monitorYAML + "metrics: unix:" + filepath.Join(dir, n) + "\n"})
-	}
-	l := labtest.Start(t, lab.Options{Nodes: nodes})
-	script := "ls-add sw0\n"
-	for i := range 9 {
-		c := pod(i + 1)
-		script += "lsp-add sw0 " + c.Name + "\n"
-		script += fmt.Sprintf("lsp-set-addresses %s '%s %s'\n", c.Name, c.MAC, c.IPs[0].Addr())
-	}
-	l.NB(script)
-	l.Sync()
-	ctx := t.Context()
-	ports, at := map[string]offloadv1.PortServiceClient{}, map[string]string{"q1": "n1", "q2": "n1", "q3": "n2"}
-	w := &watched{l, map[string]offloadv1.MonitorServiceClient{}}
-	for _, n := range l.Nodes {
-		ports[n.Name] = dialPorts(t, n)
-		conn, err := client.Dial(filepath.Join(n.Dir, "offloadd.sock"), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
-		l.Check(err)
-		t.Cleanup(func() { _ = conn.Close() })
-		w.from[n.Name] = offloadv1.NewMonitorServiceClient(conn)
-	}
-	specs := map[string]*offloadv1.PortSpec{}
-	plug := func(name string) {
-		t.Helper()
-		var i int
-		_, _ = fmt.Sscanf(name, "q%d", &i)
-		if specs[name] == nil {
-			specs[name] = spec(l.AddPod(at[name], pod(i)))
-		}
-		_, err := create(ctx, ports[at[name]], specs[name], patience)
-		l.Check(err)
-	}
-	for _, name := range []string{"q1", "q2", "q3"} {
-		plug(name)
-	}
-	l.Sync()
+	w := watchPairs(t, lab.Options{}, monitorYAML)
+	l, ctx := w.l, t.Context()
 
 	// Those that are there are measured, and the others say why not.
 	w.more("n1", "q1", "q2")
 	w.more("n1", "q1", "q3")
 	w.more("n2", "q3", "q1")
-	w.reason("n1", "q1", "q9", reason.ProbeImpossible, false)
+	w.reason("q9", reason.ProbeImpossible, false)
 	if p := w.pair("n1", "q9", "q1"); p != nil {
 		t.Errorf("n1 says of a pair whose requests are not its own: %v", p)
 	}
 	if p := w.pair("n1", "q1", "q3"); p.GetChassis() != "n2" {
 		t.Errorf("q3 is on chassis %q, want n2", p.GetChassis())
 	}
-	if text := scrape(t, filepath.Join(dir, "n1")); !strings.Contains(text, `offloadd_probe_sent_total{from="q1",to="q3"}`) || !strings.Contains(text, `offloadd_probe_rtt_seconds_bucket{from="q1",to="q2",le="+Inf"}`) {
+	if text := scrape(t, w.metrics["n1"]); !strings.Contains(text, `offloadd_probe_sent_total{from="q1",to="q3"}`) || !strings.Contains(text, `offloadd_probe_rtt_seconds_bucket{from="q1",to="q2",le="+Inf"}`) {
 		t.Errorf("metrics of n1:\n%s", text)
 	}
 
@@ -156,7 +185,7 @@ func TestContinuousProbe(t *testing.T) {
 	drop := `to-lport 3000 'outport == "q3" && ip4.src == 10.0.1.1 && udp.dst == 8629'`
 	l.NB("acl-add sw0 " + drop + " drop")
 	l.Sync()
-	w.reason("n1", "q1", "q3", reason.ProbeNoAnswer, true)
+	w.reason("q3", reason.ProbeNoAnswer, true)
 	w.more("n1", "q1", "q2")
 	w.more("n2", "q3", "q1")
 	lost := w.pair("n1", "q1", "q3")
@@ -171,10 +200,9 @@ func TestContinuousProbe(t *testing.T) {
 	w.more("n1", "q1", "q3")
 
 	// The pod that answers goes, and comes again.
-	_, err := remove(ctx, ports["n2"], specs["q3"].GetKey())
-	l.Check(err)
-	w.reason("n1", "q1", "q3", reason.ProbeImpossible, false)
-	plug("q3")
+	w.unplug("q3")
+	w.reason("q3", reason.ProbeImpossible, false)
+	w.plug("q3")
 	l.Sync()
 	w.more("n1", "q1", "q3")
 	w.more("n2", "q3", "q1")
@@ -185,6 +213,19 @@ func TestContinuousProbe(t *testing.T) {
 		child := children(t, pid)
 		if len(child) != 1 {
 			t.Errorf("%s: processes %v, want one", n, child)
+		}
+		for _, c := range child {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", c))
+			l.Check(err)
+			var size, resident int
+			if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
+				t.Fatal(err)
+			}
+			if resident *= os.Getpagesize(); resident > 20<<20 {
+				t.Errorf("%s: the process has %d octets, more than 20 MiB", n, resident)
+			} else {
+				t.Logf("%s: the process has %.1f MiB", n, float64(resident)/(1<<20))
+			}
 		}
 		l.Check(l.Node(n).StopAgent(syscall.SIGKILL))
 		for _, c := range child {
@@ -205,11 +246,53 @@ func TestContinuousProbe(t *testing.T) {
 	w.more("n1", "q1", "q2")
 
 	for _, name := range []string{"q1", "q2", "q3"} {
-		_, err := remove(ctx, ports[at[name]], specs[name].GetKey())
-		l.Check(err)
+		w.unplug(name)
 	}
-	wantClean(t, l.Node("n1"), ports["n1"], 0)
-	wantClean(t, l.Node("n2"), ports["n2"], 0)
+	wantClean(t, l.Node("n1"), w.ports["n1"], 0)
+	wantClean(t, l.Node("n2"), w.ports["n2"], 0)
+}
+
+// The requests of two pairs are forwarded by filters; then a policy logs those of one, which leaves them to Open vSwitch. That is found, said and counted, and
+// when the policy is gone all is well again.
+func TestOffloadLost(t *testing.T) {
+	if _, err := netlink.GenlFamilyGet("ovs_datapath"); errors.Is(err, unix.ENOENT) {
+		t.Skipf("this kernel has no datapath of Open vSwitch: %v (make test-vm runs the test on one that has)", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	w := watchPairs(t, lab.Options{Datapath: lab.System}, strings.ReplaceAll(monitorYAML, "burst: 1", "look: 5s"), "--tc-software")
+	l := w.l
+	offloaded := func(to string) {
+		t.Helper()
+		w.await("n1", "q1", to, "by filters", func(p *offloadv1.ProbePair) bool {
+			return p.GetReason() == "" && p.GetLevel() == offloadv1.OffloadLevel_OFFLOAD_LEVEL_FILTERS && p.GetFilters() >= 0.9 && p.GetHardware() == 0
+		})
+	}
+	offloaded("q2")
+	offloaded("q3")
+
+	logs := `from-lport 3000 'inport == "q1" && ip4.dst == 10.0.1.3 && udp.dst == 8629'`
+	l.NB("--log acl-add sw0 " + logs + " allow-related")
+	l.Sync()
+	w.reason("q3", reason.ProbeOffloadLost, true)
+	if p := w.pair("n1", "q1", "q3"); p.GetLevel() != offloadv1.OffloadLevel_OFFLOAD_LEVEL_OVS || p.GetRegressions() != 1 {
+		t.Errorf("what was lost: %v", p)
+	}
+	offloaded("q2")
+	if text := scrape(t, w.metrics["n1"]); !strings.Contains(text, `offloadd_probe_offload_lost_total{from="q1",to="q3"} 1`) || !strings.Contains(text, `offloadd_probe_worse{from="q1",to="q3"} 1`) {
+		t.Errorf("metrics of n1:\n%s", text)
+	}
+	if log, err := os.ReadFile(l.Node("n1").AgentLog()); err != nil || !strings.Contains(string(log), "reason=PROBE_OFFLOAD_LOST") {
+		t.Errorf("the log does not say it (%v)", err)
+	}
+	// A daemon that finds it so knows that it was otherwise.
+	l.Check(l.Node("n1").StopAgent(syscall.SIGTERM))
+	l.Check(l.Node("n1").StartAgent(lab.Offloadd))
+	w.reason("q3", reason.ProbeOffloadLost, true)
+	l.NB("acl-del sw0 " + logs)
+	l.Sync()
+	offloaded("q3")
+	offloaded("q2")
 }
 
 // children are the processes that a process has started.
@@ -225,7 +308,7 @@ func children(t *testing.T, pid int) []int {
 		if err != nil {
 			continue // the thread has ended
 		}
-		for _, word := range strings.Fields(string(text)) {
+		for word := range strings.FieldsSeq(string(text)) {
 			var n int
 			_, _ = fmt.Sscan(word, &n)
 			all = append(all, n)

@@ -51,6 +51,14 @@ func (c *cli) completePorts(cmd *cobra.Command, args []string, begun string) ([]
 	})
 }
 
+// completeTwoPorts is completePorts for a command that takes two.
+func (c *cli) completeTwoPorts(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return c.completePorts(cmd, nil, begun)
+}
+
 // completeLogicalPorts completes the name of any logical port here: those have conntrack zones.
 func (c *cli) completeLogicalPorts(cmd *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return c.complete(cmd.Context(), begun, func(d daemon, add func(string)) error {

@@ -43,7 +43,7 @@ func (c *cli) probeCommand() *cobra.Command {
 	cmd.Long = probeHelp
 	cmd.PersistentFlags().BoolVar(&p.local, "local", false, "do it without the daemon")
 	cmd.PersistentFlags().StringVar(&p.stateDir, "state-dir", probeStateDir, "with --local, the `directory` of runs")
-	cmd.AddCommand(p.runCommand(), p.kindsCommand(), p.runsCommand(), p.reportCommand(), p.diffCommand(), p.cleanCommand(), p.watchCommand())
+	cmd.AddCommand(p.runCommand(), p.portCommand(), p.kindsCommand(), p.runsCommand(), p.reportCommand(), p.diffCommand(), p.cleanCommand(), p.watchCommand())
 	return cmd
 }
 
@@ -75,9 +75,13 @@ const shortly = time.Minute
 // outputs are the files that a report is written to, besides what is printed.
 type outputs struct{ html, png, as string }
 
-func (o *outputs) flags(cmd *cobra.Command) {
+func (o *outputs) files(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.html, "html", "", "also write a page, in one `file`")
 	cmd.Flags().StringVar(&o.png, "png", "", "also draw percentiles into a `file`; for a second load into FILE-2, and so on")
+}
+
+func (o *outputs) flags(cmd *cobra.Command) {
+	o.files(cmd)
 	cmd.Flags().StringVar(&o.as, "as", "", "show it in the tables of a `study`, beside its numbers: "+strings.Join(studyNames(), ", "))
 	mustComplete(cmd, "as", studyNames()...)
 }
@@ -267,9 +271,26 @@ func (p *prober) runCommand() *cobra.Command {
 	fs.StringSliceVar(&f.kinds, "kinds", nil, "`paths` to measure, or all (default all, or those of the study)")
 	fs.StringVar(&f.baseline, "baseline", "", "`path` that others are compared with (default the first, or metal)")
 	fs.IntSliceVar(&f.sizes, "sizes", nil, "`octets` of a request, several for a load each (default 64,300,350,500,1024,2048,4096, or one load with another mode)")
-	fs.IntVar(&f.answer, "answer", 0, "`octets` of an answer (default those of the request)")
 	fs.StringVar(&f.mode, "mode", "rr", "`mode`: rr, open, crr, stream or maerts")
 	fs.StringVar(&f.transport, "transport", "", "`protocol`: udp or tcp (default udp, tcp with crr)")
+	fs.DurationVar(&f.delay, "delay", 0, "`time` that the wire between two nodes takes, in each direction")
+	fs.DurationVar(&f.jitter, "jitter", 0, "by how much that `time` varies")
+	fs.Float64Var(&f.loss, "loss", 0, "`part` that the wire loses, from 0 to 0.5")
+	fs.BoolVar(&f.fresh, "fresh", false, "make new devices for each session")
+	fs.BoolVar(&f.segments, "segments", true, "measure the kernel's part of the way of UDP requests, in sessions of their own")
+	f.measuring(cmd)
+	f.flags(cmd)
+	mustComplete(cmd, "mode", sortedKeys(modes)...)
+	mustComplete(cmd, "transport", "udp", "tcp")
+	mustComplete(cmd, "kinds", append([]string{"all"}, kindNames()...)...)
+	mustComplete(cmd, "baseline", kindNames()...)
+	return cmd
+}
+
+// measuring adds the flags that say how is measured.
+func (f *runFlags) measuring(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.IntVar(&f.answer, "answer", 0, "`octets` of an answer (default those of the request)")
 	fs.Float64Var(&f.rate, "rate", 0, "with --mode open, `requests` per second on each path")
 	fs.IntVar(&f.count, "count", 0, "`requests` on each path of each load, in all sessions together (default 50000)")
 	fs.DurationVar(&f.duration, "duration", 0, "`time` of each path in each session, instead of a count")
@@ -277,23 +298,12 @@ func (p *prober) runCommand() *cobra.Command {
 	fs.IntVar(&f.burst, "burst", 0, "`requests` before the next path has its turn (default 20)")
 	fs.DurationVar(&f.warmup, "warmup", 0, "`time` before measuring in each session (default 200ms)")
 	fs.DurationVar(&f.lostIn, "lost-after", 0, "`time` after which a request is lost (default 1s)")
-	fs.DurationVar(&f.delay, "delay", 0, "`time` that the wire between two nodes takes, in each direction")
-	fs.DurationVar(&f.jitter, "jitter", 0, "by how much that `time` varies")
-	fs.Float64Var(&f.loss, "loss", 0, "`part` that the wire loses, from 0 to 0.5")
 	fs.BoolVar(&f.busy, "busy", false, "poll instead of sleeping; it uses two CPUs")
-	fs.BoolVar(&f.fresh, "fresh", false, "make new devices for each session")
-	fs.BoolVar(&f.segments, "segments", true, "measure the kernel's part of the way of UDP requests, in sessions of their own")
 	fs.IntVar(&f.priority, "priority", 0, "`priority` of SCHED_FIFO, 0 is none (default 10 unless polling leaves no CPU to others)")
 	fs.IntVar(&f.clientCPU, "client-cpu", 0, "the client's `CPU` (default chosen)")
 	fs.IntVar(&f.serverCPU, "server-cpu", 0, "the server's `CPU` (default chosen)")
 	fs.DurationVar(&f.margin, "margin", 0, "differences up to this `time` do not matter")
 	fs.Uint64Var(&f.seed, "seed", 0, "`number` for what is random (default random)")
-	f.flags(cmd)
-	mustComplete(cmd, "mode", sortedKeys(modes)...)
-	mustComplete(cmd, "transport", "udp", "tcp")
-	mustComplete(cmd, "kinds", append([]string{"all"}, kindNames()...)...)
-	mustComplete(cmd, "baseline", kindNames()...)
-	return cmd
 }
 
 func kindNames() []string {
@@ -423,10 +433,17 @@ func (p *prober) run(d daemon, spec *offloadv1.ProbeSpec) ([]byte, error) {
 	if err != nil {
 		return nil, client.Error(err)
 	}
+	return follow(p, stream.Recv)
+}
+
+// follow shows how far a run is, and returns it at the end.
+func follow[T interface {
+	GetProgress() *offloadv1.ProbeProgress
+	GetRun() []byte
+}](p *prober, receive func() (T, error)) (text []byte, err error) {
 	line := progressLine{c: p.c, begun: p.c.now()}
 	defer line.end()
-	var text []byte
-	err = received(stream.Recv, func(m *offloadv1.RunResponse) error {
+	err = received(receive, func(m T) error {
 		if m.GetProgress() != nil {
 			line.show(m.GetProgress())
 		}

@@ -105,6 +105,36 @@ func (f *fake) Run(req *offloadv1.RunRequest, s offloadv1.ProbeService_RunServer
 	return nil
 }
 
+func (f *fake) RunPorts(req *offloadv1.RunPortsRequest, s offloadv1.ProbeService_RunPortsServer) error {
+	text, err := protojson.Marshal(req.GetSpec())
+	if err != nil {
+		return err
+	}
+	f.done = append(f.done, strings.ReplaceAll(string(text), " ", ""))
+	if req.GetSpec().GetServer() == "lost" {
+		return refusal(codes.FailedPrecondition, reason.ProbeRefused, "probe: counters do not say what is claimed: offload, udp 10.0.0.1:1 > 10.0.0.2:7531: of 10 packets 1 were counted by nothing", nil)
+	}
+	return s.Send(&offloadv1.RunPortsResponse{Event: &offloadv1.RunPortsResponse_Run{Run: fakeRun("20240506-060809-0001", 0)}})
+}
+
+// What the flags of probe port ask for is what the daemon is asked for.
+func TestPortProbeSpec(t *testing.T) {
+	f := newFake()
+	s := shell{t: t, socket: f.serve(t)}
+	for line, want := range map[string]string{
+		"": `{"client":"web","server":"db","port":7531,"new":8,"cold":2,"spec":{"loads":[{"mode":"PROBE_MODE_RR","size":64}]}}`,
+		"--port 53 --family 6 --new 0 --cold 0 --idle 3s --sessions 6 --busy --sizes 64,300 --priority 0": `{"client":"web","server":"db","port":53,"family":6,"new":0,"cold":0,` +
+			`"idle":"3s","spec":{"loads":[{"mode":"PROBE_MODE_RR","size":64},{"mode":"PROBE_MODE_RR","size":300}],"sessions":6,"busy":true,"priority":0}}`,
+		"--mode open --rate 500": `{"client":"web","server":"db","port":7531,"new":8,"cold":2,"spec":{"loads":[{"mode":"PROBE_MODE_OPEN","size":64,"rate":500}]}}`,
+	} {
+		f.done = nil
+		_, stderr, code := s.run(append([]string{"probe", "port", "web", "db"}, strings.Fields(line)...)...)
+		if code != 0 || len(f.done) != 1 || f.done[0] != want {
+			t.Errorf("%s: exit %d\n%q, want\n%q\n%s", line, code, f.done, want, stderr)
+		}
+	}
+}
+
 // fakePairs are one that is well, one that has lost its offload, and one that is not measured.
 func fakePairs() []*offloadv1.ProbePair {
 	percentile := func(percent float64, d time.Duration) *offloadv1.ProbePercentile {

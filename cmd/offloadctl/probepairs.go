@@ -114,14 +114,13 @@ func (c *cli) pairColumns() []column[*offloadv1.ProbePair] {
 			return micros(p.GetMax().AsDuration())
 		}},
 		{name: "OFFLOADED", value: func(p pair) string {
-			switch p.GetLevel() {
-			case offloadv1.OffloadLevel_OFFLOAD_LEVEL_UNSPECIFIED:
+			if p.GetLevel() == offloadv1.OffloadLevel_OFFLOAD_LEVEL_UNSPECIFIED {
 				return "-"
-			case offloadv1.OffloadLevel_OFFLOAD_LEVEL_HARDWARE:
-				return fmt.Sprintf("%.0f %% (NIC)", 100*p.GetHardware())
-			default:
-				return fmt.Sprintf("%.0f %%", 100*p.GetFilters())
 			}
+			if p.GetLevel() == offloadv1.OffloadLevel_OFFLOAD_LEVEL_HARDWARE {
+				return fmt.Sprintf("%.0f %% (NIC)", 100*p.GetHardware())
+			}
+			return fmt.Sprintf("%.0f %%", 100*p.GetFilters())
 		}},
 		{name: "SINCE", value: func(p pair) string { return age(c.now().Sub(p.GetSince().AsTime())) }},
 		{

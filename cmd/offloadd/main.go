@@ -118,7 +118,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flows := daemon.NewFlows(agent)
-	prober, cleanProbe := daemon.NewProbe(config, "offloadd "+buildVersion(), node, devices, log)
+	prober, cleanProbe := daemon.NewProbe(config, "offloadd "+buildVersion(), node, devices, attached.Feed(), log)
 	pairs, pairTasks := daemon.NewMonitor(config, agent, attached, log)
 	metricsTasks, err := daemon.ServeMetrics(config, pairs, log)
 	if err != nil {

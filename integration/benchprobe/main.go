@@ -2,13 +2,14 @@
 //
 //	bin/benchprobe
 //
-// It has four parts; arguments choose some of them:
+// It has five parts; arguments choose some of them:
 //
 //   - sockperf: the engine and sockperf measure the same two paths, loopback and a veth pair, polling, with the same priority on the same
 //     CPUs, in turn and in random order;
 //   - twins: identical paths are compared, in campaigns of sessions as a user's, and at most 5 % of the verdicts may be "different";
 //   - delays: a server that waits 0.5 µs is found within a minute, one that waits 0.05 µs is not called different;
-//   - hog: while all CPUs are used every other second, a difference stays what it was, or there is no verdict.
+//   - hog: while all CPUs are used every other second, a difference stays what it was, or there is no verdict;
+//   - continuous: what it takes to measure a hundred peers all the time.
 //
 // It needs root, sockperf, and two CPUs that have nothing else to do. It fails if a claim does not hold.
 package main
@@ -28,11 +29,19 @@ import (
 	"time"
 
 	"github.com/offloadd/offloadd/pkg/probe/engine"
+	"github.com/offloadd/offloadd/pkg/probe/pinger"
 )
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == engine.Verb {
 		os.Exit(engine.Main(os.Stdin, os.Stdout))
+	}
+	if len(os.Args) == 2 && os.Args[1] == pinger.Verb {
+		os.Exit(pinger.Main(os.Stdin, os.Stdout))
+	}
+	if len(os.Args) == 2 && (os.Args[1] == bareVerb || os.Args[1] == bareAnswerVerb) {
+		fmt.Fprintln(os.Stderr, "benchprobe:", bareMain(os.Args[1]))
+		os.Exit(1)
 	}
 	if len(os.Args) == 3 && os.Args[1] == hogVerb {
 		n, _ := strconv.Atoi(os.Args[2]) // it comes from hogged
@@ -69,6 +78,7 @@ var parts = []part{
 	{"twins", onTwins},
 	{"delays", onDelays},
 	{"hog", besideHog},
+	{"continuous", continuously},
 }
 
 func run(ctx context.Context, args []string, out, stderr io.Writer) error {

@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string, out, stderr io.Writer) error {
 	flags.StringVar(&d.sizes, "sizes", "64,1024", "`octets` of requests")
 	flags.IntVar(&d.count, "count", 12_000, "requests on each path and of each size")
 	flags.IntVar(&d.sessions, "sessions", 8, "sessions")
-	flags.DurationVar(&d.timeout, "timeout", 5*time.Minute, "`time` that a kernel may take")
+	flags.DurationVar(&d.timeout, "timeout", 10*time.Minute, "`time` that a kernel may take")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

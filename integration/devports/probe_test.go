@@ -131,19 +131,24 @@ func TestProbe(t *testing.T) {
 	}
 	restored()
 
-	// Killed while packets pass.
-	ctx, cancel := context.WithTimeout(r.ctx, lab.Patient(time.Minute))
-	defer cancel()
+	// The daemon ends while packets pass: killed, and as it should.
 	load[0].Duration = durationpb.New(time.Minute)
-	_, err = r.probe(ctx, &offloadv1.ProbeSpec{Paths: []string{"vf", "sf"}, Loads: load, Sessions: 1}, func() {
-		r.Check(r.node.StopAgent(syscall.SIGKILL))
-	})
-	if err == nil || ctx.Err() != nil {
-		t.Fatalf("the run ended with %v, %v; want that its daemon was killed", err, ctx.Err())
+	for _, c := range []struct {
+		sig  syscall.Signal
+		left int // namespaces of pods
+	}{{syscall.SIGKILL, 6}, {syscall.SIGTERM, 0}} {
+		ctx, cancel := context.WithTimeout(r.ctx, lab.Patient(time.Minute))
+		_, err = r.probe(ctx, &offloadv1.ProbeSpec{Paths: []string{"vf", "sf"}, Loads: load, Sessions: 1}, func() {
+			r.Check(r.node.StopAgent(c.sig))
+		})
+		if err == nil || ctx.Err() != nil {
+			t.Fatalf("%v: the run ended with %v, %v; want that its daemon has ended", c.sig, err, ctx.Err())
+		}
+		cancel()
+		if left, _ := filepath.Glob("/run/netns/opr*-pod*"); len(left) != c.left {
+			t.Errorf("%v: the daemon has left %v, want %d namespaces of pods", c.sig, left, c.left)
+		}
+		r.Check(r.node.StartAgent(lab.Offloadd))
+		restored()
 	}
-	if left, _ := filepath.Glob("/run/netns/opr*-pod*"); len(left) != 6 {
-		t.Errorf("the killed daemon has left %v, want three paths", left)
-	}
-	r.Check(r.node.StartAgent(lab.Offloadd))
-	restored()
 }

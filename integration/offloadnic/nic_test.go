@@ -53,10 +53,15 @@ func look(all []filter) (s state) {
 	return s
 }
 
-// settled waits until the filters are in force, fits says that they are as they should, and nothing is in hardware that must not.
+// stays is how long nothing has to change before filters count as settled: on its way to all of them the daemon passes states that fit.
+const stays = time.Second
+
+// settled waits until the filters are in force, fits says that they are as they should and goes on to, and nothing is in hardware that must not.
 func settled(t *testing.T, r *offload.Rig, fits func(state) error) state {
 	t.Helper()
 	var s state
+	var was string
+	var since time.Time
 	eventually(t, func() error {
 		all, err := list()
 		if err != nil {
@@ -69,7 +74,16 @@ func settled(t *testing.T, r *offload.Rig, fits func(state) error) state {
 		if bad := violations(all, ports(r)); len(bad) > 0 {
 			return fmt.Errorf("%d filters must not be in hardware: %s", len(bad), bad[0])
 		}
-		return fits(s)
+		if err := fits(s); err != nil {
+			return err
+		}
+		if now := s.String(); now != was {
+			was, since = now, time.Now()
+		}
+		if time.Since(since) < lab.Patient(stays) {
+			return fmt.Errorf("they still change: %v", s)
+		}
+		return nil
 	})
 	return s
 }

@@ -94,6 +94,11 @@ func TestProbeFilters(t *testing.T) {
 			}
 			judge("in hardware", eval.NewHardwareBlock(hardware).Run(a.packet, a.from, track))
 
+			moved := a // with another Ethernet address
+			moved.packet.Set(ir.EthDst, ir.U64(moved.packet.Value(ir.EthDst).Lo^1))
+			if want := plain.Run(moved.packet, moved.from, track); want.Kind != eval.NewBlock(with).Run(moved.packet, moved.from, track).Kind {
+				t.Errorf("%s, packet %d: with another Ethernet address it is not %s", b.Topology.Name, number, want.Kind)
+			}
 			other := a
 			port, _ := transportOf(&other.packet)
 			other.packet.Set(port, ir.U64(other.packet.Value(port).Lo^1))
@@ -159,7 +164,8 @@ func flowOf(a arrival) (ledger.Flow, bool) {
 		Src: netip.AddrPortFrom(from, uint16(p.Value(src).Lo)), Dst: netip.AddrPortFrom(to, uint16(p.Value(src+1).Lo)),
 	}
 	mac := p.Value(ir.EthDst).Bytes16()
-	f.DstMAC = mac[10:]
+	from6 := p.Value(ir.EthSrc).Bytes16()
+	f.SrcMAC, f.DstMAC = from6[10:], mac[10:]
 	return f, f.Check() == nil
 }
 

@@ -54,9 +54,9 @@ var rooms = map[string]room{
 
 	"pkg/ir":                    {pure: true},
 	"pkg/eval":                  {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
-	"pkg/tc":                    {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go", "caps_probe.go", "why.go"}},
+	"pkg/tc":                    {pure: true, imports: []string{"internal/nlgroup", "pkg/ir"}, doors: []string{"conn.go", "caps_probe.go", "why.go"}},
 	"pkg/tc/tctest":             {},
-	"pkg/devlink":               {pure: true, doors: []string{"conn.go"}},
+	"pkg/devlink":               {pure: true, imports: []string{"internal/nlgroup"}, doors: []string{"conn.go"}},
 	"pkg/devlink/devlinktest":   {imports: []string{"pkg/devlink"}},
 	"pkg/specialize":            {pure: true, imports: []string{"pkg/ir", "pkg/tc"}},
 	"pkg/logical":               {pure: true, imports: []string{"pkg/ir"}},
@@ -67,7 +67,7 @@ var rooms = map[string]room{
 	"pkg/openflow/openflowtest": {},
 	"pkg/dpctl":                 {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/device": {
-		pure: true, imports: []string{"pkg/devlink", "pkg/reason"},
+		pure: true, imports: []string{"internal/nlgroup", "pkg/devlink", "pkg/reason"},
 		doors: []string{"inventory.go", "worker.go", "configure.go", "operation.go", "snapshot.go", "kernel.go", "sysfs.go", "memory.go"},
 	},
 	"pkg/apply": {
@@ -80,14 +80,14 @@ var rooms = map[string]room{
 
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
-	"pkg/probe":        {imports: []string{"pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
+	"pkg/probe":        {imports: []string{"pkg/probe/ledger", "pkg/dpctl", "pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
-	"pkg/probe/ledger": {pure: true, imports: []string{"pkg/ir", "pkg/tc", "pkg/specialize", "pkg/probe/result"}, values: []string{"net"}},
+	"pkg/probe/ledger": {pure: true, imports: []string{"pkg/ir", "pkg/tc", "pkg/specialize", "pkg/dpctl", "pkg/probe/result"}, values: []string{"net", "time"}},
 	"pkg/probe/child":  {},
 	"pkg/probe/engine": {imports: []string{"pkg/probe/child", "pkg/probe/result", "pkg/probe/stats"}},
 	"pkg/probe/pinger": {imports: []string{"pkg/probe/child", "pkg/probe/engine"}},
 	"pkg/probe/monitor": {
-		pure: true, imports: []string{"pkg/probe/pinger", "pkg/probe/stats", "pkg/reason"}, values: []string{"time"}, doors: []string{"monitor.go"},
+		pure: true, imports: []string{"pkg/probe/pinger", "pkg/probe/stats", "pkg/reason"}, values: []string{"time"}, doors: []string{"monitor.go", "memory.go"},
 	},
 	"pkg/metrics":     {imports: []string{"pkg/probe/monitor"}},
 	"pkg/probe/path":  {imports: []string{"pkg/probe/result", "pkg/ir", "pkg/tc", "pkg/dpctl"}},
@@ -105,9 +105,10 @@ var rooms = map[string]room{
 	"pkg/deviceplugin":             {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},
 	"proto/offload/v1":             {},
 
-	"internal/apidoc": {},
-	"internal/arch":   {},
-	"internal/golden": {},
+	"internal/apidoc":  {},
+	"internal/arch":    {},
+	"internal/golden":  {},
+	"internal/nlgroup": {},
 
 	"integration":     {},
 	"integration/...": {imports: []string{"integration/...", "pkg/...", "proto/..."}},

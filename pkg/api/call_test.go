@@ -159,6 +159,9 @@ var calls = map[string]func(context.Context, grpc.ClientConnInterface) error{
 	offloadv1.ProbeService_Run_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
 		return drain(offloadv1.NewProbeServiceClient(c).Run(ctx, &offloadv1.RunRequest{}))
 	},
+	offloadv1.ProbeService_RunPorts_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		return drain(offloadv1.NewProbeServiceClient(c).RunPorts(ctx, &offloadv1.RunPortsRequest{Spec: &offloadv1.PortProbeSpec{Client: "a", Server: "b"}}))
+	},
 	offloadv1.ProbeService_ListRuns_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
 		_, err := offloadv1.NewProbeServiceClient(c).ListRuns(ctx, &offloadv1.ListRunsRequest{})
 		return err

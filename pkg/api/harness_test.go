@@ -89,6 +89,11 @@ func (b *behind) Run(ctx context.Context, spec probe.Spec, tell func(probe.Progr
 	return b.run, b.do(ctx, "Run", spec)
 }
 
+func (b *behind) RunPorts(ctx context.Context, spec probe.PortSpec, tell func(probe.Progress)) ([]byte, error) {
+	tell(probe.Progress{Fraction: 0.5, Doing: "udp rr 64 B", Session: 1, Sessions: spec.Sessions})
+	return b.run, b.do(ctx, "RunPorts", spec)
+}
+
 func (b *behind) Runs() ([]probe.Summary, error) {
 	return b.runs, b.do(context.Background(), "Runs", nil)
 }

@@ -72,13 +72,14 @@ func pairMessage(p monitor.State) *offloadv1.ProbePair {
 		percent float64
 		value   time.Duration
 	}{{50, p.Latency.P50}, {90, p.Latency.P90}, {99, p.Latency.P99}} {
-		switch q.value {
-		case 0: // too few
-		case monitor.Lost:
-			m.Percentiles = append(m.Percentiles, &offloadv1.ProbePercentile{Percent: q.percent})
-		default:
-			m.Percentiles = append(m.Percentiles, &offloadv1.ProbePercentile{Percent: q.percent, Value: durationpb.New(q.value)})
+		if q.value == 0 {
+			continue // too few
 		}
+		r := &offloadv1.ProbePercentile{Percent: q.percent}
+		if q.value != monitor.Lost {
+			r.Value = durationpb.New(q.value)
+		}
+		m.Percentiles = append(m.Percentiles, r)
 	}
 	return m
 }

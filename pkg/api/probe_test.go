@@ -184,3 +184,38 @@ func TestListRuns(t *testing.T) {
 		t.Errorf("%v", all)
 	}
 }
+
+// A run between two ports is asked for as any other, and arrives as one.
+func TestParsePortProbeSpec(t *testing.T) {
+	number := func(n uint32) *uint32 { return &n }
+	got, err := parsePortProbeSpec(&offloadv1.PortProbeSpec{
+		Client: "a", Server: "b", Port: 53, Family: 6, New: number(0), Cold: number(3), Idle: durationpb.New(time.Second),
+		Spec: &offloadv1.ProbeSpec{Sessions: 6, Count: 100, Burst: 7, Seed: 9, Busy: true},
+	})
+	if err != nil || got.Client != "a" || got.Server != "b" || got.Port != 53 || got.Family != 6 || got.New != -1 || got.Cold != 3 || got.Idle != time.Second ||
+		got.Sessions != 6 || got.Count != 100 || got.Burst != 7 || got.Seed != 9 || !got.Busy || len(got.Loads) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := parsePortProbeSpec(&offloadv1.PortProbeSpec{Client: "a", Server: "b"}); err != nil || got.New != probe.DefaultNew || got.Cold != probe.DefaultCold {
+		t.Errorf("by default: %+v, %v", got, err)
+	}
+	for field, m := range map[string]*offloadv1.PortProbeSpec{
+		"spec.client":        {Server: "b"},
+		"spec.server":        {Client: "a", Server: "a"},
+		"spec.port":          {Client: "a", Server: "b", Port: 70000},
+		"spec.family":        {Client: "a", Server: "b", Family: 5},
+		"spec.new":           {Client: "a", Server: "b", New: number(1000)},
+		"spec.cold":          {Client: "a", Server: "b", Cold: number(1 << 31)},
+		"spec.idle":          {Client: "a", Server: "b", Idle: durationpb.New(-1)},
+		"spec.spec":          {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Paths: []string{"metal"}}},
+		"spec.spec.sessions": {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Sessions: 1 << 31}},
+		"spec.spec.count":    {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Count: 1 << 30}},
+		"spec.spec.loads[0]": {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Loads: []*offloadv1.ProbeLoad{{Transport: offloadv1.ProbeTransport_PROBE_TRANSPORT_TCP}}}},
+	} {
+		_, err := parsePortProbeSpec(m)
+		var e *reason.Error
+		if !errors.As(err, &e) || e.Reason != reason.InvalidField || len(e.Fields) == 0 || e.Fields[0].Path != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}

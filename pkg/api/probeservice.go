@@ -46,18 +46,44 @@ func (s *probeService) Run(req *offloadv1.RunRequest, stream offloadv1.ProbeServ
 	if err != nil {
 		return err
 	}
+	return tellRun(ctx, func(ctx context.Context, tell func(probe.Progress)) ([]byte, error) {
+		return s.probe.Run(ctx, spec, tell)
+	},
+		func(p *offloadv1.ProbeProgress) error {
+			return stream.Send(&offloadv1.RunResponse{Event: &offloadv1.RunResponse_Progress{Progress: p}})
+		},
+		func(part []byte) error {
+			return stream.Send(&offloadv1.RunResponse{Event: &offloadv1.RunResponse_Run{Run: part}})
+		})
+}
+
+func (s *probeService) RunPorts(req *offloadv1.RunPortsRequest, stream offloadv1.ProbeService_RunPortsServer) error {
+	spec, err := parsePortProbeSpec(req.GetSpec())
+	if err != nil {
+		return err
+	}
+	return tellRun(stream.Context(), func(ctx context.Context, tell func(probe.Progress)) ([]byte, error) {
+		return s.probe.RunPorts(ctx, spec, tell)
+	},
+		func(p *offloadv1.ProbeProgress) error {
+			return stream.Send(&offloadv1.RunPortsResponse{Event: &offloadv1.RunPortsResponse_Progress{Progress: p}})
+		},
+		func(part []byte) error {
+			return stream.Send(&offloadv1.RunPortsResponse{Event: &offloadv1.RunPortsResponse_Run{Run: part}})
+		})
+}
+
+// tellRun makes a run, and tells of it meanwhile.
+func tellRun(ctx context.Context, run func(context.Context, func(probe.Progress)) ([]byte, error), progress func(*offloadv1.ProbeProgress) error, send func([]byte) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var last time.Time
-	text, err := s.probe.Run(ctx, spec, func(p probe.Progress) {
+	text, err := run(ctx, func(p probe.Progress) {
 		if time.Since(last) < progressEvery {
 			return
 		}
 		last = time.Now()
-		err := stream.Send(&offloadv1.RunResponse{Event: &offloadv1.RunResponse_Progress{Progress: &offloadv1.ProbeProgress{
-			Fraction: p.Fraction, Doing: p.Doing, Session: uint32(p.Session), Sessions: uint32(p.Sessions),
-		}}})
-		if err != nil {
+		if err := progress(&offloadv1.ProbeProgress{Fraction: p.Fraction, Doing: p.Doing, Session: uint32(p.Session), Sessions: uint32(p.Sessions)}); err != nil {
 			cancel(err) // nobody listens any more
 		}
 	})
@@ -65,9 +91,7 @@ func (s *probeService) Run(req *offloadv1.RunRequest, stream offloadv1.ProbeServ
 		return err
 	}
 	annotate(ctx, slog.Int("octets", len(text)))
-	return chunks(text, func(part []byte) error {
-		return stream.Send(&offloadv1.RunResponse{Event: &offloadv1.RunResponse_Run{Run: part}})
-	})
+	return chunks(text, send)
 }
 
 func chunks(text []byte, send func([]byte) error) error {
@@ -127,45 +151,81 @@ const maxProbeTexts = 1024
 // parseProbeSpec returns a valid Spec, or an error with reason InvalidField.
 func parseProbeSpec(m *offloadv1.ProbeSpec) (probe.Spec, error) {
 	var p parser
+	valid, err := p.probeSpec("spec", m).Validate()
+	p.below("spec", err)
+	return valid, p.err()
+}
+
+// parsePortProbeSpec is parseProbeSpec for a run between ports.
+func parsePortProbeSpec(m *offloadv1.PortProbeSpec) (probe.PortSpec, error) {
+	var p parser
+	n := m.GetSpec()
+	if len(n.GetPaths()) > 0 || n.GetBaseline() != "" || n.GetWire() != nil || n.GetStudy() != "" || n.GetSegments() || n.GetFresh() {
+		p.refuse("spec.spec", "has paths, baseline, wire, study, segments or fresh, which are not those of ports")
+	}
+	s := probe.PortSpec{
+		Client: m.GetClient(), Server: m.GetServer(), Family: p.small("spec.family", m.GetFamily()), Idle: p.duration("spec.idle", m.GetIdle()),
+		Spec: p.probeSpec("spec.spec", n),
+	}
+	if port := m.GetPort(); port > math.MaxUint16 {
+		p.refuse("spec.port", "%d: not a port", port)
+	} else {
+		s.Port = uint16(port)
+	}
+	if m != nil && m.New != nil { //nolint:protogetter // absent is not 0
+		if s.New = p.small("spec.new", m.GetNew()); s.New == 0 {
+			s.New = -1
+		}
+	}
+	if m != nil && m.Cold != nil { //nolint:protogetter // absent is not 0
+		if s.Cold = p.small("spec.cold", m.GetCold()); s.Cold == 0 {
+			s.Cold = -1
+		}
+	}
+	valid, err := s.Validate()
+	p.below("spec", err)
+	return valid, p.err()
+}
+
+// probeSpec reads what is at a field.
+func (p *parser) probeSpec(field string, m *offloadv1.ProbeSpec) probe.Spec {
 	s := probe.Spec{
 		Baseline: m.GetBaseline(),
-		Wire:     result.Wire{Delay: p.duration("spec.wire.delay", m.GetWire().GetDelay()), Jitter: p.duration("spec.wire.jitter", m.GetWire().GetJitter()), Loss: m.GetWire().GetLoss()},
+		Wire:     result.Wire{Delay: p.duration(field+".wire.delay", m.GetWire().GetDelay()), Jitter: p.duration(field+".wire.jitter", m.GetWire().GetJitter()), Loss: m.GetWire().GetLoss()},
 		Study:    m.GetStudy(),
-		Sessions: p.small("spec.sessions", m.GetSessions()),
-		Count:    p.small("spec.count", m.GetCount()),
-		Burst:    p.small("spec.burst", m.GetBurst()),
-		Warmup:   p.duration("spec.warmup", m.GetWarmup()),
-		Timeout:  p.duration("spec.timeout", m.GetTimeout()),
+		Sessions: p.small(field+".sessions", m.GetSessions()),
+		Count:    p.small(field+".count", m.GetCount()),
+		Burst:    p.small(field+".burst", m.GetBurst()),
+		Warmup:   p.duration(field+".warmup", m.GetWarmup()),
+		Timeout:  p.duration(field+".timeout", m.GetTimeout()),
 		Busy:     m.GetBusy(),
 		Segments: m.GetSegments(),
 		Fresh:    m.GetFresh(),
-		Margin:   p.duration("spec.margin", m.GetMargin()),
+		Margin:   p.duration(field+".margin", m.GetMargin()),
 		Seed:     m.GetSeed(),
 	}
 	if n := len(m.GetPaths()); n > maxProbeTexts {
-		p.refuse("spec.paths", "has %d, more than %d", n, maxProbeTexts)
+		p.refuse(field+".paths", "has %d, more than %d", n, maxProbeTexts)
 	} else if n > 0 {
 		s.Paths = m.GetPaths()
 	}
 	if m != nil && m.Priority != nil { //nolint:protogetter // absent is not 0
-		n := p.small("spec.priority", m.GetPriority())
+		n := p.small(field+".priority", m.GetPriority())
 		s.Priority = &n
 	}
 	if m != nil && (m.ClientCpu != nil || m.ServerCpu != nil) { //nolint:protogetter // absent is not 0
 		s.CPUs = &[2]int{-1, -1}
 		if m.ClientCpu != nil { //nolint:protogetter // absent is not 0
-			s.CPUs[0] = p.small("spec.client_cpu", m.GetClientCpu())
+			s.CPUs[0] = p.small(field+".client_cpu", m.GetClientCpu())
 		}
 		if m.ServerCpu != nil { //nolint:protogetter // absent is not 0
-			s.CPUs[1] = p.small("spec.server_cpu", m.GetServerCpu())
+			s.CPUs[1] = p.small(field+".server_cpu", m.GetServerCpu())
 		}
 	}
 	for i, l := range m.GetLoads()[:min(len(m.GetLoads()), probe.MaxLoads+1)] { // one too many is enough to be refused
-		s.Loads = append(s.Loads, p.load(at("spec.loads", i), l))
+		s.Loads = append(s.Loads, p.load(at(field+".loads", i), l))
 	}
-	valid, err := s.Validate()
-	p.below("spec", err)
-	return valid, p.err()
+	return s
 }
 
 func (p *parser) load(field string, m *offloadv1.ProbeLoad) result.Load {

@@ -90,6 +90,8 @@ type Probe interface {
 	// Run makes a run, with a Spec that is valid, and returns it as report.JSON does. It calls tell from its own goroutine. When ctx ends it returns
 	// soon, and has left nothing.
 	Run(ctx context.Context, spec probe.Spec, tell func(probe.Progress)) ([]byte, error)
+	// RunPorts is Run between two ports.
+	RunPorts(ctx context.Context, spec probe.PortSpec, tell func(probe.Progress)) ([]byte, error)
 	// Runs are those that are kept, the latest first.
 	Runs() ([]probe.Summary, error)
 	// Text is a run that is kept, in the form that Run returns. "" is the latest.

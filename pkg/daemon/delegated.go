@@ -86,23 +86,31 @@ const megaflowTimeout = 30 * time.Second
 // megaflows asks ovs-vswitchd what its datapath has. One asks at a time, since ovs-vswitchd does nothing else in its main thread
 // meanwhile.
 func (a *Agent) megaflows(ctx context.Context, datapath string) (flows []dpctl.Flow, err error) {
+	err = a.ask(ctx, func(ctx context.Context, c *dpctl.Conn) (err error) {
+		flows, err = c.Flows(ctx, datapath)
+		return err
+	})
+	return flows, err
+}
+
+// ask lets do ask ovs-vswitchd.
+func (a *Agent) ask(ctx context.Context, do func(context.Context, *dpctl.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, megaflowTimeout)
 	defer cancel()
 	select {
 	case a.asking <- struct{}{}:
 		defer func() { <-a.asking }()
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	conn, err := dpctl.Dial(ctx, a.config.OVSRunDir)
 	if err == nil {
-		flows, err = conn.Flows(ctx, datapath)
-		err = errors.Join(err, conn.Close())
+		err = errors.Join(do(ctx, conn), conn.Close())
 	}
 	if err != nil && ctx.Err() == nil {
 		err = &reason.Error{Reason: reason.BridgeDisconnected, Err: fmt.Errorf("daemon megaflows: %w", err)}
 	}
-	return flows, err
+	return err
 }
 
 // sumMegaflows completes an Offload with the megaflows of the local ports.

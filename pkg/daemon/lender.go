@@ -35,6 +35,7 @@ type lender struct {
 	devices *device.Inventory
 	file    string
 	log     *slog.Logger
+	ended   chan struct{} // closed when the inventory ends too: from then on nothing is restored
 
 	mu   sync.Mutex                 // guards what follows, and the file
 	lent map[string]device.Function // by owner
@@ -43,7 +44,7 @@ type lender struct {
 
 // newLender claims what an earlier daemon has lent. It is to be called before the inventory is told that all have claimed what they have.
 func newLender(devices *device.Inventory, file string, log *slog.Logger) *lender {
-	l := &lender{devices: devices, file: file, log: log, lent: map[string]device.Function{}}
+	l := &lender{devices: devices, file: file, log: log, ended: make(chan struct{}), lent: map[string]device.Function{}}
 	if err := l.read(); err != nil {
 		log.Warn("functions that were lent to the probe are not known", "err", err) // they are verified as those that nobody has
 	}
@@ -115,7 +116,8 @@ func (l *lender) acquire(ctx context.Context, r device.Request) (string, device.
 	return r.Owner, f, nil
 }
 
-// takeBack restores a function that was lent, and takes away the filters of its representor.
+// takeBack restores a function that was lent, and takes away the filters of its representor. When the daemon ends it does not wait: the next one
+// does the rest.
 func (l *lender) takeBack(ctx context.Context, owner string) error {
 	l.mu.Lock()
 	f, ok := l.lent[owner]
@@ -125,6 +127,13 @@ func (l *lender) takeBack(ctx context.Context, owner string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lendTime)
 	defer cancel()
+	go func() { // ends with ctx
+		select {
+		case <-l.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	if now, ok := l.devices.Lookup(owner); ok {
 		f.Representor = now.Representor // it may be another one than before
 	}
@@ -200,10 +209,14 @@ func (l *lender) read() error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, &l.lent); err != nil {
-		l.lent = map[string]device.Function{}
+	var lent map[string]device.Function
+	if err := json.Unmarshal(b, &lent); err != nil {
 		return fmt.Errorf("%s: %w", l.file, err)
 	}
+	if lent == nil {
+		return fmt.Errorf("%s: it has no functions, not even none", l.file)
+	}
+	l.lent = lent
 	return nil
 }
 

@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
+	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/metrics"
 	"github.com/offloadd/offloadd/pkg/probe/monitor"
 )
@@ -45,12 +45,12 @@ func ServeMetrics(c Config, m *monitor.Monitor, log *slog.Logger) ([]Task, error
 	if err != nil {
 		return nil, fmt.Errorf("daemon metrics: %w", err)
 	}
+	var l net.Listener
 	if network == "unix" {
-		if err := os.Remove(address); err != nil && !errors.Is(err, os.ErrNotExist) { // what a killed daemon has left
-			return nil, fmt.Errorf("daemon metrics: %w", err)
-		}
+		l, err = api.Listen(address, -1)
+	} else {
+		l, err = net.Listen(network, address)
 	}
-	l, err := net.Listen(network, address)
 	if err != nil {
 		return nil, fmt.Errorf("daemon metrics: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,7 +15,11 @@ import (
 
 // NewMonitor returns what measures the configured pairs of ports, and what must run for that.
 func NewMonitor(c Config, a *Agent, p *ports.Service, log *slog.Logger) (*monitor.Monitor, []Task) {
-	m := monitor.New(monitor.Options{Config: c.ContinuousProbe, Log: log})
+	o := monitor.Options{Config: c.ContinuousProbe, Log: log, File: filepath.Join(c.StateDir, "monitor.json")}
+	if c.Offload == offloadDirect {
+		o.Ways = (&ways{watcher: a, feed: p.Feed(), watches: map[string]*waysOf{}}).look
+	}
+	m := monitor.New(o)
 	tasks := []Task{{"monitor", m.Run}}
 	if len(m.Ports()) > 0 {
 		tasks = append(tasks, Task{"monitored-ports", func(ctx context.Context) error { return seePorts(ctx, m, a, p) }})

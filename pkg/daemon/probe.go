@@ -6,14 +6,15 @@ import (
 	"path/filepath"
 
 	"github.com/offloadd/offloadd/pkg/device"
+	"github.com/offloadd/offloadd/pkg/ports"
 	"github.com/offloadd/offloadd/pkg/probe"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
 // NewProbe returns what measures paths, and the task that removes what a daemon has left that was killed in the middle of a run. Runs are
 // kept in the state directory. It is to be called before there are other tasks: functions that an earlier daemon has lent to the probe are claimed.
-func NewProbe(c Config, program string, node *Node, devices *device.Inventory, log *slog.Logger) (*probe.Prober, Task) {
-	o := probe.Options{Dir: filepath.Join(c.StateDir, "probe"), Program: program, Facts: node.facts}
+func NewProbe(c Config, program string, node *Node, devices *device.Inventory, feed *ports.Feed, log *slog.Logger) (*probe.Prober, Task) {
+	o := probe.Options{Dir: filepath.Join(c.StateDir, "probe"), Program: program, Facts: node.facts, Node: &probeNode{node.agent, feed}}
 	var l *lender
 	if devices != nil {
 		l = newLender(devices, filepath.Join(c.RunDir, "probe-functions.json"), log)
@@ -31,6 +32,7 @@ func NewProbe(c Config, program string, node *Node, devices *device.Inventory, l
 		}
 		if l != nil { // their netdevs come back when the paths' namespaces have ended
 			l.Recover(ctx)
+			defer close(l.ended)
 		}
 		<-ctx.Done()
 		return nil

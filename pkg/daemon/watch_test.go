@@ -60,7 +60,7 @@ func watching(t *testing.T, k *tctest.Kernel) *offload {
 func probes(t *testing.T, k *tctest.Kernel) (all []*tc.Installed, others int) {
 	t.Helper()
 	conn := tc.NewConn(k.Dial())
-	defer conn.Close() //nolint:errcheck // it has been read
+	defer func() { _ = conn.Close() }() // it has been read
 	err := conn.Dump(t.Context(), tc.Target{Block: apply.Block}, tc.DumpOptions{}, func(in *tc.Installed) error {
 		if specialize.KindOf(in.Filter.Cookie) == specialize.KindProbe {
 			all = append(all, in)
@@ -98,8 +98,8 @@ func TestWatchFlows(t *testing.T) {
 		t.Fatal(err)
 	}
 	all, others := probes(t, k)
-	if len(all) != 6 || others != before {
-		t.Errorf("%d filters of probes and %d others, want 6 and %d", len(all), others, before)
+	if len(all) != 3 || others != before {
+		t.Errorf("%d filters of probes and %d others, want 3 and %d", len(all), others, before)
 	}
 	for _, batch := range k.Requests()[requests:] {
 		for _, m := range batch {
@@ -112,7 +112,7 @@ func TestWatchFlows(t *testing.T) {
 		}
 	}
 	counts, changes, err := w.Read(t.Context())
-	if err != nil || len(counts) != 2 || counts[w.Flows()[0].ID].Filters != 2 || counts[second.Flows()[0].ID].Filters != 0 {
+	if err != nil || len(counts) != 2 || counts[w.Flows()[0].ID].Filters != 1 || counts[second.Flows()[0].ID].Filters != 0 {
 		t.Errorf("counts %+v, %v", counts, err)
 	}
 	v, err := o.view(t.Context())
@@ -126,15 +126,15 @@ func TestWatchFlows(t *testing.T) {
 			t.Errorf("%s is %s", f.Text, f.State)
 		}
 	}
-	if kinds[api.FilterProbe] != 6 {
-		t.Errorf("kinds %v, want 6 of probes", kinds)
+	if kinds[api.FilterProbe] != 3 {
+		t.Errorf("kinds %v, want 3 of probes", kinds)
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 	all, others = probes(t, k)
-	if len(all) != 2 || others != before {
-		t.Errorf("%d filters of probes and %d others, want 2 and %d", len(all), others, before)
+	if len(all) != 1 || others != before {
+		t.Errorf("%d filters of probes and %d others, want 1 and %d", len(all), others, before)
 	}
 	if _, now, err := second.Read(t.Context()); err != nil || now != 1 || changes != 1 {
 		t.Errorf("%d changes, then %d, %v: want 1, the first", changes, now, err)
@@ -154,8 +154,8 @@ func TestWatchFlowsKilled(t *testing.T) {
 	if _, err := watching(t, k).watchFlows(t.Context(), []ledger.Flow{probeFlow(1000)}); err != nil {
 		t.Fatal(err)
 	}
-	if all, _ := probes(t, k); len(all) != 2 {
-		t.Fatalf("%d filters of probes, want 2", len(all))
+	if all, _ := probes(t, k); len(all) != 1 {
+		t.Fatalf("%d filters of probes, want 1", len(all))
 	}
 	watching(t, k)
 	if all, _ := probes(t, k); len(all) != 0 {
@@ -171,7 +171,7 @@ func TestWatchFlowsRefused(t *testing.T) {
 	_, before := probes(t, k)
 	k.Refuse = func(m netlink.Message) (unix.Errno, string) {
 		in, err := tc.Decode(m.Data)
-		if m.Header.Type == unix.RTM_NEWTFILTER && err == nil && in.Filter.Pref == specialize.PrefProbe+2 {
+		if m.Header.Type == unix.RTM_NEWTFILTER && err == nil && in.Filter.Pref == specialize.PrefProbe {
 			return unix.ENOSPC, "no room"
 		}
 		return 0, ""

@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/offloadd/offloadd/internal/nlgroup"
 	"github.com/offloadd/offloadd/pkg/devlink"
 )
 
@@ -146,21 +147,18 @@ func (k *kernel) watchLinks(ctx context.Context, begun func() error, f func(link
 		return err
 	}
 	defer func() { _ = nl.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = nl.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	if err := begun(); err != nil {
 		return err
 	}
 	for {
-		messages, err := nl.Receive()
+		messages, lost, err := nlgroup.Receive(ctx, nl)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.ENOBUFS):
-			f(linkEvent{lost: true})
-			continue
 		case err != nil:
 			return fmt.Errorf("device link monitor: %w", err)
+		case lost:
+			f(linkEvent{lost: true})
 		}
 		for _, m := range messages {
 			if m.Header.Type != rtmNewLink && m.Header.Type != rtmDelLink {

@@ -12,6 +12,8 @@ import (
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/internal/nlgroup"
 )
 
 // Conn asks the kernel, each time through a socket of its own. Its methods may be called from several goroutines, and do not wait for
@@ -479,7 +481,8 @@ func (c *Conn) Watch() (*Monitor, error) {
 // Close ends the Monitor.
 func (m *Monitor) Close() error { return m.nl.Close() }
 
-// Next waits for an event. If the kernel had more events than the socket has room for, the event is Resync. An error is
+// Next waits for an event. If the kernel had more events than the socket has room for, the event is Resync: what is there is to be
+// read then. An error is
 // final.
 func (m *Monitor) Next(ctx context.Context) (Event, error) {
 	for len(m.events) == 0 {
@@ -493,26 +496,11 @@ func (m *Monitor) Next(ctx context.Context) (Event, error) {
 }
 
 func (m *Monitor) receive(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	fired := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		_ = m.nl.SetReadDeadline(time.Unix(1, 0))
-		close(fired)
-	})
-	got, err := m.nl.Receive()
-	if !stop() {
-		<-fired
-		_ = m.nl.SetReadDeadline(time.Time{})
-	}
-	switch {
-	case errors.Is(err, unix.ENOBUFS):
+	got, lost, err := nlgroup.Receive(ctx, m.nl)
+	if lost && err == nil {
 		m.events = append(m.events, Event{Kind: Resync})
-		return nil
-	case err != nil && ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
+	}
+	if err != nil {
 		return err
 	}
 	for _, g := range got {

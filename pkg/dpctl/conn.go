@@ -120,6 +120,15 @@ const (
 	UserDatapath   = "netdev@ovs-netdev"
 )
 
+// Missed returns for how many packets a datapath has had no megaflow.
+func (c *Conn) Missed(ctx context.Context, datapath string) (uint64, error) {
+	text, err := c.Call(ctx, "dpctl/show", datapath)
+	if err != nil {
+		return 0, err
+	}
+	return ParseMissed(text)
+}
+
 // Flows returns the megaflows of a datapath, those that are offloaded and those that are not, with the names of ports.
 func (c *Conn) Flows(ctx context.Context, datapath string) ([]Flow, error) {
 	text, err := c.Call(ctx, "dpctl/dump-flows", "-m", "--names", datapath)

@@ -116,6 +116,20 @@ func Parse(text string) ([]Flow, error) {
 	return flows, nil
 }
 
+// ParseMissed reads from the output of dpctl/show for how many packets there was no megaflow.
+func ParseMissed(text string) (uint64, error) {
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), "lookups:"); ok {
+			for word := range strings.FieldsSeq(rest) {
+				if n, ok := strings.CutPrefix(word, "missed:"); ok {
+					return strconv.ParseUint(n, 10, 64)
+				}
+			}
+		}
+	}
+	return 0, fmt.Errorf("dpctl: %.200q has no number of lookups that missed", text)
+}
+
 func parseFlow(line string) (f Flow, err error) {
 	head, actions, ok := strings.Cut(line, ", actions:")
 	if !ok {

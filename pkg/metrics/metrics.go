@@ -2,7 +2,6 @@
 package metrics
 
 import (
-	"maps"
 	"math"
 	"net/http"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/offloadd/offloadd/pkg/probe/monitor"
 )
@@ -120,11 +118,7 @@ func (b both) Write(to *dto.Metric) error {
 }
 
 func (c *collector) histogram(h *monitor.Histogram, labels []string) prometheus.Metric {
-	buckets := maps.Clone(h.Buckets)
-	if buckets == nil {
-		buckets = map[int]int64{}
-	}
-	native, err := prometheus.NewConstNativeHistogram(rtt, h.Count, h.Sum, buckets, map[int]int64{}, 0, monitor.Schema, math.SmallestNonzeroFloat64, c.started, labels...)
+	native, err := prometheus.NewConstNativeHistogram(rtt, h.Count, h.Sum, h.Buckets, nil, 0, monitor.Schema, math.SmallestNonzeroFloat64, c.started, labels...)
 	if err != nil {
 		return prometheus.NewInvalidMetric(rtt, err)
 	}
@@ -134,7 +128,7 @@ func (c *collector) histogram(h *monitor.Histogram, labels []string) prometheus.
 		if h.Classic != nil {
 			n = h.Classic[i]
 		}
-		m.classic = append(m.classic, &dto.Bucket{UpperBound: proto.Float64(bound), CumulativeCount: proto.Uint64(n)})
+		m.classic = append(m.classic, &dto.Bucket{UpperBound: new(bound), CumulativeCount: new(n)})
 	}
 	return m
 }

@@ -35,6 +35,13 @@ type campaign struct {
 	done, jobs         int
 }
 
+func newCampaign(s Spec, o Options, tell func(Progress)) campaign {
+	if tell == nil {
+		tell = func(Progress) {}
+	}
+	return campaign{Spec: s, options: o, tell: tell}
+}
+
 func (c *campaign) say(doing string, session int, fraction float64) {
 	c.tell(Progress{Fraction: fraction, Doing: doing, Session: session, Sessions: c.Sessions})
 }
@@ -235,8 +242,8 @@ func (c *campaign) measureJob(ctx context.Context, paths []path.Path, load, sess
 	for _, p := range live {
 		e := engine.Path{
 			Name:   p.Name,
-			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr},
-			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr},
+			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr, Device: p.Client.Device},
+			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr, Device: p.Server.Device}, NICClock: p.NICClock,
 		}
 		if p.Translated() {
 			e.Target = netip.AddrPortFrom(p.Target, 0)

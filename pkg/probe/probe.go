@@ -14,6 +14,7 @@ import (
 
 	"github.com/offloadd/offloadd/pkg/probe/path"
 	"github.com/offloadd/offloadd/pkg/probe/report"
+	"github.com/offloadd/offloadd/pkg/probe/result"
 	"github.com/offloadd/offloadd/pkg/probe/stats"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
@@ -28,6 +29,8 @@ type Options struct {
 	Functions path.Functions
 	// Wait says to wait while another process has paths, instead of refusing.
 	Wait bool
+	// Node is asked for ports, and what became of their packets; nil: there are none.
+	Node Node
 	// Facts are of the machine, besides those that this package finds itself, for result.Machine; nil: none.
 	Facts func(context.Context) map[string]string
 }
@@ -57,21 +60,27 @@ func (p *Prober) Run(ctx context.Context, spec Spec, tell func(Progress)) ([]byt
 	if err != nil {
 		return nil, err
 	}
+	return p.make(ctx, func(ctx context.Context) (*result.Run, error) {
+		c := newCampaign(spec, p.options, tell)
+		return c.measure(ctx)
+	}, tell)
+}
+
+// make makes a run, one at a time, judges it, keeps it, and returns it in the form of report.JSON.
+func (p *Prober) make(ctx context.Context, measure func(context.Context) (*result.Run, error), tell func(Progress)) ([]byte, error) {
 	if !p.running.TryLock() {
 		return nil, reason.Errorf(reason.ProbeBusy, "probe: this daemon is measuring already")
 	}
 	defer p.running.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, MaxTime, reason.Errorf(reason.DeadlineExceeded, "probe: the run takes more than %v", MaxTime))
 	defer cancel()
-	c := &campaign{Spec: spec, options: p.options, tell: tell}
-	if c.tell == nil {
-		c.tell = func(Progress) {}
-	}
-	run, err := c.measure(ctx)
+	run, err := measure(ctx)
 	if err != nil {
 		return nil, busy(err)
 	}
-	c.say("judging", 0, 1)
+	if tell != nil {
+		tell(Progress{Fraction: 1, Doing: "judging", Sessions: run.Parameters.Sessions})
+	}
 	if err := stats.Judge(run); err != nil {
 		return nil, fmt.Errorf("probe: %w", err)
 	}

@@ -110,14 +110,7 @@ func (s Spec) Validate() (Spec, error) {
 			s.Loads = append(s.Loads, result.Load{Mode: result.RR, Transport: "udp", Size: size})
 		}
 	}
-	setDefault(&s.Sessions, DefaultSessions)
-	setDefault(&s.Count, DefaultCount)
-	setDefault(&s.Burst, DefaultBurst)
-	setDefault(&s.Warmup, DefaultWarmup)
-	setDefault(&s.Timeout, DefaultTimeout)
-	if s.Seed == 0 {
-		s.Seed = rand.Uint64()
-	}
+	s.setDefaults()
 	wants, bad := s.wants()
 	fields = append(fields, bad...)
 	paths := 0
@@ -130,6 +123,23 @@ func (s Spec) Validate() (Spec, error) {
 		refuse("paths", "are %d with twins, more than %d", paths, engine.MaxPaths)
 		paths = engine.MaxPaths
 	}
+	s.check(paths, refuse, func() bool { return len(fields) > 0 })
+	return s, invalid(fields)
+}
+
+func (s *Spec) setDefaults() {
+	setDefault(&s.Sessions, DefaultSessions)
+	setDefault(&s.Count, DefaultCount)
+	setDefault(&s.Burst, DefaultBurst)
+	setDefault(&s.Warmup, DefaultWarmup)
+	setDefault(&s.Timeout, DefaultTimeout)
+	if s.Seed == 0 {
+		s.Seed = rand.Uint64()
+	}
+}
+
+// check refuses what cannot be measured on so many paths, and completes loads. failed reports whether something has been refused.
+func (s *Spec) check(paths int, refuse func(path, format string, args ...any), failed func() bool) {
 	between := func(field string, n, low, high int) {
 		if n < low || n > high {
 			refuse(field, "%d: not from %d to %d", n, low, high)
@@ -175,7 +185,7 @@ func (s Spec) Validate() (Spec, error) {
 			continue
 		}
 		measuring += l.Duration * time.Duration(together(*l, paths)) * time.Duration(min(max(s.Sessions, 1), MaxSessions))
-		if len(fields) > 0 || paths == 0 {
+		if failed() || paths == 0 {
 			continue // what follows looks at all of it
 		}
 		job := s.job(*l, 0)
@@ -190,14 +200,18 @@ func (s Spec) Validate() (Spec, error) {
 	if measuring > maxMeasuring {
 		refuse("loads", "take %v with %d paths and %d sessions, more than %v", measuring.Round(time.Second), paths, s.Sessions, maxMeasuring)
 	}
+}
+
+// invalid is the error of fields that are refused; nil: none is.
+func invalid(fields []reason.Field) error {
 	if len(fields) == 0 {
-		return s, nil
+		return nil
 	}
 	causes := make([]string, len(fields))
 	for i, f := range fields {
 		causes[i] = f.Path + " " + f.Cause
 	}
-	return s, &reason.Error{Reason: reason.InvalidField, Err: fmt.Errorf("probe: %s", strings.Join(causes, "; ")), Fields: fields}
+	return &reason.Error{Reason: reason.InvalidField, Err: fmt.Errorf("probe: %s", strings.Join(causes, "; ")), Fields: fields}
 }
 
 func setDefault[T comparable](to *T, value T) {

@@ -65,6 +65,7 @@ const (
 	DatapathNotFound      Reason = "DATAPATH_NOT_FOUND"
 	ProbeBusy             Reason = "PROBE_BUSY"
 	ProbeImpossible       Reason = "PROBE_IMPOSSIBLE"
+	ProbeRefused          Reason = "PROBE_REFUSED"
 	ProbeRunNotFound      Reason = "PROBE_RUN_NOT_FOUND"
 	ProbeNoAnswer         Reason = "PROBE_NO_ANSWER"
 	ProbeOffloadLost      Reason = "PROBE_OFFLOAD_LOST"
@@ -405,6 +406,11 @@ var Table = []Entry{
 		ProbeImpossible, CodeFailedPrecondition, CNIPrecondition, 0, false,
 		"This machine cannot measure what was asked for.",
 		"The message says what is missing: choose another baseline, load or CPU, or measure where there is one.",
+	},
+	{
+		ProbeRefused, CodeFailedPrecondition, CNIPrecondition, 0, false,
+		"Counters do not say that the packets of a probe took the way that they are said to have taken.",
+		"The message has the accounts: look at what else forwards, drops or counts there, and measure again.",
 	},
 	{
 		ProbeRunNotFound, CodeNotFound, CNIUnknown, 0, false,

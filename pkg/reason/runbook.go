@@ -306,6 +306,11 @@ var runbooks = map[Reason]Runbook{
 		[]string{"offloadctl probe kinds", lookKernel},
 		nil,
 	},
+	ProbeRefused: {
+		"offloadctl probe port measures, and fails at the end instead of showing a report: packets went another way, were counted by nothing, or filters changed meanwhile.",
+		[]string{"offloadctl explain PORT", "offloadctl flows --tc", "offloadctl get counters"},
+		nil,
+	},
 	ProbeRunNotFound: {
 		"offloadctl probe report or diff exits with 3: the name is wrong, the run is older than the last ones, or it was kept elsewhere.",
 		[]string{"offloadctl probe runs", "ls -l /var/lib/offloadd/probe"},

@@ -129,8 +129,11 @@ type path struct {
 	stalled  bool
 	chance   *rand.Rand
 
-	stamps *stamps
-	calls  *caller
+	stamps  *stamps
+	stamped []func() // undo what was set of devices for that
+	// unclocked is why there are no stamps of the NIC, though there should be.
+	unclocked string
+	calls     *caller
 
 	// Of an open loop: when requests are due and were sent, the oldest that is waited for, and the newest that was answered.
 	due, began   []int64

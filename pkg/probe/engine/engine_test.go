@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -768,10 +769,85 @@ func FuzzStamp(f *testing.F) {
 		var c control
 		n := copy(c.data[:], data)
 		c.header.SetControllen(n)
-		if at, _, ok := c.stamp(); ok && (n < unix.SizeofCmsghdr+16 || at == 0) {
-			t.Errorf("%d octets have the stamp %d", n, at)
+		if at := c.stamp(); n < unix.SizeofCmsghdr+16 && at != (stamp{}) {
+			t.Errorf("%d octets have the stamp %+v", n, at)
 		}
 	})
+}
+
+// A message has the kernel's time and the NIC's, and of what was sent the number.
+func TestStamp(t *testing.T) {
+	append64 := binary.NativeEndian.AppendUint64
+	message := func(level, kind uint32, body []byte) []byte {
+		b := binary.NativeEndian.AppendUint32(append64(nil, uint64(unix.CmsgLen(len(body)))), level)
+		b = append(binary.NativeEndian.AppendUint32(b, kind), body...)
+		return append(b, make([]byte, unix.CmsgSpace(len(body))-unix.CmsgLen(len(body)))...)
+	}
+	times := func(kernel, nic uint64) []byte {
+		b := append64(append64(nil, kernel), 1) // seconds and nanoseconds
+		b = append64(append64(b, 99), 99)       // the obsolete one
+		return message(unix.SOL_SOCKET, unix.SCM_TIMESTAMPING, append64(append64(b, nic), 2))
+	}
+	sent := func(info, id uint32) []byte {
+		b := append(binary.NativeEndian.AppendUint32(nil, uint32(unix.ENOMSG)), unix.SO_EE_ORIGIN_TIMESTAMPING, 0, 0, 0)
+		b = binary.NativeEndian.AppendUint32(binary.NativeEndian.AppendUint32(b, info), id)
+		return message(unix.SOL_IP, unix.IP_RECVERR, b)
+	}
+	const second = int64(time.Second)
+	for _, c := range []struct {
+		data []byte
+		want stamp
+	}{
+		{times(5, 7), stamp{kernel: 5*second + 1, nic: 7*second + 2}},
+		{append(times(5, 7), sent(unix.SCM_TSTAMP_SND, 42)...), stamp{5*second + 1, 7*second + 2, 42}},
+		{append(sent(unix.SCM_TSTAMP_SND, 42), times(5, 7)...), stamp{5*second + 1, 7*second + 2, 42}},
+		{append(times(5, 7), sent(unix.SCM_TSTAMP_SCHED, 42)...), stamp{}},
+	} {
+		var k control
+		k.header.SetControllen(copy(k.data[:], c.data))
+		if got := k.stamp(); got != c.want {
+			t.Errorf("stamp of %x = %+v, want %+v", c.data, got, c.want)
+		}
+	}
+}
+
+// The NIC's part of the way is of what it has stamped on both sides.
+func TestNICSegment(t *testing.T) {
+	s := &stamps{
+		send: []int64{100, 200, 300}, transmit: []int64{110, 210, 310}, receive: []int64{150, 250, 350}, arrived: []int64{160, 260, 360},
+		out: []int64{7000, 7100, 0}, in: []int64{7030, 7120, 7230},
+	}
+	g, note := s.segments()
+	if note != "" || g == nil || g.NIC != 30 || g.NIC99 != 30 || g.Path != 40 {
+		t.Errorf("segments = %+v, %q; want a NIC's segment of 30", g, note)
+	}
+	s.out = []int64{0, 0, 0}
+	if g, _ := s.segments(); g == nil || g.NIC != 0 {
+		t.Errorf("segments = %+v, want none of a NIC", g)
+	}
+}
+
+// A device whose driver does not do what it says it can leaves the kernel's timestamps, and it is said.
+func TestNoNICClock(t *testing.T) {
+	p := wire(t)
+	p.NICClock, p.Client.Device, p.Server.Device = true, "e0", "e0"
+	job := Job{
+		Paths: []Path{p}, Load: result.Load{Mode: result.RR, Transport: "udp", Size: 64},
+		Segments: true, Rounds: 2, Burst: 10, Timeout: MaxTimeout, CPUs: [2]int{-1, -1},
+	}
+	var notes []string
+	outcomes, err := Run(t.Context(), job, func(e Event) { notes = append(notes, e.Note) })
+	if err != nil || len(outcomes) != 1 || outcomes[0].Session == nil || outcomes[0].Session.Segments == nil {
+		t.Fatalf("%+v, %v", outcomes, err)
+	}
+	if all := strings.Join(notes, ""); !strings.Contains(all, "timestamps of e0: SIOCSHWTSTAMP: operation not supported") {
+		t.Errorf("notes %q", notes)
+	}
+	p.Client.Device = ""
+	job.Paths[0] = p
+	if err := job.Check(); err == nil || !strings.Contains(err.Error(), "it has none") {
+		t.Errorf("Check of a NIC's timestamps without a device: %v", err)
+	}
 }
 
 func TestJitter(t *testing.T) {

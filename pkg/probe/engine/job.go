@@ -29,7 +29,7 @@ const (
 	MaxRate     = 5_000_000 // requests per second, of all paths together
 	MaxDuration = time.Hour
 	MaxTimeout  = 10 * time.Second
-	// MaxRequests is how many requests of all paths together are remembered, at 9 to 73 octets each.
+	// MaxRequests is how many requests of all paths together are remembered, at 9 to 89 octets each.
 	MaxRequests = 1 << 24
 )
 
@@ -72,7 +72,9 @@ type Path struct {
 	Server End    `json:"server"`
 	// Target is where the client sends to, if that is not the server's address: a service. An invalid one is the server's, and so is port 0.
 	Target netip.AddrPort `json:"target,omitzero"`
-	Fault  *Fault         `json:"fault,omitempty"`
+	// NICClock says that segments are to have the NIC's timestamps too: the devices of both ends stamp by one clock.
+	NICClock bool   `json:"nic_clock,omitempty"`
+	Fault    *Fault `json:"fault,omitempty"`
 }
 
 // An End is where a socket is opened.
@@ -80,6 +82,8 @@ type End struct {
 	Netns string     `json:"netns,omitempty"` // a path like /run/netns/a; empty: that of the daemon
 	Addr  netip.Addr `json:"addr"`
 	Port  uint16     `json:"port,omitempty"` // 0: the kernel's choice
+	// Device has Addr; it is needed for the NIC's timestamps only.
+	Device string `json:"device,omitempty"`
 }
 
 // A Fault is what the server does wrong, after the warm-up, for tests.
@@ -103,6 +107,7 @@ type Event struct {
 
 // A Step is what came of a request that the client was told to send.
 type Step struct {
+	At   time.Duration `json:"at_ns"` // when it was sent, since the process began
 	Took time.Duration `json:"took_ns"`
 	Lost bool          `json:"lost,omitempty"`
 }
@@ -140,6 +145,11 @@ func (j Job) Check() error {
 			during("path "+p.Name+": delay", f.Delay, 0, time.Second)
 			during("path "+p.Name+": stall", f.Stall, 0, MaxTimeout)
 			check(0 <= f.Drop && f.Drop <= 1, "path %s: drop %v is not from 0 to 1", p.Name, f.Drop)
+		}
+	}
+	for _, p := range j.Paths {
+		for _, dev := range []string{p.Client.Device, p.Server.Device} {
+			check(dev != "" || !p.NICClock, "path %s: the NIC's timestamps are those of a device, and it has none", p.Name)
 		}
 	}
 	l := j.Load

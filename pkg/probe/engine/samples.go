@@ -28,6 +28,9 @@ func (e *engine) session(p *path) (*result.Session, []string, error) {
 		if s.Segments, why = p.stamps.segments(); why != "" {
 			notes = append(notes, why)
 		}
+		if p.unclocked != "" {
+			notes = append(notes, p.unclocked)
+		}
 		s.OneWay = p.stamps.oneWay()
 		return s, notes, nil
 	}

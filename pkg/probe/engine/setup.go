@@ -123,6 +123,7 @@ func (e *engine) openPath(p *path) error {
 
 func (e *engine) close() {
 	for _, p := range e.paths {
+		p.unstamp()
 		p.client.close()
 		p.server.close()
 		if p.listener >= 0 {

@@ -21,6 +21,10 @@ type stamps struct {
 	receive  []int64 // the kernel's: from the last device
 	arrived  []int64 // the server's: after the system call
 
+	// Of the NIC's clock; nil: it does not stamp.
+	out []int64 // when a request leaves
+	in  []int64 // when it arrives
+
 	// Of the engine's clock, which nobody sets: it times round trips.
 	begun []int64 // the client's: when the round trip begins
 	came  []int64 // the server's: when it has the request
@@ -42,7 +46,18 @@ type control struct {
 // stampSockets asks for the kernel's timestamps.
 func (p *path) stampSockets(limit int64) error {
 	s := &stamps{}
-	for _, a := range []*[]int64{&s.send, &s.transmit, &s.receive, &s.arrived, &s.begun, &s.came, &s.ended} {
+	rooms := []*[]int64{&s.send, &s.transmit, &s.receive, &s.arrived, &s.begun, &s.came, &s.ended}
+	var transmitNIC, receiveNIC int
+	if p.NICClock {
+		if err := p.stampDevices(); err != nil {
+			p.unclocked = err.Error()
+		} else {
+			rooms = append(rooms, &s.out, &s.in)
+			transmitNIC = unix.SOF_TIMESTAMPING_RAW_HARDWARE | unix.SOF_TIMESTAMPING_TX_HARDWARE | unix.SOF_TIMESTAMPING_OPT_TX_SWHW
+			receiveNIC = unix.SOF_TIMESTAMPING_RAW_HARDWARE | unix.SOF_TIMESTAMPING_RX_HARDWARE
+		}
+	}
+	for _, a := range rooms {
 		*a = make([]int64, limit)
 		for i := range *a {
 			(*a)[i] = 1
@@ -51,10 +66,10 @@ func (p *path) stampSockets(limit int64) error {
 	}
 	const report = unix.SOF_TIMESTAMPING_SOFTWARE
 	const transmit = report | unix.SOF_TIMESTAMPING_TX_SOFTWARE | unix.SOF_TIMESTAMPING_OPT_ID | unix.SOF_TIMESTAMPING_OPT_TSONLY
-	if err := unix.SetsockoptInt(p.client.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, transmit); err != nil {
+	if err := unix.SetsockoptInt(p.client.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, transmit|transmitNIC); err != nil {
 		return fmt.Errorf("client: setsockopt SO_TIMESTAMPING: %w", err)
 	}
-	if err := unix.SetsockoptInt(p.server.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, report|unix.SOF_TIMESTAMPING_RX_SOFTWARE); err != nil {
+	if err := unix.SetsockoptInt(p.server.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, report|unix.SOF_TIMESTAMPING_RX_SOFTWARE|receiveNIC); err != nil {
 		return fmt.Errorf("server: setsockopt SO_TIMESTAMPING: %w", err)
 	}
 	p.stamps = s
@@ -81,17 +96,18 @@ func (s *stamps) receiveFrom(c *conn, counting bool, first *uint64, base time.Ti
 	if n != len(c.in) {
 		return nothing // not ours
 	}
-	stamp, _, ok := s.server.stamp()
-	if ok && !s.seen.Load() {
+	by := s.server.stamp()
+	if by.kernel != 0 && !s.seen.Load() {
 		s.seen.Store(true)
 	}
 	if counting && binary.BigEndian.Uint16(c.in[14:]) == kindRequest {
 		seq := binary.BigEndian.Uint64(c.in)
 		put(s.came, seq, *first, int64(at.Sub(base)))
-		if ok {
-			put(s.receive, seq, *first, stamp)
+		if by.kernel != 0 {
+			put(s.receive, seq, *first, by.kernel)
 			put(s.arrived, seq, *first, at.UnixNano())
 		}
+		put(s.in, seq, *first, by.nic)
 	}
 	return message
 }
@@ -126,8 +142,12 @@ func (s *stamps) oneWay() *result.OneWay {
 // numbers its requests, from 0.
 func (s *stamps) collect(fd int, first uint64) {
 	for s.client.receive(fd, nil, nil, 0) >= 0 {
-		if stamp, id, ok := s.client.stamp(); ok {
-			put(s.transmit, uint64(id), first, stamp)
+		at := s.client.stamp()
+		if at.kernel != 0 {
+			put(s.transmit, uint64(at.id), first, at.kernel)
+		}
+		if at.nic != 0 {
+			put(s.out, uint64(at.id), first, at.nic)
 		}
 	}
 }
@@ -152,8 +172,14 @@ func (c *control) receive(fd int, data []byte, from unsafe.Pointer, fromLen uint
 	return int(n)
 }
 
-// stamp finds the software timestamp in what was received, and the number of the datagram that it is of if it was sent.
-func (c *control) stamp() (at int64, id uint32, ok bool) {
+// A stamp is when a datagram was where it is stamped, by the kernel's clock and the NIC's, 0: it was not, and which it is if it was sent.
+type stamp struct {
+	kernel, nic int64
+	id          uint32
+}
+
+// stamp finds it in what was received.
+func (c *control) stamp() (at stamp) {
 	rest := c.data[:c.header.Controllen]
 	for len(rest) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&rest[0]))
@@ -164,19 +190,19 @@ func (c *control) stamp() (at int64, id uint32, ok bool) {
 		body := rest[unix.CmsgLen(0):size]
 		switch {
 		case h.Level == unix.SOL_SOCKET && h.Type == unix.SCM_TIMESTAMPING && len(body) >= int(unsafe.Sizeof(unix.ScmTimestamping{})):
-			ts := (*unix.ScmTimestamping)(unsafe.Pointer(&body[0])).Ts[0]
-			at, ok = ts.Nano(), ts.Nano() != 0
+			ts := (*unix.ScmTimestamping)(unsafe.Pointer(&body[0])).Ts
+			at.kernel, at.nic = ts[0].Nano(), ts[2].Nano() // the second has been obsolete since Linux 3.17
 		case (h.Level == unix.SOL_IP && h.Type == unix.IP_RECVERR || h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_RECVERR) &&
 			len(body) >= int(unsafe.Sizeof(unix.SockExtendedErr{})):
 			e := (*unix.SockExtendedErr)(unsafe.Pointer(&body[0]))
 			if e.Origin != unix.SO_EE_ORIGIN_TIMESTAMPING || e.Info != unix.SCM_TSTAMP_SND {
-				return 0, 0, false
+				return stamp{}
 			}
-			id = e.Data
+			at.id = e.Data
 		}
 		rest = rest[min(unix.CmsgSpace(len(body)), len(rest)):]
 	}
-	return at, id, ok
+	return at
 }
 
 // segments are the parts of the requests of which all stamps are there and in order; a step of the clock puts them out of it. The note says
@@ -220,9 +246,25 @@ func (s *stamps) segments() (*result.Segments, string) {
 		slices.Sort(parts[k])
 	}
 	at := func(k int, q float64) int64 { return quantile(parts[k], 0, q) }
-	return &result.Segments{
+	g := &result.Segments{
 		Count: int64(n),
 		Send:  at(0, 0.5), Path: at(1, 0.5), Receive: at(2, 0.5),
 		Send99: at(0, 0.99), Path99: at(1, 0.99), Receive99: at(2, 0.99),
-	}, note
+	}
+	if wire := s.onWire(); len(wire) > 0 {
+		g.NIC, g.NIC99 = quantile(wire, 0, 0.5), quantile(wire, 0, 0.99)
+	}
+	return g, note
+}
+
+// onWire is how long requests have taken by the NIC's clock, ascending, of those that it has stamped on both sides.
+func (s *stamps) onWire() []int64 {
+	var took []int64
+	for i, out := range s.out {
+		if in := s.in[i]; out != 0 && in >= out {
+			took = append(took, in-out)
+		}
+	}
+	slices.Sort(took)
+	return took
 }

@@ -85,7 +85,8 @@ func (e *engine) stepLoop() {
 			continue
 		}
 		e.active.Store(int64(p.index))
+		at := e.now()
 		took, ok := e.transact(p, kindRequest, e.job.Timeout)
-		e.stepped <- Event{Path: p.Name, Step: &Step{Took: took, Lost: !ok}}
+		e.stepped <- Event{Path: p.Name, Step: &Step{At: at, Took: took, Lost: !ok}}
 	}
 }

@@ -27,8 +27,13 @@ func TestSteps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		last := time.Duration(0)
 		for i := range 40 {
 			step, err := s.Next(i % 2)
+			if step.At <= last {
+				t.Errorf("step %d is sent at %v, the one before at %v", i, step.At, last)
+			}
+			last = step.At + step.Took
 			if err != nil || step.Lost || step.Took <= 0 || step.Took > time.Second {
 				t.Fatalf("step %d: %+v, %v", i, step, err)
 			}

@@ -33,8 +33,8 @@ func Post(a *result.Account, sent uint64, c Counts) {
 // PostDatapath enters what Open vSwitch's datapath has counted of the packets that come in by a device since the last time, in the accounts of the flows
 // of that device: packets counted by its flows, and misses of the whole datapath. Its flows are not of one connection, so packets are divided in
 // the order of the accounts: those that it has not counted can only have been sent up, if there were as many misses, and are unexplained otherwise. left
-// are the packets of each account that it was left since then.
-func PostDatapath(accounts []*result.Account, left []uint64, counted, missed uint64) {
+// are the packets of each account that it was left since then. It returns the misses that remain for others.
+func PostDatapath(accounts []*result.Account, left []uint64, counted, missed uint64) (rest uint64) {
 	total := uint64(0)
 	for _, n := range left {
 		total += n
@@ -49,6 +49,7 @@ func PostDatapath(accounts []*result.Account, left []uint64, counted, missed uin
 		a.Upcalls += int64(known)
 		a.Lost += int64(n - known)
 	}
+	return missed
 }
 
 // Refuse returns why a claim is not to be believed of a flow, "" if it is.

@@ -63,8 +63,10 @@ func (c Counts) Since(before Counts) (Counts, bool) {
 		to            *Split
 		after, before Split
 	}{
-		{&d.Entered, c.Entered, before.Entered}, {&d.Forwarded, c.Forwarded, before.Forwarded},
-		{&d.Dropped, c.Dropped, before.Dropped}, {&d.Left, c.Left, before.Left},
+		{&d.Entered, c.Entered, before.Entered},
+		{&d.Forwarded, c.Forwarded, before.Forwarded},
+		{&d.Dropped, c.Dropped, before.Dropped},
+		{&d.Left, c.Left, before.Left},
 	} {
 		var more bool
 		*p.to, more = p.after.minus(p.before)

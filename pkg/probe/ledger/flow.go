@@ -30,8 +30,8 @@ type Flow struct {
 	// Proto is 6 or 17. The addresses are of one family.
 	Proto    uint8
 	Src, Dst netip.AddrPort
-	// DstMAC is the Ethernet destination where the packets come in; nil: it is not known, and there may be more filters than need be.
-	DstMAC net.HardwareAddr
+	// SrcMAC and DstMAC are the Ethernet addresses where the packets come in: others are not counted. nil: any, and there may be more filters than need be.
+	SrcMAC, DstMAC net.HardwareAddr
 	// Punt leaves its packets to Open vSwitch, whatever others do.
 	Punt bool
 }
@@ -49,8 +49,11 @@ func (f Flow) Check() error {
 		return fmt.Errorf("ledger flow %d: %v and %v are not two addresses of one family", f.ID, f.Src, f.Dst)
 	case f.Src.Port() == 0 || f.Dst.Port() == 0:
 		return fmt.Errorf("ledger flow %d: a port is not said", f.ID)
-	case f.DstMAC != nil && len(f.DstMAC) != 6:
-		return fmt.Errorf("ledger flow %d: %v is no Ethernet address", f.ID, f.DstMAC)
+	}
+	for _, mac := range []net.HardwareAddr{f.SrcMAC, f.DstMAC} {
+		if mac != nil && len(mac) != 6 {
+			return fmt.Errorf("ledger flow %d: %v is no Ethernet address", f.ID, mac)
+		}
 	}
 	return nil
 }
@@ -67,9 +70,15 @@ func (f *Flow) etherType() uint16 {
 	return tc.ProtocolIPv6
 }
 
-// match is the 5-tuple.
+// match is the 5-tuple, and what is known of Ethernet addresses.
 func (f *Flow) match() ir.Match {
 	m := ir.Match{}.Eq(ir.IPProto, uint64(f.Proto))
+	if f.SrcMAC != nil {
+		m = m.Eq(ir.EthSrc, macOf(f.SrcMAC))
+	}
+	if f.DstMAC != nil {
+		m = m.Eq(ir.EthDst, macOf(f.DstMAC))
+	}
 	src, dst := ir.UDPSrc, ir.UDPDst
 	if f.Proto == protoTCP {
 		src, dst = ir.TCPSrc, ir.TCPDst
@@ -93,15 +102,10 @@ func valueOf(a netip.Addr) ir.U128 {
 	return ir.U128{Hi: binary.BigEndian.Uint64(b[:8]), Lo: binary.BigEndian.Uint64(b[8:])}
 }
 
-// possible reports whether a packet of the flow may match m where it has come in.
-func (f *Flow) possible(m ir.Match) bool {
-	t, asks := m.Term(ir.EthDst)
-	if !asks || f.DstMAC == nil {
-		return true
-	}
+func macOf(a net.HardwareAddr) uint64 {
 	var b [8]byte
-	copy(b[2:], f.DstMAC)
-	return t.Value.Xor(ir.U64(binary.BigEndian.Uint64(b[:]))).And(t.Mask).IsZero()
+	copy(b[2:], a)
+	return binary.BigEndian.Uint64(b[:])
 }
 
 // maxChains bounds how many chains the packets of a flow may come to. The kernel follows fewer.
@@ -169,63 +173,97 @@ func (f *Flow) filters(entries []*specialize.Filter, chains map[uint32][]*specia
 	if f.Punt {
 		return []specialize.Filter{specialize.Punting(f.Device, f.Tunnelled, m, etherType, f.pref(0), f.ID)}, nil
 	}
+	chainOf := func(chain uint32) []*specialize.Filter {
+		if chain == 0 {
+			return entries
+		}
+		return chains[chain]
+	}
+	// Where the packets come to, and in which zones they may have been looked up.
+	visits := []visit{{0, noZone}}
+	zones := map[uint32][]int{0: {noZone}}
+	for i := 0; i < len(visits); i++ {
+		v := visits[i]
+		for _, g := range chainOf(v.chain) {
+			if _, ok := g.Narrowed(m, etherType, 0, f.ID); !ok || !inZone(g, v.zone) {
+				continue
+			}
+			to, goes := v.after(g)
+			if !goes || slices.Contains(visits, to) {
+				continue
+			}
+			if visits = append(visits, to); len(visits) > maxChains {
+				return nil, fmt.Errorf("ledger flow %d: its packets may come to more than %d chains", f.ID, maxChains)
+			}
+			zones[to.chain] = append(zones[to.chain], to.zone)
+		}
+	}
 	var out []specialize.Filter
-	level := -1
-	copyChain := func(list []*specialize.Filter) (next []uint32, err error) {
-		level = -1
-		last := uint16(0)
-		for _, g := range list { // by pref
-			if !f.possible(g.Match) {
-				continue
-			}
-			h, ok := g.Narrowed(m, etherType, 0, f.ID)
-			if !ok {
-				continue
-			}
-			if level < 0 || g.Pref != last {
-				level, last = level+1, g.Pref
+	for chain, in := range zones {
+		level, last, all := -1, uint16(0), false
+		add := func(h specialize.Filter, pref uint16) error {
+			if level < 0 || pref != last {
+				level, last = level+1, pref
 			}
 			if h.Pref = f.pref(level); h.Pref > specialize.PrefProbeEnd {
-				return nil, fmt.Errorf("ledger flow %d: its packets may meet the rules of more than %d prefs in chain %d", f.ID, level, g.Chain)
+				return fmt.Errorf("ledger flow %d: its packets may meet the rules of more than %d prefs in chain %d", f.ID, level, chain)
 			}
-			if slices.ContainsFunc(out, func(o specialize.Filter) bool {
+			same := func(o specialize.Filter) bool {
 				return o.Chain == h.Chain && o.Pref == h.Pref && o.EncDstPort == h.EncDstPort && o.Match.Equal(h.Match)
-			}) {
-				continue // of one pref, so they do the same
 			}
-			out = append(out, h)
-			if to, goes := verdict(h.Actions).(tc.Goto); goes {
-				next = append(next, to.Chain)
+			if !slices.ContainsFunc(out, same) { // of one pref, so they do the same
+				out = append(out, h)
+			}
+			all = all || h.Match.Equal(m)
+			return nil
+		}
+		for _, g := range chainOf(chain) {
+			h, ok := g.Narrowed(m, etherType, 0, f.ID)
+			if !ok || !slices.ContainsFunc(in, func(zone int) bool { return inZone(g, zone) }) {
+				continue
+			}
+			if all && g.Pref != last {
+				break // no packet is left
+			}
+			if err := add(h, g.Pref); err != nil {
+				return nil, err
 			}
 		}
-		return next, nil
-	}
-	next, err := copyChain(entries)
-	if err != nil {
-		return nil, err
-	}
-	rest := f.pref(level + 1)
-	if rest > specialize.PrefProbeEnd {
-		return nil, fmt.Errorf("ledger flow %d: its packets may meet the rules of more than %d prefs in chain 0", f.ID, level)
-	}
-	out = append(out, specialize.Punting(f.Device, f.Tunnelled, m, etherType, rest, f.ID))
-	seen := map[uint32]bool{}
-	for len(next) > 0 {
-		chain := next[0]
-		next = next[1:]
-		if seen[chain] {
-			continue
+		if chain == 0 && !all {
+			if err := add(specialize.Punting(f.Device, f.Tunnelled, m, etherType, 0, f.ID), 0); err != nil {
+				return nil, err
+			}
 		}
-		if seen[chain] = true; len(seen) > maxChains {
-			return nil, fmt.Errorf("ledger flow %d: its packets may come to more than %d chains", f.ID, maxChains)
-		}
-		more, err := copyChain(chains[chain])
-		if err != nil {
-			return nil, err
-		}
-		next = append(next, more...)
 	}
 	return out, nil
+}
+
+// A visit is a chain to which packets may come, and the zone in which they have been looked up before.
+type visit struct {
+	chain uint32
+	zone  int
+}
+
+const noZone = -1
+
+// after returns where a filter sends packets on to, if it does.
+func (v visit) after(g *specialize.Filter) (to visit, goes bool) {
+	next, goes := verdict(g.Actions).(tc.Goto)
+	to = visit{next.Chain, v.zone}
+	for _, a := range g.Actions {
+		if ct, is := a.(tc.CT); is {
+			if to.zone = int(ct.Zone); ct.Clear {
+				to.zone = noZone
+			}
+		}
+	}
+	return to, goes
+}
+
+// inZone reports whether packets that were looked up in a zone may match a filter.
+func inZone(g *specialize.Filter, zone int) bool {
+	t, asks := g.Match.Term(ir.CTZone)
+	return !asks || zone != noZone && t.Value.Xor(ir.U64(uint64(zone))).And(t.Mask).IsZero()
 }
 
 // pref is that of a level of a chain: families have prefs of their own.

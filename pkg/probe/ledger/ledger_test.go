@@ -1,12 +1,14 @@
 package ledger
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/offloadd/offloadd/pkg/dpctl"
 	"github.com/offloadd/offloadd/pkg/ir"
 	"github.com/offloadd/offloadd/pkg/probe/result"
 	"github.com/offloadd/offloadd/pkg/specialize"
@@ -27,15 +29,19 @@ func rule(chain uint32, pref uint16, m ir.Match, actions ...tc.Action) specializ
 
 const chain = 0xe000000
 
-// program asks the connection tracker, and then forwards UDP to 10.0.0.2; two rules are for others.
+// program asks the connection tracker, and then forwards UDP to 10.0.0.2; three rules are for others.
 func program() []specialize.Filter {
-	udp := ir.Match{}.Eq(ir.IPProto, 17)
+	const established = 0x22
+	zone := func(n uint64) ir.Match {
+		return ir.Match{}.Eq(ir.IPProto, 17).Eq(ir.IPDst, 0x0a000002).Masked(ir.CTState, established, established).Eq(ir.CTZone, n)
+	}
 	return []specialize.Filter{
 		{Kind: specialize.KindGuard, Filter: tc.Filter{Pref: 10, Handle: 1, Protocol: tc.ProtocolIPv4, Match: ir.Match{}.Masked(ir.IPFrag, 1, 1), Actions: []tc.Action{tc.Pass{}}}},
 		rule(0, 100, ir.Match{}.Eq(ir.IPSrc, 0x0a000009), tc.Drop{}),
-		rule(0, 102, ir.Match{}.Masked(ir.IPSrc, 0x0a000000, 0xffffff00), tc.CT{Zone: 5}, tc.Goto{Chain: chain}),
+		rule(0, 102, ir.Match{}.Masked(ir.IPSrc, 0x0a000000, 0xffffff00).Eq(ir.EthDst, 0x505400000002), tc.CT{Zone: 5}, tc.Goto{Chain: chain}),
 		rule(chain, specialize.PrefEnd, nil, tc.CT{Clear: true}, tc.Pass{}), // states share chains, so an end is not always last
-		rule(chain, 100, udp.Eq(ir.IPDst, 0x0a000002), tc.Mirred{Ifindex: 12}),
+		rule(chain, 100, zone(5), tc.Mirred{Ifindex: 12}),
+		rule(chain, 100, zone(6), tc.Mirred{Ifindex: 13}),
 		rule(chain, 101, ir.Match{}.Eq(ir.IPProto, 6), tc.Drop{}),
 	}
 }
@@ -55,13 +61,21 @@ func TestFilters(t *testing.T) {
 	}
 	const tuple = "ip_proto udp dst_ip 10.0.0.2 src_ip 10.0.0.1 dst_port 7531 src_port 7531"
 	want := []string{
-		"chain 0 pref 20 handle 0x1 protocol ip flower indev v1 " + tuple + " action ct zone 5 pipe action goto chain 234881024",
+		"chain 0 pref 20 handle 0x1 protocol ip flower indev v1 dst_mac 50:54:00:00:00:02 " + tuple + " action ct zone 5 pipe action goto chain 234881024",
 		"chain 0 pref 22 handle 0x1 protocol ip flower indev v1 " + tuple + " action pass",
-		"chain 234881024 pref 20 handle 0x1 protocol ip flower " + tuple + " action mirred egress redirect dev if12",
+		"chain 234881024 pref 20 handle 0x1 protocol ip flower " + tuple + " ct_state +trk+est ct_zone 5 action mirred egress redirect dev if12",
 		"chain 234881024 pref 22 handle 0x1 protocol ip flower " + tuple + " action ct clear pipe action pass",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+	// Of packets with the Ethernet address that the rule asks for none is left, and of others none comes to the chain.
+	for mac, want := range map[string]int{"\x50\x54\x00\x00\x00\x02": 3, "\x50\x54\x00\x00\x00\x03": 1} {
+		f := flow(7)
+		f.DstMAC = []byte(mac)
+		if filters, err := Filters(program(), []Flow{f}); err != nil || len(filters) != want {
+			t.Errorf("to %v there are %d filters, %v: want %d", f.DstMAC, len(filters), err, want)
+		}
 	}
 	punt := flow(8)
 	punt.Punt = true
@@ -74,7 +88,7 @@ func TestFilters(t *testing.T) {
 func TestFiltersRefuse(t *testing.T) {
 	many := program()
 	for i := range uint16(60) {
-		many = append(many, rule(chain, 200+i, nil, tc.Drop{}))
+		many = append(many, rule(chain, 200+i, ir.Match{}.Eq(ir.CTMark, uint64(i)), tc.Drop{}))
 	}
 	deep := program()
 	for i := range uint32(maxChains + 1) {
@@ -203,5 +217,57 @@ func TestRefuse(t *testing.T) {
 		if (tt.want == "") != (got == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s of %+v: %q, want %q", tt.claim, tt.a, got, tt.want)
 		}
+	}
+}
+
+// Software is seen at once, hardware by how many packets it has forwarded in the end.
+func TestSwitchOf(t *testing.T) {
+	sent := []int64{0, 10, 20, 30}
+	soft := func(n ...uint64) (all []Counts) {
+		for _, n := range n {
+			all = append(all, Counts{Forwarded: Split{Software: n}})
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		hardware int64
+		seen     []Counts
+		want     result.Switch
+	}{
+		{0, soft(0, 0, 0, 0), result.Switch{}},
+		{0, soft(0, 0, 1, 2), result.Switch{Packet: 3, After: 20}},
+		{1, soft(0, 0, 1, 1), result.Switch{Packet: 3, After: 20, Hardware: 4, HardwareAfter: 30}},
+		{3, soft(0, 0, 0, 0), result.Switch{Packet: 2, After: 10, Hardware: 2, HardwareAfter: 10}},
+		{9, soft(0, 0, 0, 0), result.Switch{Packet: 1, Hardware: 1}},
+	} {
+		if got := SwitchOf(&result.Account{Hardware: tt.hardware}, tt.seen, sent); got != tt.want {
+			t.Errorf("%d by hardware, %v: %+v, want %+v", tt.hardware, tt.seen, got, tt.want)
+		}
+	}
+}
+
+// Only flows that a packet of the tuple meets where it comes in count, whatever else they let through.
+func TestMegaflows(t *testing.T) {
+	const head = ",packet_type(ns=0,id=0),eth(src=50:54:00:00:00:01),"
+	text := strings.Join([]string{
+		"ufid:00000000-0000-0000-0000-000000000001, recirc_id(0),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.0.0/255.255.255.0,proto=17,frag=no),udp(src=0/0,dst=0/0), packets:70, bytes:1, used:0.1s, dp:ovs, actions:ct(zone=5),recirc(0x1)",
+		"ufid:00000000-0000-0000-0000-000000000002, recirc_id(0x1),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.0.1), packets:99, bytes:1, used:0.1s, dp:ovs, actions:v2",
+		"ufid:00000000-0000-0000-0000-000000000003, recirc_id(0),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.1.1), packets:99, bytes:1, used:0.1s, dp:ovs, actions:v2",
+		"ufid:00000000-0000-0000-0000-000000000004, recirc_id(0),in_port(v2)" + head + "eth_type(0x0800),ipv4(src=10.0.0.1), packets:99, bytes:1, used:0.1s, dp:ovs, actions:v2",
+		"ufid:00000000-0000-0000-0000-000000000005, recirc_id(0),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.0.1,proto=17),udp(dst=53), packets:99, bytes:1, used:0.1s, dp:ovs, actions:v2",
+		"ufid:00000000-0000-0000-0000-000000000006, recirc_id(0),in_port(v1)" + head + "eth_type(0x0800),ipv4(src=10.0.0.1,proto=17),udp(src=7531), packets:5, bytes:1, used:0.1s, dp:ovs, actions:v2",
+	}, "\n")
+	all, err := dpctl.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := Megaflows(all, "v1", []Flow{flow(1)})
+	id := func(n int) string { return fmt.Sprintf("%032d", n) }
+	if diff := cmp.Diff(map[string]uint64{id(1): 70, id(6): 5}, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	before := map[string]uint64{id(1): 50, id(9): 1000}
+	if n := Counted(before, got); n != 25 {
+		t.Errorf("counted %d, want 25: a flow that has ended counts no more", n)
 	}
 }

@@ -18,6 +18,8 @@ type Config struct {
 	Size     int      `json:"size,omitempty"`
 	Timeout  Duration `json:"timeout,omitempty"`
 	Port     uint16   `json:"port,omitempty"`
+	// Look is how often the way of requests is looked at.
+	Look Duration `json:"look,omitempty"`
 	// Slower is how many times its former p99 a pair may have before that is a regression. 0: any.
 	Slower float64 `json:"slower,omitempty"`
 }
@@ -41,12 +43,18 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // MarshalText returns what UnmarshalText takes.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
+// minLook and maxLook bound Config.Look. Drivers read counters once a second, or less often.
+const (
+	minLook = 5 * time.Second
+	maxLook = time.Hour
+)
+
 // maxName bounds the name of a logical port in octets.
 const maxName = 255
 
 // DefaultConfig measures nothing, and has what is most useful where it is not said.
 func DefaultConfig() Config {
-	return Config{Interval: Duration(time.Second), Burst: 1, Size: 64, Timeout: Duration(time.Second), Port: 8629}
+	return Config{Interval: Duration(time.Second), Burst: 1, Size: 64, Timeout: Duration(time.Second), Port: 8629, Look: Duration(time.Minute)}
 }
 
 // Check refuses what cannot be measured.
@@ -54,6 +62,9 @@ func (c Config) Check() error {
 	p := c.plan()
 	p.Pairs = make([]pinger.Pair, len(c.Pairs)) // there may be no more of them
 	errs := []error{p.CheckTerms()}
+	if d := time.Duration(c.Look); d < minLook || d > maxLook {
+		errs = append(errs, fmt.Errorf("look %v: not from %v to %v", d, minLook, maxLook))
+	}
 	if math.IsNaN(c.Slower) || c.Slower != 0 && (c.Slower < 1.1 || c.Slower > 1000) {
 		errs = append(errs, fmt.Errorf("slower %v: neither 0 nor from 1.1 to 1000", c.Slower))
 	}

@@ -79,7 +79,7 @@ func (p *path) look(w Way, now time.Time) {
 
 // lost says what has become of the way.
 func (p *path) lost() string {
-	if slices.Index(levels, p.level) >= slices.Index(levels, p.best) {
+	if p.level == Unknown || slices.Index(levels, p.level) >= slices.Index(levels, p.best) {
 		return ""
 	}
 	by := map[Level]string{ByOVS: "Open vSwitch", Filters: "filters in software", Hardware: "hardware"}

@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -15,8 +14,8 @@ import (
 )
 
 const (
-	// lookEvery is how often ways are looked at.
-	lookEvery = time.Minute
+	// soon is when ways are looked at after flows have become others, for the first time.
+	soon = 2 * time.Second
 	// pause is how long a process that has ended is not started again, the first time; then twice as long, up to maxPause.
 	pause    = time.Second
 	maxPause = time.Minute
@@ -26,7 +25,10 @@ const (
 type Options struct {
 	Config Config
 	Log    *slog.Logger
-	// Ways looks which way the packets of pairs take since the last call, in the order of flows; nil: nobody can tell. It is called once a minute.
+	// File remembers how far pairs were offloaded; "": nothing is remembered.
+	File string
+	// Ways looks which way the packets of pairs take since the last call, in the order of flows; nil: nobody can tell. It is called once in
+	// Config.Look, and when flows have become others. What is not known has no packets; with an error there may be some that are known.
 	Ways func(ctx context.Context, flows []Flow) ([]Way, error)
 	// Now is the clock; nil: that of the machine.
 	Now func() time.Time
@@ -34,11 +36,9 @@ type Options struct {
 
 // A Flow is the requests of a pair.
 type Flow struct {
-	Pair Pair
-	From pinger.End
-	Send pinger.Pair
-	// Here says that who answers is on this node.
-	Here bool
+	Pair             Pair
+	Send             pinger.Pair
+	FromPort, ToPort uint16
 }
 
 // A Monitor measures pairs. It may be used from many goroutines.
@@ -53,7 +53,10 @@ type Monitor struct {
 	names   map[uint64]string   // of ports that answer
 	broken  map[string]string   // ports that cannot answer, and why
 	failed  string              // why there is no process
+	blind   string              // why not all ways are known
 	flows   []Flow
+	known   map[Pair]memento
+	memory  memory
 	changed chan struct{} // closed when there is something new
 }
 
@@ -101,7 +104,14 @@ func New(o Options) *Monitor {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	m := &Monitor{options: o, world: make(chan World, 1), pairs: map[Pair]*tracked{}, byID: map[uint64]*tracked{}, broken: map[string]string{}, changed: make(chan struct{})}
+	m := &Monitor{
+		options: o, world: make(chan World, 1), pairs: map[Pair]*tracked{}, byID: map[uint64]*tracked{}, broken: map[string]string{}, changed: make(chan struct{}),
+		memory: memory(o.File),
+	}
+	var err error
+	if m.known, err = m.memory.read(); err != nil {
+		o.Log.Warn("offload of probes not remembered", "err", err)
+	}
 	return m
 }
 
@@ -135,7 +145,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		m.ping(ctx, plans)
 	}()
 	numbers := &numbering{}
-	look := time.NewTicker(lookEvery)
+	look := time.NewTimer(soon)
 	defer look.Stop()
 	for {
 		select {
@@ -147,8 +157,10 @@ func (m *Monitor) Run(ctx context.Context) error {
 			all, numbers = roles(m.options.Config, w, numbers)
 			m.arrange(all)
 			put(plans, plan(m.options.Config, all))
+			look.Reset(soon)
 		case <-look.C:
 			m.look(ctx)
+			look.Reset(time.Duration(m.options.Config.Look))
 		}
 	}
 }
@@ -232,11 +244,14 @@ func (m *Monitor) arrange(all map[Pair]role) {
 		if t.sends == nil || r.sends == nil || *t.sends != *r.sends { // another way, of which nothing is known; what was counted stays
 			t.path, t.speed, t.way, t.error = path{}, speed{}, Way{}, ""
 			t.series.samples, t.series.silent = nil, 0
+			if r.sends != nil && m.known[p].Ends == endsOf(r.sends) {
+				t.path.best = m.known[p].Best
+			}
 		}
 		t.role = r
 		if r.sends != nil {
 			m.byID[r.sends.ID] = t
-			m.flows = append(m.flows, Flow{Pair: p, From: r.sends.From, Send: *r.sends, Here: all[p].answers != nil})
+			m.flows = append(m.flows, Flow{Pair: p, Send: *r.sends, FromPort: m.options.Config.Port + 1, ToPort: m.options.Config.Port})
 		}
 	}
 	slices.SortFunc(m.flows, func(a, b Flow) int { return comparePairs(a.Pair, b.Pair) })
@@ -291,22 +306,35 @@ func (m *Monitor) look(ctx context.Context) {
 	flows := m.flows
 	m.mu.Unlock()
 	ways, err := m.options.Ways(ctx, flows)
-	if err != nil {
-		if !errors.Is(err, context.Canceled) {
-			m.options.Log.Warn("ways of probes not known", "err", err)
-		}
+	if ctx.Err() != nil {
 		return
 	}
 	m.mu.Lock()
+	if said := errorText(err); said != m.blind {
+		if m.blind = said; err != nil {
+			m.options.Log.Warn("ways of probes not known", "err", err)
+		}
+	}
 	now := m.options.Now()
 	for i, f := range flows {
 		if t := m.byID[f.Send.ID]; t != nil {
+			was := t.path.lost() != ""
 			t.way = ways[i]
-			t.path.look(ways[i], now)
+			if t.path.look(ways[i], now); !was && t.path.lost() != "" {
+				t.lost++
+			}
 		}
 	}
+	m.remember()
 	m.settle()
 	m.mu.Unlock()
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // settle finds out how all pairs are, and says what has changed. mu is held.
@@ -332,9 +360,6 @@ func (m *Monitor) settle() {
 		case t.sends == nil:
 			log.Info("probe pair not measured", "reason", string(s.Reason), "err", s.Message)
 		default:
-			if s.Reason == reason.ProbeOffloadLost {
-				t.lost++
-			}
 			log.Warn("probe pair worse", "reason", string(s.Reason), "err", s.Message)
 		}
 		t.state, t.since = s, now

@@ -51,7 +51,8 @@ func TestRoles(t *testing.T) {
 	want := pinger.Plan{
 		Interval: time.Second, Burst: 1, Size: 64, Timeout: time.Second, Port: 8629,
 		Pairs: []pinger.Pair{
-			{From: end("a", "10.0.0.1"), To: netip.MustParseAddr("10.0.0.2")}, {From: end("a", "fd00::1"), To: netip.MustParseAddr("fd00::3")},
+			{From: end("a", "10.0.0.1"), To: netip.MustParseAddr("10.0.0.2")},
+			{From: end("a", "fd00::1"), To: netip.MustParseAddr("fd00::3")},
 			{From: end("b", "10.0.0.2"), To: netip.MustParseAddr("10.0.0.1")},
 		},
 		Answers: []pinger.Answer{
@@ -146,7 +147,7 @@ func TestConfig(t *testing.T) {
 		"pairs[0]: a with itself":                  config("a a"),
 		"pairs[0]: from or to is missing":          config("a"),
 		"pairs[0]: a name is longer than 255":      config(strings.Repeat("a", 256) + " b"),
-		"burst 0: not from":                        {Interval: Duration(time.Second), Size: 64, Timeout: Duration(time.Second), Port: 1},
+		"burst 0: not from":                        {Interval: Duration(time.Second), Size: 64, Timeout: Duration(time.Second), Port: 1, Look: Duration(time.Minute)},
 		"slower 1: neither 0 nor from 1.1 to 1000": {Interval: Duration(time.Second), Size: 64, Timeout: Duration(time.Second), Port: 1, Burst: 1, Slower: 1},
 	} {
 		if err := c.Check(); err == nil || !strings.Contains(err.Error(), want) {

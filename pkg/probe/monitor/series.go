@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -42,10 +43,7 @@ func (h *Histogram) Add(nanoseconds int64) {
 
 func (h Histogram) clone() Histogram {
 	c := h
-	c.Buckets, c.Classic = make(map[int]int64, len(h.Buckets)), slices.Clone(h.Classic)
-	for i, n := range h.Buckets {
-		c.Buckets[i] = n
-	}
+	c.Buckets, c.Classic = maps.Clone(h.Buckets), slices.Clone(h.Classic)
 	return c
 }
 

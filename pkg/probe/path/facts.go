@@ -19,7 +19,8 @@ import (
 // readFacts reads what the kernel has of the path, after packets have passed it: of the ends, and of each namespace what takes part in
 // forwarding.
 func (s *site) readFacts() error {
-	for _, e := range []struct {
+	var stamps [2]unix.EthtoolTsInfo
+	for i, e := range []struct {
 		side string
 		end  End
 	}{{"client", s.path.Client}, {"server", s.path.Server}} {
@@ -39,7 +40,13 @@ func (s *site) readFacts() error {
 			return err
 		}
 		s.fact(e.side+" offloads", offloads)
+		if stamps[i], err = sp.stamping(e.end.Device); err != nil {
+			return err
+		}
 	}
+	var whose string
+	s.path.NICClock, whose = oneClock(stamps[0], stamps[1])
+	s.fact("timestamps", whose)
 	for _, sp := range slices.SortedFunc(maps.Values(s.spaces), func(a, b *space) int { return cmp.Compare(a.name, b.name) }) {
 		_, role, _ := strings.Cut(sp.name, "-")
 		rules, err := sp.countRules()

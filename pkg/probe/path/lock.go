@@ -22,6 +22,16 @@ var lockFile = filepath.Join(Root, "lock")
 // A lock is the right to have paths. It ends with the process, so a file that a killed process has left is none.
 type lock struct{ file *os.File }
 
+// Hold takes the lock for who has no paths but must not be disturbed, and returns what gives it back. It fails with ErrBusy if another process has paths, or
+// waits for that.
+func Hold(ctx context.Context, wait bool) (release func() error, err error) {
+	l, err := acquire(ctx, wait)
+	if err != nil {
+		return nil, err
+	}
+	return l.release, nil
+}
+
 // acquire takes the lock, or says who has it.
 func acquire(ctx context.Context, wait bool) (*lock, error) {
 	for {

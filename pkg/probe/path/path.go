@@ -56,6 +56,9 @@ type Path struct {
 	// Target is the address that the client sends to. It is that of the server, unless there is an address translation between.
 	Target netip.Addr `json:"target"`
 
+	// NICClock says that the devices of both ends can stamp all packets by one clock of their NIC.
+	NICClock bool `json:"nic_clock,omitempty"`
+
 	// Facts are what was read back from the kernel after the first packets.
 	Facts map[string]string `json:"facts"`
 }

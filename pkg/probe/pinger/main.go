@@ -140,7 +140,7 @@ func write(fd int, b []byte) bool {
 		case errno == unix.EAGAIN && !begun:
 			return false
 		case errno == unix.EAGAIN:
-			time.Sleep(10 * time.Millisecond) // what is begun must be finished
+			<-time.After(10 * time.Millisecond) // what is begun must be finished
 		case errno != unix.EINTR:
 			return false // nobody reads any more: stdin says so, too
 		}

@@ -179,8 +179,11 @@ func TestPairs(t *testing.T) {
 	g := newGround(t, 3)
 	plan := quick()
 	plan.Pairs = []Pair{
-		{1, g.ends[0], g.ends[1].Addr}, {2, g.ends[1], g.ends[0].Addr}, {3, g.ends[0], g.ends[2].Addr},
-		{4, g.six[0], g.six[2].Addr}, {5, g.six[2], g.six[1].Addr},
+		{1, g.ends[0], g.ends[1].Addr},
+		{2, g.ends[1], g.ends[0].Addr},
+		{3, g.ends[0], g.ends[2].Addr},
+		{4, g.six[0], g.six[2].Addr},
+		{5, g.six[2], g.six[1].Addr},
 	}
 	plan.Answers = []Answer{
 		{1, g.ends[0], []netip.Addr{g.ends[1].Addr}},

@@ -53,6 +53,9 @@ func (p *page) run(run *result.Run) error {
 			return err
 		}
 	}
+	if run.Ports != nil {
+		p.ports(run.Ports)
+	}
 	p.facts(run)
 	return nil
 }
@@ -121,7 +124,7 @@ func (p *page) section(run *result.Run, s *section, n int) error {
 	if bars := s.oneWay(); len(bars) > 0 {
 		p.add("<h3>There and back, by one clock</h3>\n")
 		p.figure("the two ways of round trips", barHeight(bars), func(c canvas) {
-			barPlot(c, bars, []string{"until the server has the request", "until the client has the answer"}, "us, medians")
+			barPlot(c, bars, []string{"client to server", "server to client"}, "us, medians")
 		})
 	}
 	p.add("</section>\n")

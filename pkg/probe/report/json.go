@@ -16,6 +16,7 @@ const (
 	maxCases    = 4096
 	maxSessions = 10_000
 	maxBlocks   = 100_000
+	maxPackets  = 1000    // of a life
 	maxText     = 2 << 20 // of a string
 )
 
@@ -83,6 +84,26 @@ func check(run *result.Run) error {
 		for j, s := range c.Sessions {
 			if len(s.Blocks) > maxBlocks {
 				return fmt.Errorf("case %d, session %d has %d blocks, at most %d are taken", i, j, len(s.Blocks), maxBlocks)
+			}
+		}
+	}
+	if p := run.Ports; p != nil {
+		if len(p.Ways) > maxPaths || len(p.Lives) > maxPaths {
+			return fmt.Errorf("%d ways and %d lives, at most %d are taken", len(p.Ways), len(p.Lives), maxPaths)
+		}
+		for i := range p.Ways {
+			if len(p.Ways[i].Connections) > maxSessions {
+				return fmt.Errorf("way %d has %d connections, at most %d are taken", i, len(p.Ways[i].Connections), maxSessions)
+			}
+		}
+		for i, l := range p.Lives {
+			if len(l.Trials) > maxSessions || len(l.Took) > maxPackets {
+				return fmt.Errorf("life %d has %d trials and %d packets, at most %d and %d are taken", i, len(l.Trials), len(l.Took), maxSessions, maxPackets)
+			}
+			for _, t := range l.Trials {
+				if len(t.Took) > maxPackets || len(t.Sent) > maxPackets {
+					return fmt.Errorf("a trial of life %d has %d packets, at most %d are taken", i, len(t.Took), maxPackets)
+				}
 			}
 		}
 	}

@@ -41,6 +41,9 @@ func Text(run *result.Run, columns int) string {
 			fit(&b, s.fromSendColumns(), columns)
 		}
 	}
+	if run.Ports != nil {
+		portsText(&b, run.Ports, columns)
+	}
 	if len(run.Missing) > 0 {
 		b.WriteString("\n")
 		for _, m := range run.Missing {
@@ -117,6 +120,9 @@ func (s *section) columns() []column {
 	}), s.column("path ns", 6, func(r row) string {
 		if r.Segments == nil {
 			return "-"
+		}
+		if r.Segments.NIC > 0 {
+			return fmt.Sprintf("%d (NIC %d)", r.Segments.Path, r.Segments.NIC)
 		}
 		return fmt.Sprint(r.Segments.Path)
 	}))

@@ -55,6 +55,10 @@ func simulateScene(t testing.TB, name string) *result.Run {
 				run.Cases[i].Sessions = run.Cases[i].Sessions[:4]
 			}
 		})
+	case "ports":
+		run := simulateScene(t, "tiny")
+		run.Ports = ports()
+		return run
 	case "tiny":
 		return simulate(t, 5, 1200, []result.Load{udp}, func(run *result.Run) {
 			run.Paths, run.Cases = run.Paths[:5], run.Cases[:5]

@@ -34,6 +34,9 @@ type Run struct {
 	// Cases has one for each load and path: all paths of a load, in the order of Paths, then those of the next.
 	Cases []Case `json:"cases"`
 
+	// Ports are what a run between two ports of a node says besides; nil: it was of other paths.
+	Ports *Ports `json:"ports,omitempty"`
+
 	// Doubts are facts for which there are no verdicts whatever was measured, as "the clock is hpet".
 	Doubts []string `json:"doubts,omitempty"`
 
@@ -113,6 +116,73 @@ func (l Load) String() string {
 		s += " at " + strconv.FormatFloat(l.Rate, 'f', -1, 64) + "/s"
 	}
 	return s
+}
+
+// Ports is where packets of a run between two ports of a node went, and how the first ones of a connection fared.
+type Ports struct {
+	Client Port `json:"client"`
+	Server Port `json:"server"`
+	// Ways has one for each path.
+	Ways []Way `json:"ways"`
+	// Lives are those of first flows, by path and by what was there before.
+	Lives []Life `json:"lives,omitempty"`
+}
+
+// A Port is one end.
+type Port struct {
+	Name    string `json:"name"` // of the logical port
+	Kind    string `json:"kind"` // "veth", "vf", "sf"
+	Device  string `json:"device"`
+	Address string `json:"address"`
+	// NIC says that its device is a port of an embedded switch.
+	NIC bool `json:"nic,omitempty"`
+}
+
+// A Way is which way the packets of a path took.
+type Way struct {
+	Path  string `json:"path"`
+	Claim string `json:"claim"` // "hardware", "filters", "ovs"
+	// Accounts are of requests and of answers.
+	Accounts [2]Account `json:"accounts"`
+	// Connections are the entries of the connection tracker, in each zone that has one.
+	Connections []Connection `json:"connections,omitempty"`
+}
+
+// A Connection is what the connection tracker knows.
+type Connection struct {
+	Zone     uint16 `json:"zone"`
+	Assured  bool   `json:"assured"`
+	Offload  bool   `json:"offload"`    // it is in a flow table (IPS_OFFLOAD)
+	Hardware bool   `json:"hw_offload"` // a NIC forwards it (IPS_HW_OFFLOAD)
+}
+
+// A Life is the beginning of connections.
+type Life struct {
+	Path string `json:"path"`
+	// Before says what there was: "cold" is nothing, "new" is that connections of the same ports were there shortly before.
+	Before string  `json:"before"`
+	Trials []Trial `json:"trials"`
+	// Took is the median over trials, by packet from the first one on, in nanoseconds; Lost: most were.
+	Took []int64 `json:"took_ns"`
+}
+
+// A Trial is one connection.
+type Trial struct {
+	Took []int64 `json:"took_ns"` // round trips, by packet; Lost
+	Sent []int64 `json:"sent_ns"` // when, from the first one on
+	// Switches are of requests and of answers.
+	Switches [2]Switch  `json:"switches"`
+	Accounts [2]Account `json:"accounts"`
+}
+
+// A Switch is when filters began to forward packets of a direction.
+type Switch struct {
+	// Packet is the first one that they forwarded, from 1; 0: none.
+	Packet int           `json:"packet"`
+	After  time.Duration `json:"after_ns"` // from when the first packet was sent until it was sent
+	// Hardware is the first that hardware forwarded, likewise: from how many it has forwarded in the end, since it goes on once it has begun.
+	Hardware      int           `json:"hardware,omitempty"`
+	HardwareAfter time.Duration `json:"hardware_after_ns,omitempty"`
 }
 
 // An Account says where the packets of one direction went, of a path whose packets are counted one by one: those of a port of this node.
@@ -202,7 +272,7 @@ type Session struct {
 	Octets       int64         `json:"octets,omitempty"` // received, of a stream
 	// Packets are all datagrams that the client and the server have sent, also before and after what counts.
 	Packets [2]int64 `json:"packets,omitzero"`
-	CPU          [2]CPU        `json:"cpu"`              // of the client and the server
+	CPU     [2]CPU   `json:"cpu"` // of the client and the server
 	// Segments are of a session with timestamps. They make it slower, so it has no histogram, and but for losses counts for nothing else.
 	Segments *Segments `json:"segments,omitempty"`
 	OneWay   *OneWay   `json:"one_way,omitempty"` // of such a session
@@ -298,6 +368,9 @@ type Segments struct {
 	Send99    int64 `json:"send_p99"`
 	Path99    int64 `json:"path_p99"`
 	Receive99 int64 `json:"receive_p99"`
+	// NIC is from device to device by the NIC's clock, without what the driver takes before; 0: it does not stamp.
+	NIC   int64 `json:"nic,omitempty"`
+	NIC99 int64 `json:"nic_p99,omitempty"`
 }
 
 // OneWay are the two ways of round trips, medians and 99th percentiles in nanoseconds, by one clock: both ends are on one machine. There is from before

@@ -197,7 +197,7 @@ func over(a, b float64) float64 {
 // segments are medians over sessions.
 func segments(sessions []result.Session) *result.Segments {
 	return overSessions(sessions, func(s *result.Session) *result.Segments { return s.Segments }, func(s *result.Segments) (*int64, []*int64) {
-		return &s.Count, []*int64{&s.Send, &s.Path, &s.Receive, &s.Send99, &s.Path99, &s.Receive99}
+		return &s.Count, []*int64{&s.Send, &s.Path, &s.Receive, &s.Send99, &s.Path99, &s.Receive99, &s.NIC, &s.NIC99}
 	})
 }
 

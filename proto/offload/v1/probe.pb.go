@@ -877,6 +877,249 @@ func (*RunResponse_Progress) isRunResponse_Event() {}
 
 func (*RunResponse_Run) isRunResponse_Event() {}
 
+// PortProbeSpec is what is to be measured between two ports. What is absent, empty or 0 has its default.
+type PortProbeSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The logical port that sends requests. The daemon must have made it, and it must be ready.
+	Client string `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	// The logical port that answers.
+	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	// The server's port, of UDP, which policies have to let pass. 0: 7531. Those of clients are dynamic ones (32768 to 60999).
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// 4 or 6. 0: the first that both have addresses of.
+	Family uint32 `protobuf:"varint,4,opt,name=family,proto3" json:"family,omitempty"`
+	// Connections that are looked at from their first packet on, of each path, at most 100. 0 is 0; absent: 8.
+	New *uint32 `protobuf:"varint,5,opt,name=new,proto3,oneof" json:"new,omitempty"`
+	// Likewise after nothing was sent for idle, at most 20. Absent: 2.
+	Cold *uint32 `protobuf:"varint,6,opt,name=cold,proto3,oneof" json:"cold,omitempty"`
+	// For how long nothing is sent: longer than Open vSwitch's datapath keeps flows. Absent: 11 s.
+	Idle *durationpb.Duration `protobuf:"bytes,7,opt,name=idle,proto3" json:"idle,omitempty"`
+	// Loads and how they are measured: loads, which are round trips or open loops of UDP, sessions, count, burst, warmup, timeout, busy, priority, client_cpu,
+	// server_cpu, margin and seed. loads empty: round trips of 64 octets. The other fields must be absent.
+	Spec          *ProbeSpec `protobuf:"bytes,8,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortProbeSpec) Reset() {
+	*x = PortProbeSpec{}
+	mi := &file_offload_v1_probe_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortProbeSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortProbeSpec) ProtoMessage() {}
+
+func (x *PortProbeSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_probe_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortProbeSpec.ProtoReflect.Descriptor instead.
+func (*PortProbeSpec) Descriptor() ([]byte, []int) {
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PortProbeSpec) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *PortProbeSpec) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *PortProbeSpec) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *PortProbeSpec) GetFamily() uint32 {
+	if x != nil {
+		return x.Family
+	}
+	return 0
+}
+
+func (x *PortProbeSpec) GetNew() uint32 {
+	if x != nil && x.New != nil {
+		return *x.New
+	}
+	return 0
+}
+
+func (x *PortProbeSpec) GetCold() uint32 {
+	if x != nil && x.Cold != nil {
+		return *x.Cold
+	}
+	return 0
+}
+
+func (x *PortProbeSpec) GetIdle() *durationpb.Duration {
+	if x != nil {
+		return x.Idle
+	}
+	return nil
+}
+
+func (x *PortProbeSpec) GetSpec() *ProbeSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// RunPortsRequest is a run between two ports.
+type RunPortsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is to be measured.
+	Spec          *PortProbeSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunPortsRequest) Reset() {
+	*x = RunPortsRequest{}
+	mi := &file_offload_v1_probe_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunPortsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunPortsRequest) ProtoMessage() {}
+
+func (x *RunPortsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_probe_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunPortsRequest.ProtoReflect.Descriptor instead.
+func (*RunPortsRequest) Descriptor() ([]byte, []int) {
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RunPortsRequest) GetSpec() *PortProbeSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// RunPortsResponse is progress, or a part of the run.
+type RunPortsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*RunPortsResponse_Progress
+	//	*RunPortsResponse_Run
+	Event         isRunPortsResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunPortsResponse) Reset() {
+	*x = RunPortsResponse{}
+	mi := &file_offload_v1_probe_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunPortsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunPortsResponse) ProtoMessage() {}
+
+func (x *RunPortsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_probe_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunPortsResponse.ProtoReflect.Descriptor instead.
+func (*RunPortsResponse) Descriptor() ([]byte, []int) {
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RunPortsResponse) GetEvent() isRunPortsResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *RunPortsResponse) GetProgress() *ProbeProgress {
+	if x != nil {
+		if x, ok := x.Event.(*RunPortsResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *RunPortsResponse) GetRun() []byte {
+	if x != nil {
+		if x, ok := x.Event.(*RunPortsResponse_Run); ok {
+			return x.Run
+		}
+	}
+	return nil
+}
+
+type isRunPortsResponse_Event interface {
+	isRunPortsResponse_Event()
+}
+
+type RunPortsResponse_Progress struct {
+	// How far the run is.
+	Progress *ProbeProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type RunPortsResponse_Run struct {
+	// The next part of the run, as in RunResponse.
+	Run []byte `protobuf:"bytes,2,opt,name=run,proto3,oneof"`
+}
+
+func (*RunPortsResponse_Progress) isRunPortsResponse_Event() {}
+
+func (*RunPortsResponse_Run) isRunPortsResponse_Event() {}
+
 // ProbeRun is what a list says of a run.
 type ProbeRun struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -906,7 +1149,7 @@ type ProbeRun struct {
 
 func (x *ProbeRun) Reset() {
 	*x = ProbeRun{}
-	mi := &file_offload_v1_probe_proto_msgTypes[9]
+	mi := &file_offload_v1_probe_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +1161,7 @@ func (x *ProbeRun) String() string {
 func (*ProbeRun) ProtoMessage() {}
 
 func (x *ProbeRun) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[9]
+	mi := &file_offload_v1_probe_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1174,7 @@ func (x *ProbeRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRun.ProtoReflect.Descriptor instead.
 func (*ProbeRun) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{9}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProbeRun) GetId() string {
@@ -1013,7 +1256,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_offload_v1_probe_proto_msgTypes[10]
+	mi := &file_offload_v1_probe_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1268,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[10]
+	mi := &file_offload_v1_probe_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1281,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{10}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{13}
 }
 
 // ListRunsResponse is the runs.
@@ -1052,7 +1295,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_offload_v1_probe_proto_msgTypes[11]
+	mi := &file_offload_v1_probe_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1307,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[11]
+	mi := &file_offload_v1_probe_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1320,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{11}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRunsResponse) GetRuns() []*ProbeRun {
@@ -1098,7 +1341,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_offload_v1_probe_proto_msgTypes[12]
+	mi := &file_offload_v1_probe_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1353,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[12]
+	mi := &file_offload_v1_probe_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1366,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{12}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -1144,7 +1387,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_offload_v1_probe_proto_msgTypes[13]
+	mi := &file_offload_v1_probe_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1399,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[13]
+	mi := &file_offload_v1_probe_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1412,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{13}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetRunResponse) GetRun() []byte {
@@ -1188,7 +1431,7 @@ type CleanRequest struct {
 
 func (x *CleanRequest) Reset() {
 	*x = CleanRequest{}
-	mi := &file_offload_v1_probe_proto_msgTypes[14]
+	mi := &file_offload_v1_probe_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1443,7 @@ func (x *CleanRequest) String() string {
 func (*CleanRequest) ProtoMessage() {}
 
 func (x *CleanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[14]
+	mi := &file_offload_v1_probe_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1456,7 @@ func (x *CleanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanRequest.ProtoReflect.Descriptor instead.
 func (*CleanRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{14}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{17}
 }
 
 // CleanResponse is what was removed.
@@ -1227,7 +1470,7 @@ type CleanResponse struct {
 
 func (x *CleanResponse) Reset() {
 	*x = CleanResponse{}
-	mi := &file_offload_v1_probe_proto_msgTypes[15]
+	mi := &file_offload_v1_probe_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1482,7 @@ func (x *CleanResponse) String() string {
 func (*CleanResponse) ProtoMessage() {}
 
 func (x *CleanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[15]
+	mi := &file_offload_v1_probe_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1495,7 @@ func (x *CleanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanResponse.ProtoReflect.Descriptor instead.
 func (*CleanResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{15}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CleanResponse) GetRemoved() []string {
@@ -1326,6 +1569,23 @@ const file_offload_v1_probe_proto_rawDesc = "" +
 	"\vRunResponse\x127\n" +
 	"\bprogress\x18\x01 \x01(\v2\x19.offload.v1.ProbeProgressH\x00R\bprogress\x12\x12\n" +
 	"\x03run\x18\x02 \x01(\fH\x00R\x03runB\a\n" +
+	"\x05event\"\x86\x02\n" +
+	"\rPortProbeSpec\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\tR\x06server\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x16\n" +
+	"\x06family\x18\x04 \x01(\rR\x06family\x12\x15\n" +
+	"\x03new\x18\x05 \x01(\rH\x00R\x03new\x88\x01\x01\x12\x17\n" +
+	"\x04cold\x18\x06 \x01(\rH\x01R\x04cold\x88\x01\x01\x12-\n" +
+	"\x04idle\x18\a \x01(\v2\x19.google.protobuf.DurationR\x04idle\x12)\n" +
+	"\x04spec\x18\b \x01(\v2\x15.offload.v1.ProbeSpecR\x04specB\x06\n" +
+	"\x04_newB\a\n" +
+	"\x05_cold\"@\n" +
+	"\x0fRunPortsRequest\x12-\n" +
+	"\x04spec\x18\x01 \x01(\v2\x19.offload.v1.PortProbeSpecR\x04spec\"h\n" +
+	"\x10RunPortsResponse\x127\n" +
+	"\bprogress\x18\x01 \x01(\v2\x19.offload.v1.ProbeProgressH\x00R\bprogress\x12\x12\n" +
+	"\x03run\x18\x02 \x01(\fH\x00R\x03runB\a\n" +
 	"\x05event\"\xb6\x02\n" +
 	"\bProbeRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x129\n" +
@@ -1360,10 +1620,11 @@ const file_offload_v1_probe_proto_rawDesc = "" +
 	"\x0eProbeTransport\x12\x1f\n" +
 	"\x1bPROBE_TRANSPORT_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13PROBE_TRANSPORT_UDP\x10\x01\x12\x17\n" +
-	"\x13PROBE_TRANSPORT_TCP\x10\x022\xe6\x02\n" +
+	"\x13PROBE_TRANSPORT_TCP\x10\x022\xaf\x03\n" +
 	"\fProbeService\x12T\n" +
 	"\rListPathKinds\x12 .offload.v1.ListPathKindsRequest\x1a!.offload.v1.ListPathKindsResponse\x128\n" +
-	"\x03Run\x12\x16.offload.v1.RunRequest\x1a\x17.offload.v1.RunResponse0\x01\x12E\n" +
+	"\x03Run\x12\x16.offload.v1.RunRequest\x1a\x17.offload.v1.RunResponse0\x01\x12G\n" +
+	"\bRunPorts\x12\x1b.offload.v1.RunPortsRequest\x1a\x1c.offload.v1.RunPortsResponse0\x01\x12E\n" +
 	"\bListRuns\x12\x1b.offload.v1.ListRunsRequest\x1a\x1c.offload.v1.ListRunsResponse\x12A\n" +
 	"\x06GetRun\x12\x19.offload.v1.GetRunRequest\x1a\x1a.offload.v1.GetRunResponse0\x01\x12<\n" +
 	"\x05Clean\x12\x18.offload.v1.CleanRequest\x1a\x19.offload.v1.CleanResponseB9Z7github.com/offloadd/offloadd/proto/offload/v1;offloadv1b\x06proto3"
@@ -1381,7 +1642,7 @@ func file_offload_v1_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_offload_v1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_offload_v1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_offload_v1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_offload_v1_probe_proto_goTypes = []any{
 	(ProbeMode)(0),                // 0: offload.v1.ProbeMode
 	(ProbeTransport)(0),           // 1: offload.v1.ProbeTransport
@@ -1394,48 +1655,57 @@ var file_offload_v1_probe_proto_goTypes = []any{
 	(*RunRequest)(nil),            // 8: offload.v1.RunRequest
 	(*ProbeProgress)(nil),         // 9: offload.v1.ProbeProgress
 	(*RunResponse)(nil),           // 10: offload.v1.RunResponse
-	(*ProbeRun)(nil),              // 11: offload.v1.ProbeRun
-	(*ListRunsRequest)(nil),       // 12: offload.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),      // 13: offload.v1.ListRunsResponse
-	(*GetRunRequest)(nil),         // 14: offload.v1.GetRunRequest
-	(*GetRunResponse)(nil),        // 15: offload.v1.GetRunResponse
-	(*CleanRequest)(nil),          // 16: offload.v1.CleanRequest
-	(*CleanResponse)(nil),         // 17: offload.v1.CleanResponse
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*PortProbeSpec)(nil),         // 11: offload.v1.PortProbeSpec
+	(*RunPortsRequest)(nil),       // 12: offload.v1.RunPortsRequest
+	(*RunPortsResponse)(nil),      // 13: offload.v1.RunPortsResponse
+	(*ProbeRun)(nil),              // 14: offload.v1.ProbeRun
+	(*ListRunsRequest)(nil),       // 15: offload.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),      // 16: offload.v1.ListRunsResponse
+	(*GetRunRequest)(nil),         // 17: offload.v1.GetRunRequest
+	(*GetRunResponse)(nil),        // 18: offload.v1.GetRunResponse
+	(*CleanRequest)(nil),          // 19: offload.v1.CleanRequest
+	(*CleanResponse)(nil),         // 20: offload.v1.CleanResponse
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_offload_v1_probe_proto_depIdxs = []int32{
 	2,  // 0: offload.v1.ListPathKindsResponse.kinds:type_name -> offload.v1.PathKind
 	0,  // 1: offload.v1.ProbeLoad.mode:type_name -> offload.v1.ProbeMode
 	1,  // 2: offload.v1.ProbeLoad.transport:type_name -> offload.v1.ProbeTransport
-	18, // 3: offload.v1.ProbeLoad.duration:type_name -> google.protobuf.Duration
-	18, // 4: offload.v1.ProbeWire.delay:type_name -> google.protobuf.Duration
-	18, // 5: offload.v1.ProbeWire.jitter:type_name -> google.protobuf.Duration
+	21, // 3: offload.v1.ProbeLoad.duration:type_name -> google.protobuf.Duration
+	21, // 4: offload.v1.ProbeWire.delay:type_name -> google.protobuf.Duration
+	21, // 5: offload.v1.ProbeWire.jitter:type_name -> google.protobuf.Duration
 	6,  // 6: offload.v1.ProbeSpec.wire:type_name -> offload.v1.ProbeWire
 	5,  // 7: offload.v1.ProbeSpec.loads:type_name -> offload.v1.ProbeLoad
-	18, // 8: offload.v1.ProbeSpec.warmup:type_name -> google.protobuf.Duration
-	18, // 9: offload.v1.ProbeSpec.timeout:type_name -> google.protobuf.Duration
-	18, // 10: offload.v1.ProbeSpec.margin:type_name -> google.protobuf.Duration
+	21, // 8: offload.v1.ProbeSpec.warmup:type_name -> google.protobuf.Duration
+	21, // 9: offload.v1.ProbeSpec.timeout:type_name -> google.protobuf.Duration
+	21, // 10: offload.v1.ProbeSpec.margin:type_name -> google.protobuf.Duration
 	7,  // 11: offload.v1.RunRequest.spec:type_name -> offload.v1.ProbeSpec
 	9,  // 12: offload.v1.RunResponse.progress:type_name -> offload.v1.ProbeProgress
-	19, // 13: offload.v1.ProbeRun.start_time:type_name -> google.protobuf.Timestamp
-	19, // 14: offload.v1.ProbeRun.end_time:type_name -> google.protobuf.Timestamp
-	11, // 15: offload.v1.ListRunsResponse.runs:type_name -> offload.v1.ProbeRun
-	3,  // 16: offload.v1.ProbeService.ListPathKinds:input_type -> offload.v1.ListPathKindsRequest
-	8,  // 17: offload.v1.ProbeService.Run:input_type -> offload.v1.RunRequest
-	12, // 18: offload.v1.ProbeService.ListRuns:input_type -> offload.v1.ListRunsRequest
-	14, // 19: offload.v1.ProbeService.GetRun:input_type -> offload.v1.GetRunRequest
-	16, // 20: offload.v1.ProbeService.Clean:input_type -> offload.v1.CleanRequest
-	4,  // 21: offload.v1.ProbeService.ListPathKinds:output_type -> offload.v1.ListPathKindsResponse
-	10, // 22: offload.v1.ProbeService.Run:output_type -> offload.v1.RunResponse
-	13, // 23: offload.v1.ProbeService.ListRuns:output_type -> offload.v1.ListRunsResponse
-	15, // 24: offload.v1.ProbeService.GetRun:output_type -> offload.v1.GetRunResponse
-	17, // 25: offload.v1.ProbeService.Clean:output_type -> offload.v1.CleanResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	21, // 13: offload.v1.PortProbeSpec.idle:type_name -> google.protobuf.Duration
+	7,  // 14: offload.v1.PortProbeSpec.spec:type_name -> offload.v1.ProbeSpec
+	11, // 15: offload.v1.RunPortsRequest.spec:type_name -> offload.v1.PortProbeSpec
+	9,  // 16: offload.v1.RunPortsResponse.progress:type_name -> offload.v1.ProbeProgress
+	22, // 17: offload.v1.ProbeRun.start_time:type_name -> google.protobuf.Timestamp
+	22, // 18: offload.v1.ProbeRun.end_time:type_name -> google.protobuf.Timestamp
+	14, // 19: offload.v1.ListRunsResponse.runs:type_name -> offload.v1.ProbeRun
+	3,  // 20: offload.v1.ProbeService.ListPathKinds:input_type -> offload.v1.ListPathKindsRequest
+	8,  // 21: offload.v1.ProbeService.Run:input_type -> offload.v1.RunRequest
+	12, // 22: offload.v1.ProbeService.RunPorts:input_type -> offload.v1.RunPortsRequest
+	15, // 23: offload.v1.ProbeService.ListRuns:input_type -> offload.v1.ListRunsRequest
+	17, // 24: offload.v1.ProbeService.GetRun:input_type -> offload.v1.GetRunRequest
+	19, // 25: offload.v1.ProbeService.Clean:input_type -> offload.v1.CleanRequest
+	4,  // 26: offload.v1.ProbeService.ListPathKinds:output_type -> offload.v1.ListPathKindsResponse
+	10, // 27: offload.v1.ProbeService.Run:output_type -> offload.v1.RunResponse
+	13, // 28: offload.v1.ProbeService.RunPorts:output_type -> offload.v1.RunPortsResponse
+	16, // 29: offload.v1.ProbeService.ListRuns:output_type -> offload.v1.ListRunsResponse
+	18, // 30: offload.v1.ProbeService.GetRun:output_type -> offload.v1.GetRunResponse
+	20, // 31: offload.v1.ProbeService.Clean:output_type -> offload.v1.CleanResponse
+	26, // [26:32] is the sub-list for method output_type
+	20, // [20:26] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_probe_proto_init() }
@@ -1448,13 +1718,18 @@ func file_offload_v1_probe_proto_init() {
 		(*RunResponse_Progress)(nil),
 		(*RunResponse_Run)(nil),
 	}
+	file_offload_v1_probe_proto_msgTypes[9].OneofWrappers = []any{}
+	file_offload_v1_probe_proto_msgTypes[11].OneofWrappers = []any{
+		(*RunPortsResponse_Progress)(nil),
+		(*RunPortsResponse_Run)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_probe_proto_rawDesc), len(file_offload_v1_probe_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

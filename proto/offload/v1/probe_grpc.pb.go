@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ProbeService_ListPathKinds_FullMethodName = "/offload.v1.ProbeService/ListPathKinds"
 	ProbeService_Run_FullMethodName           = "/offload.v1.ProbeService/Run"
+	ProbeService_RunPorts_FullMethodName      = "/offload.v1.ProbeService/RunPorts"
 	ProbeService_ListRuns_FullMethodName      = "/offload.v1.ProbeService/ListRuns"
 	ProbeService_GetRun_FullMethodName        = "/offload.v1.ProbeService/GetRun"
 	ProbeService_Clean_FullMethodName         = "/offload.v1.ProbeService/Clean"
@@ -39,6 +40,9 @@ type ProbeServiceClient interface {
 	// Run builds paths, measures loads on them in sessions, and judges the differences. It returns progress, a few times a second, and then
 	// the run, which is kept. One is made at a time; to end the call ends it at once. Afterwards nothing is left.
 	Run(ctx context.Context, in *RunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunResponse], error)
+	// RunPorts measures between two ports of this node, with the same packets through filters, of a NIC or of TC, and through Open vSwitch, and accounts for
+	// each packet. It is as Run otherwise. PROBE_REFUSED: counters do not say that packets took these ways.
+	RunPorts(ctx context.Context, in *RunPortsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunPortsResponse], error)
 	// ListRuns returns the runs that are kept, the latest first. The last twenty are.
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
 	// GetRun returns a run that is kept.
@@ -85,6 +89,25 @@ func (c *probeServiceClient) Run(ctx context.Context, in *RunRequest, opts ...gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProbeService_RunClient = grpc.ServerStreamingClient[RunResponse]
 
+func (c *probeServiceClient) RunPorts(ctx context.Context, in *RunPortsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunPortsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProbeService_ServiceDesc.Streams[1], ProbeService_RunPorts_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RunPortsRequest, RunPortsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProbeService_RunPortsClient = grpc.ServerStreamingClient[RunPortsResponse]
+
 func (c *probeServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRunsResponse)
@@ -97,7 +120,7 @@ func (c *probeServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest, 
 
 func (c *probeServiceClient) GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetRunResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &ProbeService_ServiceDesc.Streams[1], ProbeService_GetRun_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &ProbeService_ServiceDesc.Streams[2], ProbeService_GetRun_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +160,9 @@ type ProbeServiceServer interface {
 	// Run builds paths, measures loads on them in sessions, and judges the differences. It returns progress, a few times a second, and then
 	// the run, which is kept. One is made at a time; to end the call ends it at once. Afterwards nothing is left.
 	Run(*RunRequest, grpc.ServerStreamingServer[RunResponse]) error
+	// RunPorts measures between two ports of this node, with the same packets through filters, of a NIC or of TC, and through Open vSwitch, and accounts for
+	// each packet. It is as Run otherwise. PROBE_REFUSED: counters do not say that packets took these ways.
+	RunPorts(*RunPortsRequest, grpc.ServerStreamingServer[RunPortsResponse]) error
 	// ListRuns returns the runs that are kept, the latest first. The last twenty are.
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
 	// GetRun returns a run that is kept.
@@ -159,6 +185,9 @@ func (UnimplementedProbeServiceServer) ListPathKinds(context.Context, *ListPathK
 }
 func (UnimplementedProbeServiceServer) Run(*RunRequest, grpc.ServerStreamingServer[RunResponse]) error {
 	return status.Error(codes.Unimplemented, "method Run not implemented")
+}
+func (UnimplementedProbeServiceServer) RunPorts(*RunPortsRequest, grpc.ServerStreamingServer[RunPortsResponse]) error {
+	return status.Error(codes.Unimplemented, "method RunPorts not implemented")
 }
 func (UnimplementedProbeServiceServer) ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRuns not implemented")
@@ -218,6 +247,17 @@ func _ProbeService_Run_Handler(srv interface{}, stream grpc.ServerStream) error 
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProbeService_RunServer = grpc.ServerStreamingServer[RunResponse]
+
+func _ProbeService_RunPorts_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RunPortsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ProbeServiceServer).RunPorts(m, &grpc.GenericServerStream[RunPortsRequest, RunPortsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProbeService_RunPortsServer = grpc.ServerStreamingServer[RunPortsResponse]
 
 func _ProbeService_ListRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRunsRequest)
@@ -290,6 +330,11 @@ var ProbeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Run",
 			Handler:       _ProbeService_Run_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RunPorts",
+			Handler:       _ProbeService_RunPorts_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -1,0 +1,96 @@
+package monitor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/offloadd/offloadd/pkg/probe/pinger"
+)
+
+// A memory is a file of how far pairs were offloaded at best: a daemon that has been replaced by one that offloads less must not begin with what it finds.
+type memory string
+
+// A memento is of one pair, as long as its ends are the same.
+type memento struct {
+	Pair
+	Ends pinger.Pair `json:"ends"` // without a number
+	Best Level       `json:"best"`
+}
+
+// maxMemory bounds the file in octets.
+const maxMemory = 4 << 20
+
+func (m memory) read() (map[Pair]memento, error) {
+	all := map[Pair]memento{}
+	if m == "" {
+		return all, nil
+	}
+	f, err := os.Open(string(m))
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	if err != nil {
+		return all, fmt.Errorf("monitor memory: %w", err)
+	}
+	defer func() { _ = f.Close() }() // nothing is written to it
+	var list []memento
+	if err := json.NewDecoder(io.LimitReader(f, maxMemory)).Decode(&list); err != nil {
+		return all, fmt.Errorf("monitor memory %s: %w", m, err)
+	}
+	for _, k := range list {
+		all[k.Pair] = k
+	}
+	return all, nil
+}
+
+// write replaces the file at once.
+func (m memory) write(list []memento) error {
+	if m == "" {
+		return nil
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return fmt.Errorf("monitor memory: %w", err)
+	}
+	next := string(m) + ".new"
+	if err := os.WriteFile(next, append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("monitor memory: %w", err)
+	}
+	if err := os.Rename(next, string(m)); err != nil {
+		return fmt.Errorf("monitor memory: %w", err)
+	}
+	return nil
+}
+
+// endsOf is a pair for the pinger without its number, which is of one daemon.
+func endsOf(p *pinger.Pair) pinger.Pair { return pinger.Pair{From: p.From, To: p.To} }
+
+// remember notes how far pairs are offloaded at best, if that is news. mu is held.
+func (m *Monitor) remember() {
+	news := false
+	for p, t := range m.pairs {
+		if t.sends == nil || t.path.best == Unknown {
+			continue
+		}
+		k := memento{p, endsOf(t.sends), t.path.best}
+		if m.known[p] != k {
+			m.known[p], news = k, true
+		}
+	}
+	if !news {
+		return
+	}
+	var list []memento
+	for _, p := range m.options.Config.Pairs { // what is not configured any more is forgotten
+		if k, ok := m.known[p]; ok {
+			list = append(list, k)
+		}
+	}
+	if err := m.memory.write(list); err != nil {
+		m.options.Log.Warn("offload of probes not remembered", "err", err)
+	}
+}
