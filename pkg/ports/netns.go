@@ -69,6 +69,17 @@ func (n *netns) enter(f func(home *os.File) error) error {
 	return <-done
 }
 
+// leadsTo reports whether a path is that of a namespace. The inode of one that has ended is given to another, so who remembers an inode has to
+// look.
+func leadsTo(path string, id netnsID) bool {
+	ns, err := openNetns(path)
+	if err != nil {
+		return false
+	}
+	defer ns.close()
+	return ns.id == id
+}
+
 func identify(f *os.File) (netnsID, error) {
 	var sfs unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &sfs); err != nil {

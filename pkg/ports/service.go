@@ -267,7 +267,7 @@ func (s *Service) admit(spec Spec, ns netnsID) error {
 			return reason.Errorf(r, "ports create %s: %s of port %s", spec.Key, what, k).With("port", k.String())
 		}
 		switch o := e.port; {
-		case e.netns == ns && k.Ifname == spec.Key.Ifname:
+		case e.netns == ns && k.Ifname == spec.Key.Ifname && leadsTo(o.Spec.Netns, ns):
 			return refuse(reason.IfnameInUse, "the interface is that")
 		case o.Spec.LogicalPort == spec.LogicalPort:
 			return refuse(reason.LPortInUse, "the logical port is that")

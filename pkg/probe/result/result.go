@@ -163,13 +163,13 @@ type Life struct {
 	Before string  `json:"before"`
 	Trials []Trial `json:"trials"`
 	// Took is the median over trials, by packet from the first one on, in nanoseconds; Lost: most were.
-	Took []int64 `json:"took_ns"`
+	Took []int64 `json:"took"`
 }
 
 // A Trial is one connection.
 type Trial struct {
-	Took []int64 `json:"took_ns"` // round trips, by packet; Lost
-	Sent []int64 `json:"sent_ns"` // when, from the first one on
+	Took []int64 `json:"took"` // round trips in nanoseconds, by packet; Lost
+	Sent []int64 `json:"sent"` // when, from the first one on, in nanoseconds
 	// Switches are of requests and of answers.
 	Switches [2]Switch  `json:"switches"`
 	Accounts [2]Account `json:"accounts"`
