@@ -8,7 +8,9 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./integration:TestOffloadLost ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/probe/path:TestKinds uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking ./integration/offload:. ./pkg/device:Simnic ./integration/simnic:. ./integration/offloadnic:. qemu=./integration/devports:. ./integration/storm:.
+# Words of [kernel=]package:test.
+GUESTTESTS ?= ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/device:Simnic ./pkg/probe/path:TestKinds ./integration:TestMixedCluster/geneve ./integration/simnic:. ./integration/offload:. ./integration/offloadnic:.
+VMTESTS ?= $(GUESTTESTS) ./integration:TestOffloadLost uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking qemu=./integration/devports:. ./integration/storm:.
 OPERATIONS ?= 10000
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md
@@ -40,9 +42,19 @@ demo-probe: prepare-vm build bin/vmrun ## what packets cost on all kinds of path
 	@bin/demoprobe -offloadctl bin/offloadctl -kernel $(KERNEL) $(DEMOFLAGS)
 
 .PHONY: test
-test: prepare ## all tests, including those on real OVS and OVN in network namespaces (root)
+test: ## everything that is claimed: on this machine's kernel, then in a guest what takes Open vSwitch's kernel datapath and TC (root)
+	@$(MAKE) test-native
+	@$(MAKE) test-guest
+
+.PHONY: test-native
+test-native: prepare ## tests on this machine's kernel, including those on real OVS and OVN in network namespaces (root)
 	go test $(TESTFLAGS) ./cmd/... ./internal/... ./pkg/...
 	go test $(TESTFLAGS) -p 1 ./integration/...
+
+.PHONY: test-guest
+test-guest: prepare-vm bin/vmrun ## tests in the guest that is a kernel in user mode, which is built at the first time (root)
+	@bin/vmrun -kernel uml -- true || { echo "SKIP: what takes a guest is not tested: above is why none can be booted on this machine"; exit 0; }; \
+	$(MAKE) test-vm VMKERNELS=uml VMTESTS='$(GUESTTESTS)'
 
 .PHONY: test-vm
 test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS ([kernel=]package:name ...) on VMKERNELS (uml qemu)
