@@ -119,14 +119,20 @@ type path struct {
 	// transactions are all that were answered while time and CPU were counted.
 	transactions int64
 	rtt          time.Duration // of the first answer
-	// retransmits are TCP's since the warm-up.
+	// resends are those of the path's connection, nil: it has none. Those of connections that are made for a request each are counted: retransmits.
+	resends     *resends
 	retransmits int64
-	cpu         [2]time.Duration // [1] is the server's thread's
+	rto         time.Duration // tcpi_rto of the last of them
+	// timers are of took, what has waited for a retransmission timer, and timer says so of the last answer.
+	timers []int64
+	timer  bool
+	cpu    [2]time.Duration // [1] is the server's thread's
 
 	// Of the server's thread.
 	_        [64]byte
 	answered int64
 	stalled  bool
+	resent   int64 // by the server's ends of connections
 	chance   *rand.Rand
 
 	stamps  *stamps
@@ -237,7 +243,9 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 	}
 	<-server
 	for _, p := range e.paths {
-		p.retransmits += p.retransmitted()
+		if p.resends != nil {
+			p.resends.look(e.now())
+		}
 	}
 	noise := e.noise(before, readStat())
 	return e.report(noise, say)
@@ -345,24 +353,13 @@ func (e *engine) count() {
 		clear(p.state)
 		p.loss, p.elapsed, p.octets, p.transactions = result.Loss{}, 0, 0, 0
 		p.cpu[0] = 0
-		p.retransmits = -p.retransmitted()
+		p.retransmits, p.timers = 0, p.timers[:0]
+		if r := p.resends; r != nil {
+			p.resends = watch(e.now(), r.ends...)
+		}
 	}
 	e.client.used()
 	e.nextStop = e.now() + time.Second/2
 	e.started.Store(int64(e.now()))
 	e.counting.Store(true)
-}
-
-// retransmitted is what both ends of the path's connection have sent again since it exists.
-func (p *path) retransmitted() int64 {
-	n := int64(0)
-	for _, c := range []*conn{p.client, p.server} {
-		if c == nil || !c.tcp || c.fd < 0 || p.calls != nil {
-			continue
-		}
-		if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n += int64(info.Total_retrans)
-		}
-	}
-	return n
 }

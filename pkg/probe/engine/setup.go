@@ -114,6 +114,12 @@ func (e *engine) openPath(p *path) error {
 		if err := errors.Join(set(fd, true), patience(fd, nap)); err != nil {
 			return fmt.Errorf("server: %w", err)
 		}
+		p.resends = watch(e.now(), p.client.fd, fd)
+		if !e.streams() { // it is to be looked at before the timer expires
+			if err := patience(p.client.fd, max(time.Millisecond, min(e.job.Timeout, p.resends.rto/2))); err != nil {
+				return fmt.Errorf("client: %w", err)
+			}
+		}
 	}
 	if e.job.Segments {
 		return p.stampSockets(e.limit)

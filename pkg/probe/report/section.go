@@ -129,6 +129,18 @@ func (s *section) explanations() []string {
 	return all
 }
 
+// notes are what numbers mean that are not of the path alone.
+func (s *section) notes() []string {
+	var all []string
+	for _, r := range s.rows {
+		if t := r.TCP; t != nil && t.Timeouts > 0 {
+			all = append(all, fmt.Sprintf("%s, RTO: of %d round trips tcp_info says that something was sent again when a retransmission timer had expired, which is %v",
+				r.Path, t.Timeouts, t.RTO))
+		}
+	}
+	return all
+}
+
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -177,15 +189,23 @@ func percentile(l *result.Latency, p float64) string {
 	case q.Lost:
 		return "lost"
 	default:
-		return us(float64(q.Value))
+		return labelled(us(float64(q.Value)), q.RTO)
 	}
+}
+
+// labelled says of a time that it is one of TCP's retransmission timer, and not of the path.
+func labelled(time string, rto bool) string {
+	if rto {
+		return time + " RTO"
+	}
+	return time
 }
 
 func maximum(l *result.Latency) string {
 	if l == nil || l.Count == 0 {
 		return "-"
 	}
-	return us(float64(l.Max))
+	return labelled(us(float64(l.Max)), l.MaxRTO)
 }
 
 // count has its thousands apart.

@@ -321,7 +321,7 @@ func ms(l *result.Latency, p float64) string {
 	case q.Lost:
 		return "lost"
 	default:
-		return fmt.Sprintf("%.3f", float64(q.Value)/1e6)
+		return labelled(fmt.Sprintf("%.3f", float64(q.Value)/1e6), q.RTO)
 	}
 }
 
@@ -329,7 +329,7 @@ func maxMS(l *result.Latency) string {
 	if l == nil || l.Count == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.3f", float64(l.Max)/1e6)
+	return labelled(fmt.Sprintf("%.3f", float64(l.Max)/1e6), l.MaxRTO)
 }
 
 var uvaSystems = []system{

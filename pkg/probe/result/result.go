@@ -312,7 +312,14 @@ type Loss struct {
 
 // TCP is what tcp_info says has happened meanwhile.
 type TCP struct {
-	Retransmits int64 `json:"retransmits"`
+	Retransmits int64 `json:"retransmits"` // segments that either end has sent again
+	// RTO is the retransmission timer at the end of a session (tcpi_rto), of the end whose is shorter; of a case the longest.
+	RTO time.Duration `json:"rto_ns,omitempty"`
+	// Timeouts are requests in the histogram that have waited for such a timer: something was sent again while they were on their way, and they took as
+	// long as it. Of requests that have a connection each it is what the client has sent again.
+	Timeouts int64 `json:"timeouts,omitempty"`
+	// Waited is a histogram of these, of a session.
+	Waited string `json:"waited,omitempty"`
 }
 
 // Latency is a distribution in nanoseconds. What was lost counts as infinitely late in percentiles, and not at all in the mean.
@@ -320,7 +327,8 @@ type Latency struct {
 	Count       int64        `json:"count"` // answered in time
 	Lost        int64        `json:"lost,omitempty"`
 	Min         int64        `json:"min"`
-	Max         int64        `json:"max"` // of what was answered
+	Max         int64        `json:"max"`               // of what was answered
+	MaxRTO      bool         `json:"max_rto,omitempty"` // it is that of a Percentile
 	Mean        float64      `json:"mean"`
 	Stddev      float64      `json:"stddev"`
 	Jitter      float64      `json:"jitter,omitempty"` // RFC 3550, section 6.4.1, of consecutive round trips
@@ -344,6 +352,7 @@ type Percentile struct {
 	P     float64 `json:"p"` // 50, 90, 95, 99, 99.5, 99.9, 99.99, 99.999
 	Value int64   `json:"value"`
 	Lost  bool    `json:"lost,omitempty"` // so much was lost that this is infinite; Value is 0
+	RTO   bool    `json:"rto,omitempty"`  // it is a time of TCP's retransmission timer: all samples that it may be of have waited for that
 }
 
 // CPU is what one side has used.

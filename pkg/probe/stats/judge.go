@@ -73,6 +73,7 @@ type measured struct {
 	path                result.Path
 	sessions, fromSend  []*Distribution
 	merged, mergedSends *Distribution
+	waited              []*Distribution // for retransmissions
 }
 
 type campaign struct{ loads []*load }
@@ -110,6 +111,13 @@ func newCampaign(run *result.Run) (*campaign, error) {
 			sends, err := Decode(s.FromSend, s.Loss.Lost)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s, session %d, from when it was sent: %w", cs.Path, cs.Load, j+1, err)
+			}
+			if s.TCP != nil {
+				waited, err := Decode(s.TCP.Waited, 0)
+				if err != nil {
+					return nil, fmt.Errorf("%s, %s, session %d, what waited for retransmissions: %w", cs.Path, cs.Load, j+1, err)
+				}
+				m.waited = append(m.waited, waited)
 			}
 			m.sessions = append(m.sessions, d)
 			m.fromSend = append(m.fromSend, sends)
@@ -153,6 +161,8 @@ func (l *load) summarise() {
 					m.TCP = &result.TCP{}
 				}
 				m.TCP.Retransmits += s.TCP.Retransmits
+				m.TCP.Timeouts += s.TCP.Timeouts
+				m.TCP.RTO = max(m.TCP.RTO, s.TCP.RTO)
 			}
 			if s.Segments != nil {
 				continue
@@ -179,6 +189,7 @@ func (l *load) summarise() {
 		}
 		m.merged, m.mergedSends = Merge(m.sessions...), Merge(m.fromSend...)
 		m.Latency = m.merged.Latency(over(jitter, float64(m.merged.count)))
+		m.merged.label(m.Latency, Merge(m.waited...))
 		if m.mergedSends.count > 0 {
 			m.FromSend = m.mergedSends.Latency(0)
 		}
