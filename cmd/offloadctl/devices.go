@@ -207,7 +207,20 @@ var poolColumns = []column[*offloadv1.Pool]{
 	}},
 	{name: "REASON", value: func(p *offloadv1.Pool) string { return cmp.Or(p.GetReason(), "-") }},
 	{name: "RESOURCE", wide: true, value: func(p *offloadv1.Pool) string { return cmp.Or(p.GetResource(), "-") }},
+	{name: "SET", wide: true, value: poolSettings},
 	{name: "MESSAGE", wide: true, value: func(p *offloadv1.Pool) string { return cmp.Or(p.GetMessage(), "-") }},
+}
+
+// poolSettings are what SFs are set to, as devlink-port(8) writes it.
+func poolSettings(p *offloadv1.Pool) string {
+	var words []string
+	if p.Roce != nil {
+		words = append(words, "roce "+choose(p.GetRoce(), "on", "off"))
+	}
+	if n := p.GetMaxIoEqs(); n != 0 {
+		words = append(words, fmt.Sprintf("max_io_eqs %d", n))
+	}
+	return cmp.Or(strings.Join(words, " "), "-")
 }
 
 // otherCounts are how many functions of a pool are neither free nor used, by state.

@@ -47,7 +47,7 @@ var fakePools = []*offloadv1.Pool{
 		Counts: map[string]uint32{"FREE": 1, "QUARANTINED": 1}, Resource: "offloadd.io/fast",
 	},
 	{
-		Name: "many", Device: "p0", Handle: fakeNIC, Kind: offloadv1.FunctionKind_FUNCTION_KIND_SF, Capacity: 8, MinWarm: 1, MaxWarm: 2,
+		Name: "many", Device: "p0", Handle: fakeNIC, Kind: offloadv1.FunctionKind_FUNCTION_KIND_SF, Capacity: 8, MinWarm: 1, MaxWarm: 2, Roce: new(false), MaxIoEqs: 4,
 		Counts: map[string]uint32{"USED": 1, "WARMING": 1},
 	},
 	{

@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/internal/netnsdir"
 )
 
 // Options says what to start. The zero value is the databases and ovn-northd without any node.
@@ -142,7 +144,7 @@ func create(opts Options) (*Lab, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := shareNetnsDir(); err != nil {
+	if err := netnsdir.Share(); err != nil {
 		return nil, fmt.Errorf("lab start: %w", err)
 	}
 	for range 1000 {

@@ -11,38 +11,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-)
 
-// shareNetnsDir makes /run/netns a shared mount point, unless it is one, as netns_add of iproute2's ip/ipnetns.c does
-// before the first namespace. The netns package does not: the first `ip netns add` on the machine would then
-// bind /run/netns over itself, with what was mounted in it before still mounted underneath, where no unmount
-// reaches it, so that removing its name is refused (EBUSY). The lock is the one that ip takes too: two who
-// bind at the same time would stack mounts.
-func shareNetnsDir() error {
-	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
-		return err
-	}
-	dir, err := os.Open(netnsDir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close() //nolint:errcheck // read-only; closing unlocks
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", netnsDir, err)
-	}
-	share := func() error { return unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "") }
-	err = share()
-	if errors.Is(err, unix.EINVAL) { // not a mount point
-		if err := unix.Mount(netnsDir, netnsDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return fmt.Errorf("mount --rbind %s %[1]s: %w", netnsDir, err)
-		}
-		err = share()
-	}
-	if err != nil {
-		return fmt.Errorf("mount --make-rshared %s: %w", netnsDir, err)
-	}
-	return nil
-}
+	"github.com/offloadd/offloadd/internal/netnsdir"
+)
 
 // A space is a named network namespace, visible to ip-netns(8).
 type space struct {
@@ -93,7 +64,7 @@ func quietIPv6() error {
 // nameSpace gives this process's own namespace a name, as `ip netns attach` does.
 func nameSpace(name string) (*space, error) {
 	s := &space{name: name}
-	path := filepath.Join(netnsDir, name)
+	path := filepath.Join(netnsdir.Path, name)
 	err := onOwnThread(func() error { // the process's first thread may be inside another namespace just now
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
 		if err == nil {

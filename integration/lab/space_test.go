@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/internal/netnsdir"
 )
 
 // On a machine where nobody has used ip-netns(8) before, a lab's namespaces can be removed after somebody has.
@@ -29,18 +31,18 @@ func TestNamespacesBesideIPNetns(t *testing.T) {
 		}
 	}
 	check(unix.Mount("tmpfs", "/run", "tmpfs", 0, ""))
-	check(shareNetnsDir())
+	check(netnsdir.Share())
 	_, err := newSpace("before")
 	check(err)
 	out, err := exec.Command("ip", "netns", "add", "foreign").CombinedOutput()
 	if err != nil {
 		t.Fatalf("ip netns add: %v: %s", err, out)
 	}
-	check(shareNetnsDir()) // the next lab
+	check(netnsdir.Share()) // the next lab
 	check(removeSpace("before"))
-	left, err := filepath.Glob(netnsDir + "/*")
+	left, err := filepath.Glob(netnsdir.Path + "/*")
 	check(err)
-	if len(left) != 1 || left[0] != netnsDir+"/foreign" {
+	if len(left) != 1 || left[0] != netnsdir.Path+"/foreign" {
 		t.Errorf("namespaces left: %v, want foreign alone", left)
 	}
 }

@@ -10,11 +10,12 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/internal/netnsdir"
 )
 
 const (
 	root       = "/tmp" // sockets live here, and their paths may not be longer than 107 bytes
-	netnsDir   = "/run/netns"
 	namePrefix = "ovnlab-"
 	lockName   = "lock"
 	keepName   = "keep"
@@ -88,7 +89,7 @@ func Remove(name string) error {
 		_ = unix.Kill(pid, unix.SIGKILL) // it may have ended meanwhile
 	}
 	var errs []error
-	spaces, err := filepath.Glob(filepath.Join(netnsDir, name+"-*"))
+	spaces, err := filepath.Glob(filepath.Join(netnsdir.Path, name+"-*"))
 	errs = append(errs, err)
 	for _, path := range spaces {
 		errs = append(errs, removeSpace(filepath.Base(path)))

@@ -90,7 +90,7 @@ var rooms = map[string]room{
 		pure: true, imports: []string{"pkg/probe/pinger", "pkg/probe/stats", "pkg/reason"}, values: []string{"time"}, doors: []string{"monitor.go", "memory.go"},
 	},
 	"pkg/metrics":     {imports: []string{"pkg/probe/monitor"}},
-	"pkg/probe/path":  {imports: []string{"pkg/probe/result", "pkg/ir", "pkg/tc", "pkg/dpctl"}},
+	"pkg/probe/path":  {imports: []string{"internal/netnsdir", "pkg/probe/result", "pkg/ir", "pkg/tc", "pkg/dpctl"}},
 	"pkg/probe/stats": {pure: true, imports: []string{"pkg/probe/result"}, values: []string{"github.com/HdrHistogram/hdrhistogram-go"}},
 	"pkg/probe/report": {pure: true, imports: []string{"pkg/probe/result", "pkg/probe/stats"}, values: []string{
 		"time", "golang.org/x/image/font", "golang.org/x/image/font/gofont/goregular", "golang.org/x/image/font/opentype",
@@ -105,13 +105,14 @@ var rooms = map[string]room{
 	"pkg/deviceplugin":             {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},
 	"proto/offload/v1":             {},
 
-	"internal/apidoc":  {},
-	"internal/arch":    {},
-	"internal/golden":  {},
-	"internal/nlgroup": {},
+	"internal/apidoc":   {},
+	"internal/arch":     {},
+	"internal/golden":   {},
+	"internal/nlgroup":  {},
+	"internal/netnsdir": {},
 
 	"integration":     {},
-	"integration/...": {imports: []string{"integration/...", "pkg/...", "proto/..."}},
+	"integration/...": {imports: []string{"integration/...", "internal/...", "pkg/...", "proto/..."}},
 }
 
 // impure packages of the standard library reach out of the program, or read its clock. net/netip and the

@@ -107,6 +107,8 @@ func poolMessage(p device.PoolStatus, resource string) *offloadv1.Pool {
 		Reason:   string(p.Reason),
 		Message:  p.Message,
 		Resource: resource,
+		Roce:     p.RoCE,
+		MaxIoEqs: p.MaxIOEQs,
 	}
 	if p.Handle != (devlink.Handle{}) {
 		m.Handle = p.Handle.String()

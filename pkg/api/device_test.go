@@ -41,7 +41,7 @@ func (i *inventory) Snapshot() device.Snapshot {
 		i.snapshot.Devices = []device.Status{{Handle: nic, Mode: devlink.ModeSwitchdev, Uplink: device.Link{Name: "p0", Index: 3}, NUMA: 1, VFs: 2, TotalVFs: 8}}
 		i.snapshot.Functions = []device.FunctionStatus{vf(1, device.Used), vf(0, device.Free)}
 		i.snapshot.Pools = []device.PoolStatus{{
-			Pool: device.Pool{Name: "fast", Device: "p0", Kind: device.VF}, Handle: nic, Capacity: 2, Counts: map[device.State]int{device.Free: 1, device.Used: 1},
+			Pool: device.Pool{Name: "fast", Device: "p0", Kind: device.VF, RoCE: new(false), MaxIOEQs: 4}, Handle: nic, Capacity: 2, Counts: map[device.State]int{device.Free: 1, device.Used: 1},
 		}}
 	}
 	s := i.snapshot
@@ -147,6 +147,7 @@ func TestDevices(t *testing.T) {
 	if diff := cmp.Diff([]*offloadv1.Pool{{
 		Name: "fast", Device: "p0", Handle: "pci/0000:03:00.0", Kind: offloadv1.FunctionKind_FUNCTION_KIND_VF, Capacity: 2,
 		Counts: map[string]uint32{"FREE": 1, "USED": 1}, Resource: "offloadd.io/fast",
+		Roce: new(false), MaxIoEqs: 4,
 	}}, pools.GetPools(), protocmp.Transform()); diff != "" {
 		t.Errorf("ListPools: want -, got +:\n%s", diff)
 	}

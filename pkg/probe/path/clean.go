@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/internal/netnsdir"
 )
 
 // ours are the names of namespaces and directories that paths have: opr, the number of the path, and what it is.
@@ -34,7 +36,7 @@ func Clean(ctx context.Context, dir string) ([]string, error) {
 // sweep is Clean with the lock held. Processes go first: they are found by the namespaces.
 func sweep(dir string) ([]string, error) {
 	var removed []string
-	spaces, err := list(netnsDir)
+	spaces, err := list(netnsdir.Path)
 	if err != nil {
 		return nil, fmt.Errorf("path clean: %w", err)
 	}

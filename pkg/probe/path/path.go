@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/offloadd/offloadd/internal/netnsdir"
 	"github.com/offloadd/offloadd/pkg/probe/result"
 )
 
@@ -145,7 +146,7 @@ func build(ctx context.Context, wants []Want, o Options) (*Built, []failure, err
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("path: %w", err)
 	}
-	if err := shareNetnsDir(); err != nil {
+	if err := netnsdir.Share(); err != nil {
 		return nil, nil, fmt.Errorf("path: %w", err)
 	}
 	b := &Built{}

@@ -24,6 +24,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/offloadd/offloadd/internal/netnsdir"
 	"github.com/offloadd/offloadd/pkg/tc"
 )
 
@@ -472,7 +473,7 @@ func TestKilled(t *testing.T) {
 		t.Run(fmt.Sprintf("%d after %v, seed %d", i, after, seed), func(t *testing.T) {
 			child, _ := startBuild(t, []string{"ovn-geneve-tc", "tun-udp", "ovs-user", "overlay-vxlan", "bpf-redirect", "bridge-nat"})
 			for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-				if spaces, _ := list(netnsDir); len(spaces) > 0 || time.Now().After(deadline) {
+				if spaces, _ := list(netnsdir.Path); len(spaces) > 0 || time.Now().After(deadline) {
 					break // it has begun
 				}
 			}
@@ -507,7 +508,7 @@ func killAndSweep(t *testing.T, child *exec.Cmd) []string {
 		t.Fatal(err)
 	}
 	defer l.release()
-	spaces, err := list(netnsDir)
+	spaces, err := list(netnsdir.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -550,7 +551,7 @@ func TestOthersNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	entered := func() bool {
-		id, err := identify(filepath.Join(netnsDir, "opr0-node1"))
+		id, err := identify(filepath.Join(netnsdir.Path, "opr0-node1"))
 		found, _ := processes(map[inode]bool{id: true})
 		return err == nil && slices.Contains(found, sleep.Process.Pid)
 	}
@@ -567,7 +568,7 @@ func TestOthersNames(t *testing.T) {
 	if err := b.close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(netnsDir, theirs)); err != nil {
+	if _, err := os.Stat(filepath.Join(netnsdir.Path, theirs)); err != nil {
 		t.Errorf("another's namespace: %v", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/offloadd/offloadd/internal/netnsdir"
 )
 
 // The namespaces of a path. A path has a number, so that its namespaces' names say which belong together.
@@ -106,7 +108,7 @@ func (s *site) dir(role string) string { return filepath.Join(s.opts.Dir, s.name
 // space makes a namespace of the path, which is removed with it.
 func (s *site) space(role string) (*space, error) {
 	sp, err := newSpace(s.name(role))
-	s.undo = append(s.undo, func() error { return removeSpace(filepath.Join(netnsDir, s.name(role))) })
+	s.undo = append(s.undo, func() error { return removeSpace(filepath.Join(netnsdir.Path, s.name(role))) })
 	if err != nil {
 		return nil, err
 	}

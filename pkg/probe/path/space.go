@@ -13,39 +13,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/offloadd/offloadd/internal/netnsdir"
 )
-
-// netnsDir is where ip-netns(8) looks for namespaces.
-const netnsDir = "/run/netns"
-
-// shareNetnsDir makes netnsDir a shared mount point, unless it is one, as netns_add of iproute2's ip/ipnetns.c does before the first
-// namespace. Otherwise the first `ip netns add` on the machine would bind the directory over itself, with our names still mounted
-// underneath, where no unmount reaches them. The lock is the one that ip takes too.
-func shareNetnsDir() error {
-	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
-		return err
-	}
-	dir, err := os.Open(netnsDir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close() //nolint:errcheck // read-only; closing unlocks
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", netnsDir, err)
-	}
-	share := func() error { return unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "") }
-	err = share()
-	if errors.Is(err, unix.EINVAL) { // not a mount point
-		if err := unix.Mount(netnsDir, netnsDir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-			return fmt.Errorf("mount --rbind %s %[1]s: %w", netnsDir, err)
-		}
-		err = share()
-	}
-	if err != nil {
-		return fmt.Errorf("mount --make-rshared %s: %w", netnsDir, err)
-	}
-	return nil
-}
 
 // A space is a named network namespace.
 type space struct {
@@ -57,7 +27,7 @@ type space struct {
 
 // newSpace makes a namespace that has loopback and no IPv6: no router is solicited and no address tried while something is measured.
 func newSpace(name string) (*space, error) {
-	s := &space{name: name, path: filepath.Join(netnsDir, name)}
+	s := &space{name: name, path: filepath.Join(netnsdir.Path, name)}
 	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL, 0o444)
 	if err == nil {
 		err = errors.Join(f.Close(), onOwnThread(func() error {

@@ -783,7 +783,11 @@ type Pool struct {
 	// The same for people, with the circumstances.
 	Message string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
 	// The resource by which the device plugin offers it to kubelet. Empty: it does not.
-	Resource      string `protobuf:"bytes,11,opt,name=resource,proto3" json:"resource,omitempty"`
+	Resource string `protobuf:"bytes,11,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Whether SFs are made with RoCE. Absent: it is the driver's choice.
+	Roce *bool `protobuf:"varint,12,opt,name=roce,proto3,oneof" json:"roce,omitempty"`
+	// How many event queues an SF has at most. 0: it is the driver's choice.
+	MaxIoEqs      uint32 `protobuf:"varint,13,opt,name=max_io_eqs,json=maxIoEqs,proto3" json:"max_io_eqs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -893,6 +897,20 @@ func (x *Pool) GetResource() string {
 		return x.Resource
 	}
 	return ""
+}
+
+func (x *Pool) GetRoce() bool {
+	if x != nil && x.Roce != nil {
+		return *x.Roce
+	}
+	return false
+}
+
+func (x *Pool) GetMaxIoEqs() uint32 {
+	if x != nil {
+		return x.MaxIoEqs
+	}
+	return 0
 }
 
 // Leftover is something that does not fit together.
@@ -2466,7 +2484,7 @@ const file_offload_v1_device_proto_rawDesc = "" +
 	"\x05since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x11 \x01(\x04R\n" +
-	"generation\"\x89\x03\n" +
+	"generation\"\xc9\x03\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x16\n" +
@@ -2479,10 +2497,14 @@ const file_offload_v1_device_proto_rawDesc = "" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\n" +
 	" \x01(\tR\amessage\x12\x1a\n" +
-	"\bresource\x18\v \x01(\tR\bresource\x1a9\n" +
+	"\bresource\x18\v \x01(\tR\bresource\x12\x17\n" +
+	"\x04roce\x18\f \x01(\bH\x00R\x04roce\x88\x01\x01\x12\x1c\n" +
+	"\n" +
+	"max_io_eqs\x18\r \x01(\rR\bmaxIoEqs\x1a9\n" +
 	"\vCountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"b\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01B\a\n" +
+	"\x05_roce\"b\n" +
 	"\bLeftover\x12\x14\n" +
 	"\x05where\x18\x01 \x01(\tR\x05where\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -2729,6 +2751,7 @@ func file_offload_v1_device_proto_init() {
 		return
 	}
 	file_offload_v1_port_proto_init()
+	file_offload_v1_device_proto_msgTypes[5].OneofWrappers = []any{}
 	file_offload_v1_device_proto_msgTypes[18].OneofWrappers = []any{
 		(*WatchDevicesResponse_Device)(nil),
 		(*WatchDevicesResponse_Function)(nil),
