@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -92,6 +93,8 @@ type engine struct {
 	netns  int // of the client's thread, if it is one of a path's, which is so for connections only; else -1
 	primed atomic.Bool
 	turn   turn
+
+	background background
 }
 
 // A path is one of the job's while it is measured.
@@ -140,6 +143,7 @@ type path struct {
 	// unclocked is why there are no stamps of the NIC, though there should be.
 	unclocked string
 	calls     *caller
+	stream    *stream // nil: there is nothing in the background
 
 	// Of an open loop: when requests are due and were sent, the oldest that is waited for, and the newest that was answered.
 	due, began   []int64
@@ -173,6 +177,8 @@ func newEngine(job Job) *engine {
 	}
 	e.netns = -1
 	e.active.Store(-1)
+	e.background.sender.side, e.background.receiver.side = "stream's sender", "stream's receiver"
+	e.background.active.Store(-1)
 	for i, p := range job.Paths {
 		e.paths = append(e.paths, &path{Path: p, index: i, listener: -1, chance: rand.New(rand.NewPCG(job.Seed, uint64(i)+1))})
 	}
@@ -203,6 +209,18 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 	before := readStat()
 	client, server := make(chan struct{}), make(chan struct{})
 	ready := make(chan struct{})
+	var streams sync.WaitGroup
+	if e.job.Load.Under > 0 {
+		for side, f := range []func(){e.sendStreams, e.receiveStreams} {
+			t := []*thread{&e.background.sender, &e.background.receiver}[side]
+			// It ends as the client does, or before.
+			streams.Go(func() {
+				t.settle(e.job.StreamCPUs[side], 0)
+				f()
+				t.end()
+			})
+		}
+	}
 	// Each of the two ends with its loop; the thread ends with it.
 	go func() {
 		defer close(server)
@@ -242,9 +260,10 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		}
 	}
 	<-server
+	streams.Wait()
 	for _, p := range e.paths {
-		if p.resends != nil {
-			p.resends.look(e.now())
+		for _, r := range p.watched() {
+			r.look(e.now())
 		}
 	}
 	noise := e.noise(before, readStat())
@@ -268,7 +287,7 @@ func (e *engine) progress() *Progress {
 
 // report says what came of each path, and what was refused.
 func (e *engine) report(noise result.Noise, say func(Event) error) error {
-	for _, t := range []*thread{&e.client, &e.server} {
+	for _, t := range e.threads() {
 		for _, n := range t.notes {
 			if err := say(Event{Note: n}); err != nil {
 				return err
@@ -319,6 +338,9 @@ func (e *engine) measure() {
 			e.prime(p)
 		}
 	}
+	if e.job.Load.Under > 0 {
+		e.maxima()
+	}
 	if !e.any() {
 		return
 	}
@@ -346,6 +368,26 @@ func (e *engine) any() bool {
 	return false
 }
 
+// threads are all that have something to do.
+func (e *engine) threads() []*thread {
+	if e.job.Load.Under > 0 {
+		return []*thread{&e.client, &e.server, &e.background.sender, &e.background.receiver}
+	}
+	return []*thread{&e.client, &e.server}
+}
+
+// watched are the connections of a path that last.
+func (p *path) watched() []*resends {
+	var all []*resends
+	if p.resends != nil {
+		all = append(all, p.resends)
+	}
+	if p.stream != nil {
+		all = append(all, p.stream.resends)
+	}
+	return all
+}
+
 // count begins to count: what came before was warm-up.
 func (e *engine) count() {
 	for _, p := range e.paths {
@@ -354,8 +396,11 @@ func (e *engine) count() {
 		p.loss, p.elapsed, p.octets, p.transactions = result.Loss{}, 0, 0, 0
 		p.cpu[0] = 0
 		p.retransmits, p.timers = 0, p.timers[:0]
-		if r := p.resends; r != nil {
-			p.resends = watch(e.now(), r.ends...)
+		for _, r := range p.watched() {
+			*r = *watch(e.now(), r.ends...)
+		}
+		if p.stream != nil {
+			p.stream.octets, p.stream.elapsed = 0, 0
 		}
 	}
 	e.client.used()

@@ -80,16 +80,24 @@ func (e *engine) round(order []*path, once func(p *path, counted bool)) {
 	e.rnd.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	counting := e.counting.Load()
 	for _, p := range order {
+		if p.stream != nil && p.failed == "" {
+			e.flow(p)
+		}
 		if p.failed != "" {
 			p.next += uint64(e.job.Burst)
 			continue
 		}
 		e.active.Store(int64(p.index))
-		begun := e.now()
+		begun, carried := e.now(), p.stream.carried()
 		for i := range e.job.Burst {
+			if p.stream != nil {
+				e.space()
+			}
 			once(p, counting && (i > 0 || e.job.Burst == 1))
 		}
-		p.elapsed += e.now() - begun
+		took := e.now() - begun
+		p.elapsed += took
+		p.stream.had(p.stream.carried()-carried, took)
 		p.cpu[0] += e.client.used()
 		if counting {
 			e.requests.Add(int64(e.job.Burst))

@@ -17,6 +17,10 @@ const (
 func (e *engine) session(p *path) (*result.Session, []string, error) {
 	s := &result.Session{Elapsed: p.elapsed, Octets: p.octets, Loss: p.loss, CPU: [2]result.CPU{e.client.split(p.cpu[0]), e.server.split(p.cpu[1])}, Transactions: p.transactions}
 	var notes []string
+	if p.stream != nil {
+		s.Background = p.stream.report()
+		s.CPU = [2]result.CPU{} // whoever runs has handled packets of the stream
+	}
 	if e.tcp() {
 		s.TCP = p.tcpInfo()
 	}

@@ -262,10 +262,11 @@ func local(fd int) (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("getsockname: %T", sa)
 }
 
-// A thread is one of the two.
+// A thread is one that measures, or one of the background.
 type thread struct {
 	side  string
 	notes []string
+	cpu   int           // -1: any
 	clock time.Duration // CPU time at the last call of used
 
 	first, last unix.Rusage
@@ -274,6 +275,7 @@ type thread struct {
 // settle locks the goroutine to a thread and makes it what the job asks for. What is refused is a note. The thread is never given back.
 func (t *thread) settle(cpu, priority int) {
 	runtime.LockOSThread()
+	t.cpu = cpu
 	if cpu >= 0 {
 		var set unix.CPUSet
 		set.Set(cpu)
@@ -303,6 +305,11 @@ func (t *thread) used() time.Duration {
 	d := time.Duration(ts.Nano()) - t.clock
 	t.clock += d
 	return d
+}
+
+// ran is for how long it has run in all.
+func (t *thread) ran() time.Duration {
+	return time.Duration(t.last.Utime.Nano() + t.last.Stime.Nano() - t.first.Utime.Nano() - t.first.Stime.Nano())
 }
 
 // end notes what the thread has used in all.

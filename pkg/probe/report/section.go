@@ -137,6 +137,10 @@ func (s *section) notes() []string {
 			all = append(all, fmt.Sprintf("%s, RTO: of %d round trips tcp_info says that something was sent again when a retransmission timer had expired, which is %v",
 				r.Path, t.Timeouts, t.RTO))
 		}
+		if b := r.Background; b != nil && b.Part() < result.Reached*s.load.Under {
+			all = append(all, fmt.Sprintf("%s: its stream had %s %% of its maximum, and not %s %%: these are round trips under less than that",
+				r.Path, short(100*b.Part()), short(100*s.load.Under)))
+		}
 	}
 	return all
 }
@@ -251,6 +255,9 @@ func manner(run *result.Run) string {
 		cpus = fmt.Sprintf("CPUs %d and %d", p.CPUs[0], p.CPUs[1])
 	}
 	s := fmt.Sprintf("%d sessions of %d rounds, bursts of %d; %s, %s, %s", p.Sessions, p.Rounds, p.Burst, how, priority, cpus)
+	if c := p.StreamCPUs; c != nil {
+		s += fmt.Sprintf("; streams in the background on CPUs %d and %d", c[0], c[1])
+	}
 	if w := p.Wire; w != (result.Wire{}) {
 		s += "; wire: " + w.String()
 	}

@@ -116,8 +116,14 @@ func (s *section) columns() []column {
 	if s.load.Transport == "tcp" {
 		all = append(all, s.retransmits())
 	}
+	if s.load.Under > 0 {
+		all = append(all, s.background()...)
+	}
 	all = append(all, s.against("p50", 10, func(a *result.Against) result.Effect { return a.P50 })...)
 	all = append(all, s.against("p99", 8, func(a *result.Against) result.Effect { return a.P99 })...)
+	if s.load.Under > 0 {
+		return all // there are neither CPU nor segments
+	}
 	all = append(all, s.column("cpu", 7, func(r row) string {
 		return cost(r.CPU[0].PerTransaction) + "/" + cost(r.CPU[1].PerTransaction)
 	}), s.column("path ns", 6, func(r row) string {
@@ -148,6 +154,29 @@ func (s *section) retransmits() column {
 		}
 		return fmt.Sprint(r.TCP.Retransmits)
 	})
+}
+
+// background is what the stream beside the round trips was.
+func (s *section) background() []column {
+	of := func(say func(*result.Background) string) func(row) string {
+		return func(r row) string {
+			if r.Background == nil {
+				return "-"
+			}
+			return say(r.Background)
+		}
+	}
+	return []column{
+		s.column("stream", 0, of(func(b *result.Background) string {
+			part := fmt.Sprintf("%.1f %%", 100*b.Part())
+			if b.Part() < result.Reached*s.load.Under {
+				part += "!"
+			}
+			return part
+		})),
+		s.column("of Mb/s", 6, of(func(b *result.Background) string { return fmt.Sprintf("%.0f", float64(b.Maximum)*8/1e6) })),
+		s.column("its retransmits", 7, of(func(b *result.Background) string { return fmt.Sprint(b.TCP.Retransmits) })),
+	}
 }
 
 func (s *section) fromSend() bool {
