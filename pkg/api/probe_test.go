@@ -203,18 +203,18 @@ func TestParsePortProbeSpec(t *testing.T) {
 		t.Errorf("by default: %+v, %v", got, err)
 	}
 	for field, m := range map[string]*offloadv1.PortProbeSpec{
-		"spec.client":        {Server: "b"},
-		"spec.server":        {Client: "a", Server: "a"},
-		"spec.port":          {Client: "a", Server: "b", Port: 70000},
-		"spec.family":        {Client: "a", Server: "b", Family: 5},
-		"spec.new":           {Client: "a", Server: "b", New: number(1000)},
-		"spec.cold":          {Client: "a", Server: "b", Cold: number(1 << 31)},
-		"spec.idle":          {Client: "a", Server: "b", Idle: durationpb.New(-1)},
-		"spec.spec":          {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Paths: []string{"metal"}}},
-		"spec.spec.sessions": {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Sessions: 1 << 31}},
-		"spec.spec.count":    {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Count: 1 << 30}},
+		"spec.client":              {Server: "b"},
+		"spec.server":              {Client: "a", Server: "a"},
+		"spec.port":                {Client: "a", Server: "b", Port: 70000},
+		"spec.family":              {Client: "a", Server: "b", Family: 5},
+		"spec.new":                 {Client: "a", Server: "b", New: number(1000)},
+		"spec.cold":                {Client: "a", Server: "b", Cold: number(1 << 31)},
+		"spec.idle":                {Client: "a", Server: "b", Idle: durationpb.New(-1)},
+		"spec.spec":                {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Paths: []string{"metal"}}},
+		"spec.spec.sessions":       {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Sessions: 1 << 31}},
+		"spec.spec.count":          {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Count: 1 << 30}},
 		"spec.spec.loads[0].under": {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Loads: []*offloadv1.ProbeLoad{{Under: 0.3}}}},
-		"spec.spec.loads[0]": {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Loads: []*offloadv1.ProbeLoad{{Transport: offloadv1.ProbeTransport_PROBE_TRANSPORT_TCP}}}},
+		"spec.spec.loads[0]":       {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Loads: []*offloadv1.ProbeLoad{{Transport: offloadv1.ProbeTransport_PROBE_TRANSPORT_TCP}}}},
 	} {
 		_, err := parsePortProbeSpec(m)
 		var e *reason.Error

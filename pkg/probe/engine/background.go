@@ -160,17 +160,16 @@ func (e *engine) sendStreams() {
 			size = sendSize(pace)
 		}
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.out), uintptr(unsafe.Pointer(&octets[0])), uintptr(size), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		switch errno {
-		case 0:
+		switch {
+		case errno == unix.EAGAIN || errno == unix.EINTR:
+			poll(s.out, unix.POLLOUT, streamNap)
+		case errno != 0:
+			s.breaks("the connection has ended: send: %v", errno)
+		default:
 			s.sent.Add(int64(n))
 			if pace > 0 {
 				p.sent(int64(n), pace)
 			}
-		case unix.EAGAIN:
-			poll(s.out, unix.POLLOUT, streamNap)
-		case unix.EINTR:
-		default:
-			s.breaks("the connection has ended: send: %v", errno)
 		}
 	}
 }
@@ -274,17 +273,17 @@ func (e *engine) flow(p *path) {
 	p.checkStream()
 }
 
-// space keeps requests apart, at random: they are to see the path as the stream leaves it at any time, and to leave it CPU time.
-func (e *engine) space() {
-	d := time.Duration(e.rnd.Int64N(int64(2 * spacing)))
+// space keeps requests apart, at random: they are to see the path as the stream leaves it at any time, and to leave it CPU time. It returns for how long.
+func (e *engine) space() time.Duration {
+	begun, d := e.now(), time.Duration(e.rnd.Int64N(int64(2*spacing)))
 	if !e.job.Busy {
 		rest(d)
-		return
+		return e.now() - begun
 	}
-	end := e.now() + d
-	for spins := 1; e.now() < end; spins++ {
+	for spins := 1; e.now()-begun < d; spins++ {
 		yield(spins)
 	}
+	return e.now() - begun
 }
 
 // carried is what has come in so far, by the kernel's account: what the receiver has not read yet, too. It is nothing of no stream.

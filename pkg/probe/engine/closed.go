@@ -88,15 +88,15 @@ func (e *engine) round(order []*path, once func(p *path, counted bool)) {
 			continue
 		}
 		e.active.Store(int64(p.index))
-		begun, carried := e.now(), p.stream.carried()
+		begun, carried, apart := e.now(), p.stream.carried(), time.Duration(0)
 		for i := range e.job.Burst {
 			if p.stream != nil {
-				e.space()
+				apart += e.space()
 			}
 			once(p, counting && (i > 0 || e.job.Burst == 1))
 		}
 		took := e.now() - begun
-		p.elapsed += took
+		p.elapsed += took - apart
 		p.stream.had(p.stream.carried()-carried, took)
 		p.cpu[0] += e.client.used()
 		if counting {

@@ -94,9 +94,9 @@ func equal(a, b result.Load) bool {
 	return a == b
 }
 
-// alike is so for loads whose answers have one size, at whatever rate and however long the requests are.
+// alike is so for loads whose answers have one size, at whatever rate and however long the requests are, beside the same stream.
 func alike(a, b result.Load) bool {
-	return a.Mode == b.Mode && a.Transport == b.Transport && answer(a) == answer(b)
+	return a.Mode == b.Mode && a.Transport == b.Transport && a.Under == b.Under && answer(a) == answer(b)
 }
 
 func answer(l result.Load) int {
