@@ -195,7 +195,7 @@ func TestUnder(t *testing.T) {
 		if b := c.Background; b == nil || b.Maximum == 0 || b.Rate == 0 {
 			t.Errorf("%s, %v: in the background %+v", c.Path, c.Load, b)
 		} else {
-			t.Logf("%s, %v: %.1f %% of %d octets a second", c.Path, c.Load, 100*b.Part(), b.Maximum)
+			t.Logf("%s, %v: %.1f %% of %d octets a second; noise %+v", c.Path, c.Load, 100*b.Part(), b.Maximum, c.Sessions[0].Noise)
 		}
 		if want := int64(2 * 3 * 99); c.Latency == nil || c.Latency.Count+c.Latency.Lost != want {
 			t.Errorf("%s, %v: %+v, want %d requests", c.Path, c.Load, c.Latency, want)

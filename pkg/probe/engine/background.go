@@ -45,7 +45,7 @@ const (
 	streamSize  = 64 << 10               // of a send at most
 	streamStep  = 100 * time.Microsecond // from one send to the next, at least
 	leastSend   = 1448                   // octets, that one segment carries over Ethernet
-	catchUp     = 2 * time.Millisecond   // what a sender that was late sends at once
+	catchUp     = 5 * time.Millisecond   // what a sender that was late sends at once
 	streamNap   = time.Millisecond       // until a thread looks again whose stream flows
 	maxSettling = time.Second
 	spacing     = 400 * time.Microsecond // of requests, in the mean
