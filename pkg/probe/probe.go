@@ -31,6 +31,9 @@ type Options struct {
 	Wait bool
 	// Node is asked for ports, and what became of their packets; nil: there are none.
 	Node Node
+	// Filters removes the filters that a killed daemon's runs between ports have left, and returns how many; nil: the daemon has done so when it started, since it does
+	// not want them.
+	Filters func(context.Context) (int, error)
 	// Facts are of the machine, besides those that this package finds itself, for result.Machine; nil: none.
 	Facts func(context.Context) map[string]string
 }
@@ -105,8 +108,29 @@ func (p *Prober) Clean(ctx context.Context) ([]string, error) {
 		return nil, reason.Errorf(reason.ProbeBusy, "probe: this daemon is measuring")
 	}
 	defer p.running.Unlock()
-	removed, err := path.Clean(ctx, "")
-	return removed, busy(err)
+	var removed []string
+	n, err := p.cleanFilters(ctx)
+	if n > 0 {
+		removed = append(removed, fmt.Sprintf("%d filters", n))
+	}
+	if err != nil {
+		return removed, busy(err)
+	}
+	more, err := path.Clean(ctx, "")
+	return append(removed, more...), busy(err)
+}
+
+// cleanFilters removes filters while nobody makes a run for which they may be.
+func (p *Prober) cleanFilters(ctx context.Context) (n int, err error) {
+	if p.options.Filters == nil {
+		return 0, nil
+	}
+	release, err := path.Hold(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	return p.options.Filters(ctx)
 }
 
 // now is when something happened, as precise as it is of use to people.

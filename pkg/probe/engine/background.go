@@ -250,6 +250,11 @@ func (e *engine) maxima() {
 			p.fail("stream: it carries nothing")
 		}
 	}
+	// What others do meanwhile must not be measured by a time in which they have nothing to disturb.
+	e.before = readStat()
+	for _, t := range e.threads() {
+		t.from = t.clockOf()
+	}
 }
 
 func perSecond(octets int64, d time.Duration) int64 {

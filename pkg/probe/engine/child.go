@@ -95,6 +95,8 @@ type engine struct {
 	turn   turn
 
 	background background
+
+	before stat // what others do is looked at from then on
 }
 
 // A path is one of the job's while it is measured.
@@ -206,7 +208,7 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 			e.client.notes = append(e.client.notes, fmt.Sprintf("memory is not locked: mlockall: %v", err))
 		}
 	}
-	before := readStat()
+	e.before = readStat()
 	client, server := make(chan struct{}), make(chan struct{})
 	ready := make(chan struct{})
 	var streams sync.WaitGroup
@@ -266,7 +268,7 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 			r.look(e.now())
 		}
 	}
-	noise := e.noise(before, readStat())
+	noise := e.noise(e.before, readStat())
 	return e.report(noise, say)
 }
 

@@ -267,15 +267,17 @@ type thread struct {
 	side  string
 	notes []string
 	cpu   int           // -1: any
+	id    int           // of the kernel
 	clock time.Duration // CPU time at the last call of used
 
 	first, last unix.Rusage
+	from        time.Duration // CPU time when it is first looked at what others do
 }
 
 // settle locks the goroutine to a thread and makes it what the job asks for. What is refused is a note. The thread is never given back.
 func (t *thread) settle(cpu, priority int) {
 	runtime.LockOSThread()
-	t.cpu = cpu
+	t.cpu, t.id = cpu, unix.Gettid()
 	if cpu >= 0 {
 		var set unix.CPUSet
 		set.Set(cpu)
@@ -293,6 +295,7 @@ func (t *thread) settle(cpu, priority int) {
 	}
 	t.used()
 	t.first = usage()
+	t.from = time.Duration(t.first.Utime.Nano() + t.first.Stime.Nano())
 }
 
 // used returns the CPU time that the thread has used since the last call. getrusage(2) is no good for that: it knows of a thread that runs
@@ -307,9 +310,18 @@ func (t *thread) used() time.Duration {
 	return d
 }
 
-// ran is for how long it has run in all.
+// ran is for how long it has run since what others do is looked at.
 func (t *thread) ran() time.Duration {
-	return time.Duration(t.last.Utime.Nano() + t.last.Stime.Nano() - t.first.Utime.Nano() - t.first.Stime.Nano())
+	return time.Duration(t.last.Utime.Nano()+t.last.Stime.Nano()) - t.from
+}
+
+// clockOf returns the CPU time that the thread has used since it began. Another thread may ask, when this one has settled.
+func (t *thread) clockOf() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(int32(^t.id<<3|6), &ts) != nil { // MAKE_THREAD_CPUCLOCK(t.id, CPUCLOCK_SCHED) of posix-timers_types.h
+		return 0 // there is such a clock
+	}
+	return time.Duration(ts.Nano())
 }
 
 // end notes what the thread has used in all.

@@ -499,7 +499,7 @@ type ProbeSpec struct {
 	Sessions uint32 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// Requests on each path of each load without a duration, in all sessions together, at most 10,000,000. 0: 50,000.
 	Count uint32 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
-	// Requests of a path before the next one has its turn, ten times as many under a stream. 0: 20.
+	// Requests of a path before the next one has its turn, five times as many under a stream. 0: 20.
 	Burst uint32 `protobuf:"varint,8,opt,name=burst,proto3" json:"burst,omitempty"`
 	// What precedes each session's measuring. Absent: 0.2 s.
 	Warmup *durationpb.Duration `protobuf:"bytes,9,opt,name=warmup,proto3" json:"warmup,omitempty"`
@@ -1472,7 +1472,7 @@ func (*CleanRequest) Descriptor() ([]byte, []int) {
 // CleanResponse is what was removed.
 type CleanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Namespaces, processes and directories, in order.
+	// Filters, if there is no daemon, namespaces, processes and directories, in order.
 	Removed       []string `protobuf:"bytes,1,rep,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
