@@ -8,7 +8,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -208,6 +211,7 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 			e.client.notes = append(e.client.notes, fmt.Sprintf("memory is not locked: mlockall: %v", err))
 		}
 	}
+	e.slacken()
 	e.before = readStat()
 	client, server := make(chan struct{}), make(chan struct{})
 	ready := make(chan struct{})
@@ -270,6 +274,21 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 	}
 	noise := e.noise(e.before, readStat())
 	return e.report(noise, say)
+}
+
+// slack is by how much timers of threads that do not measure may be late.
+const slack = time.Second
+
+// slacken lets the timers of the threads that there are expire with others, and so of those that they start: Go's runtime looks a hundred times a second at
+// what runs, and each time interrupts a CPU on which it may be measured.
+func (e *engine) slacken() {
+	tasks, err := filepath.Glob("/proc/self/task/*")
+	for _, task := range tasks {
+		err = errors.Join(err, os.WriteFile(filepath.Join("/proc", filepath.Base(task), "timerslack_ns"), []byte(strconv.Itoa(int(slack))), 0))
+	}
+	if err != nil {
+		e.client.notes = append(e.client.notes, fmt.Sprintf("timers of Go's runtime interrupt what is measured: %v", err))
+	}
 }
 
 func (e *engine) progress() *Progress {

@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/offloadd/offloadd/pkg/probe/result"
+)
+
+// While something is measured the timers of all threads but the two that measure are late, so that they expire with others. These two have none that is.
+func TestSlack(t *testing.T) {
+	var looks [][2]int // threads with slack, and without
+	_, err := Run(t.Context(), Job{
+		Paths: []Path{loopback("lo")}, Load: result.Load{Mode: result.RR, Transport: "udp", Size: 64, Duration: 2 * tick}, Burst: 10, Timeout: time.Second, CPUs: [2]int{-1, -1},
+	}, func(e Event) {
+		switch {
+		case e.Note != "":
+			t.Error(e.Note)
+		case e.Progress != nil:
+			looks = append(looks, slacks(t))
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(looks) == 0 {
+		t.Fatal("there was no progress")
+	}
+	for _, n := range looks {
+		if n[0] < 2 || n[1] != 2 {
+			t.Errorf("%d threads are late, and %d not, want some and 2", n[0], n[1])
+		}
+	}
+}
+
+// slacks counts the threads of the engine that this process has started.
+func slacks(t *testing.T) (n [2]int) {
+	t.Helper()
+	lines, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range lines {
+		text, _ := os.ReadFile(file) // a thread may have ended
+		for child := range strings.FieldsSeq(string(text)) {
+			tasks, err := filepath.Glob(filepath.Join("/proc", child, "task", "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, task := range tasks {
+				slack, err := os.ReadFile(filepath.Join("/proc", filepath.Base(task), "timerslack_ns"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if strings.TrimSpace(string(slack)) == "1000000000" {
+					n[0]++
+				} else {
+					n[1]++
+				}
+			}
+		}
+	}
+	return n
+}
