@@ -276,8 +276,8 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 	return e.report(noise, say)
 }
 
-// slack is by how much timers of threads that do not measure may be late.
-const slack = time.Second
+// slack is by how much timers of threads that do not measure may be late: longer than from one tick of the kernel to the next, whatever its HZ.
+const slack = 20 * time.Millisecond
 
 // slacken lets the timers of the threads that there are expire with others, and so of those that they start: Go's runtime looks a hundred times a second at
 // what runs, and each time interrupts a CPU on which it may be measured.

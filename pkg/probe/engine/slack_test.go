@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +17,7 @@ import (
 func TestSlack(t *testing.T) {
 	var looks [][2]int // threads with slack, and without
 	_, err := Run(t.Context(), Job{
-		Paths: []Path{loopback("lo")}, Load: result.Load{Mode: result.RR, Transport: "udp", Size: 64, Duration: 2 * tick}, Burst: 10, Timeout: time.Second, CPUs: [2]int{-1, -1},
+		Paths: []Path{loopback("lo")}, Load: result.Load{Mode: result.RR, Transport: "udp", Size: 64, Duration: 4 * tick}, Burst: 10, Timeout: time.Second, CPUs: [2]int{-1, -1},
 	}, func(e Event) {
 		switch {
 		case e.Note != "":
@@ -27,13 +29,9 @@ func TestSlack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(looks) == 0 {
-		t.Fatal("there was no progress")
-	}
-	for _, n := range looks {
-		if n[0] < 2 || n[1] != 2 {
-			t.Errorf("%d threads are late, and %d not, want some and 2", n[0], n[1])
-		}
+	measured := func(n [2]int) bool { return n[0] > 0 && n[1] == 2 }
+	if !slices.ContainsFunc(looks, measured) { // of others the two have not begun, or have ended
+		t.Errorf("threads with slack, and without: %v, want some and 2", looks)
 	}
 }
 
@@ -52,11 +50,11 @@ func slacks(t *testing.T) (n [2]int) {
 				t.Fatal(err)
 			}
 			for _, task := range tasks {
-				slack, err := os.ReadFile(filepath.Join("/proc", filepath.Base(task), "timerslack_ns"))
+				text, err := os.ReadFile(filepath.Join("/proc", filepath.Base(task), "timerslack_ns"))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if strings.TrimSpace(string(slack)) == "1000000000" {
+				if strings.TrimSpace(string(text)) == strconv.Itoa(int(slack)) {
 					n[0]++
 				} else {
 					n[1]++
