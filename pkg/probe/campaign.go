@@ -141,8 +141,9 @@ func (c *campaign) noBaseline(missing []result.Missing) error {
 
 // parameters are those that the run has had, with all defaults.
 func (c *campaign) parameters() result.Parameters {
+	first := c.job(c.Loads[0], 0)
 	p := result.Parameters{
-		Loads: c.Loads, Sessions: c.Sessions, Rounds: c.Spec.job(c.Loads[0], 0).Rounds, Burst: c.Burst, Warmup: c.Warmup, Timeout: c.Timeout,
+		Loads: c.Loads, Sessions: c.Sessions, Rounds: first.Rounds, Burst: first.Burst, Warmup: c.Warmup, Timeout: c.Timeout,
 		Busy: c.Busy, Priority: c.priority, CPUs: c.cpus, Timestamps: c.Segments, Wire: c.Wire, Margin: c.Margin, Seed: c.Seed, Study: c.Study,
 		Limits: stats.DefaultLimits(),
 	}

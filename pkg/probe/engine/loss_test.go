@@ -110,9 +110,10 @@ func TestRetransmissionTimeouts(t *testing.T) {
 			if dropped < 3 || s.Loss.Lost > 0 || s.TCP == nil {
 				t.Fatalf("%d dropped; %+v, TCP %+v; want 3 at least, and none lost", dropped, s.Loss, s.TCP)
 			}
-			late := atLeast(t, s.Histogram, s.TCP.RTO*9/10)
-			if s.TCP.RTO < 100*time.Millisecond || s.TCP.Retransmits < dropped || late < s.TCP.Timeouts {
-				t.Errorf("%d dropped, %d of at least 9/10 of the timer: TCP %+v", dropped, late, s.TCP)
+			const least = 200 * time.Millisecond // TCP_RTO_MIN
+			late := atLeast(t, s.Histogram, least*9/10)
+			if s.TCP.RTO < least || s.TCP.Retransmits < dropped || late < s.TCP.Timeouts {
+				t.Errorf("%d dropped, %d took as long as a timer: TCP %+v", dropped, late, s.TCP)
 			}
 			// A machine that is busy may make the kernel send again what was not dropped, and keep the client from looking in time: then it is not said.
 			if s.TCP.Timeouts < 1 && c.name != "answers of connections" || s.TCP.Timeouts > s.TCP.Retransmits {
@@ -150,13 +151,14 @@ func TestLostDatagrams(t *testing.T) {
 	sessions := run(t, job)
 	s, dropped := sessions[p.Name], thief.taken()-before
 	t.Logf("%d dropped, %+v", dropped, s.Loss)
-	if s.Loss.Sent != 10*nth || s.Loss.Lost-s.Loss.Late != dropped || dropped != 20 {
+	// What is late on a busy machine was not dropped. The last one may arrive after the end.
+	if gone := s.Loss.Lost - s.Loss.Late; s.Loss.Sent != 10*nth || gone < dropped || gone > dropped+1 || dropped != 20 {
 		t.Errorf("%+v, want %d sent, and lost those %d that were dropped of twice as many", s.Loss, 10*nth, dropped)
 	}
 	if l := decode(t, s.Histogram, s.Loss.Lost).Latency(0); len(l.Percentiles) == 0 || l.Percentiles[len(l.Percentiles)-1].P != 95 || !l.Percentiles[len(l.Percentiles)-1].Lost {
 		t.Errorf("percentiles %+v, want that the last one is lost", l.Percentiles)
 	}
-	if other := sessions["other"].Loss; other.Lost-other.Late != 0 {
+	if other := sessions["other"].Loss; other.Lost-other.Late > 1 {
 		t.Errorf("the path that drops nothing: %+v", other)
 	}
 }
@@ -220,7 +222,7 @@ func TestDeadConnection(t *testing.T) {
 	if s := sessions[p.Name]; s.Loss != (result.Loss{Sent: 20, Lost: 20}) || s.Histogram != "" || thief.taken() == 0 {
 		t.Errorf("%d dropped, %+v, histogram %q; want 20 lost and nothing else", thief.taken(), s.Loss, s.Histogram)
 	}
-	if s := sessions["other"]; s.Loss.Sent != 20 || s.Loss.Lost != s.Loss.Late {
+	if s := sessions["other"]; s.Loss.Sent != 20 || s.Loss.Lost-s.Loss.Late > 1 { // the last one may arrive after the end
 		t.Errorf("the other path: %+v", s.Loss)
 	}
 }

@@ -52,7 +52,7 @@ type Run struct {
 type Parameters struct {
 	Loads      []Load        `json:"loads"`
 	Sessions   int           `json:"sessions"`
-	Rounds     int           `json:"rounds"` // of each session and load: each path in random order
+	Rounds     int           `json:"rounds"` // of each session of the first load: each path in random order
 	Burst      int           `json:"burst"`  // transactions of a path in a round; the first is not counted
 	Warmup     time.Duration `json:"warmup_ns"`
 	Timeout    time.Duration `json:"timeout_ns"`
