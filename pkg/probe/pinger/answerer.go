@@ -30,20 +30,26 @@ type port struct {
 	told   string       // the error of the last report
 }
 
-// drain answers what has come to a port.
+// drain answers what has come to a port. While others send without end there are reports, too.
 func (a *answerer) drain(p *port, to *socket) {
+	for a.some(p, to) == inboxSize {
+		continue
+	}
+}
+
+// some answers what there is room for, and returns how many datagrams that was.
+func (a *answerer) some(p *port, to *socket) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for n := inboxSize; n == inboxSize; {
-		n = a.inbox.receive(to.fd)
-		for i := range n {
-			if a.answer(p, to, i) {
-				p.counts.Answered++
-			} else {
-				p.counts.Refused++
-			}
+	n := a.inbox.receive(to.fd)
+	for i := range n {
+		if a.answer(p, to, i) {
+			p.counts.Answered++
+		} else {
+			p.counts.Refused++
 		}
 	}
+	return n
 }
 
 // answer answers what has come, if it is to be answered.

@@ -171,15 +171,19 @@ func (s *sender) send(p *pair, due int64, first bool) {
 	}
 }
 
-// drain takes what has come to all sockets. mu is held.
+// drain takes what has come to all sockets; what a peer sends without end waits for the next time. mu is held.
 func (s *sender) drain() {
+	const most = 64 // inboxes of a socket
 	ahead := s.wall() - s.now()
 	for _, k := range s.sockets {
-		for n := inboxSize; n == inboxSize; {
-			n = s.inbox.receive(k.fd)
+		for range most {
+			n := s.inbox.receive(k.fd)
 			for i := range n {
 				datagram, from := s.inbox.at(i)
 				s.take(datagram, &from, s.inbox.stamp(i), ahead)
+			}
+			if n < inboxSize {
+				break
 			}
 		}
 	}
