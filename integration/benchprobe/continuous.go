@@ -34,8 +34,8 @@ const (
 )
 
 // continuously measures what it takes to measure a hundred peers once a second: the process that asks, and that which answers for all of them, as a
-// hundred nodes would. Beside that, what the same datagrams take when they are sent and answered by system calls and nothing else, one after the
-// other: where that is more than the claim, the claim cannot hold, and only the ratio says something.
+// hundred nodes would. Beside that, what the same datagrams take when they are sent and answered by system calls and nothing else: where that is more
+// than the claim, the claim cannot hold, and only the ratio says something.
 func continuously(ctx context.Context, o options, out io.Writer) error {
 	g, err := newGround(ctx, peers+1)
 	if err != nil {
@@ -239,10 +239,10 @@ func bareMain(verb string) error {
 	if verb == bareVerb {
 		for next := time.Now(); ; next = next.Add(plan.Interval) {
 			wait([]unix.PollFd{{Fd: -1}}, time.Until(next))
-			for i := range fds {
-				call(unix.SYS_SENDTO, fds[i].Fd)
-				wait(fds[i:i+1], time.Millisecond)
-				call(unix.SYS_RECVFROM, fds[i].Fd)
+			for _, trap := range []uintptr{unix.SYS_RECVFROM, unix.SYS_SENDTO} { // what has come since the last time
+				for i := range fds {
+					call(trap, fds[i].Fd)
+				}
 			}
 		}
 	}

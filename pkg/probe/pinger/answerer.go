@@ -8,15 +8,16 @@ import (
 
 // An answerer answers. What it has is guarded by mu.
 type answerer struct {
-	now func() int64
+	now  func() int64
+	wall func() int64 // CLOCK_REALTIME
 
 	mu    sync.Mutex
 	plan  Plan
 	ports map[uint64]*port // by ID
 	order []uint64         // of ports
 
-	datagram, out []byte
-	from          place
+	out   []byte
+	inbox *inbox
 }
 
 // A port is who answers.
@@ -29,23 +30,42 @@ type port struct {
 	told   string       // the error of the last report
 }
 
-// drain answers what has come to a port.
+// drain answers what has come to a port. While others send without end there are reports, too.
 func (a *answerer) drain(p *port, to *socket) {
+	for a.some(p, to) == inboxSize {
+		continue
+	}
+}
+
+// some answers what there is room for, and returns how many datagrams that was.
+func (a *answerer) some(p *port, to *socket) int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for {
-		n, ok := receiveFrom(to.fd, a.datagram, &a.from)
-		if !ok {
-			return
-		}
-		addr, from := a.from.addr()
-		// What has not the size that was agreed on is not a message of a pair.
-		if n != a.plan.Size || from != a.plan.Port+1 || !p.book.reply(addr, a.datagram[:n], a.out[:n], a.now()) || sendTo(to.fd, a.out[:n], &a.from) != 0 {
+	n := a.inbox.receive(to.fd)
+	for i := range n {
+		if a.answer(p, to, i) {
+			p.counts.Answered++
+		} else {
 			p.counts.Refused++
-			continue
 		}
-		p.counts.Answered++
 	}
+	return n
+}
+
+// answer answers what has come, if it is to be answered.
+func (a *answerer) answer(p *port, to *socket, i int) bool {
+	datagram, place := a.inbox.at(i)
+	addr, from := place.addr()
+	n := len(datagram)
+	// What has not the size that was agreed on is not a message of a pair.
+	if n != a.plan.Size || from != a.plan.Port+1 {
+		return false
+	}
+	waited := int64(0)
+	if arrived := a.inbox.stamp(i); arrived != 0 {
+		waited = a.wall() - arrived
+	}
+	return p.book.reply(addr, datagram, a.out[:n], a.now(), waited) && sendTo(to.fd, a.out[:n], &place) == 0
 }
 
 // report appends what there is to report, with a comma after each port.

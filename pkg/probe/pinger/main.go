@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -77,6 +76,7 @@ type master struct {
 func newMaster(out int) (*master, error) {
 	begun := time.Now()
 	now := func() int64 { return int64(time.Since(begun)) }
+	wall := func() int64 { return time.Now().UnixNano() }
 	if err := unix.SetNonblock(out, true); err != nil {
 		return nil, fmt.Errorf("pinger: stdout: %w", err)
 	}
@@ -86,8 +86,8 @@ func newMaster(out int) (*master, error) {
 	}
 	m := &master{
 		out: out, now: now, names: names, changed: make(chan struct{}, 1), text: make([]byte, 0, 64<<10),
-		sender:   &sender{now: now, idle: true, heard: make(chan struct{}, 1), timer: time.NewTimer(time.Hour), buffer: make([]byte, MaxSize+1)},
-		answerer: &answerer{now: now, datagram: make([]byte, MaxSize+1), out: make([]byte, MaxSize)},
+		sender:   &sender{now: now, wall: wall, idle: true, mark: uint32(random() >> 32), inbox: newInbox()},
+		answerer: &answerer{now: now, wall: wall, out: make([]byte, MaxSize), inbox: newInbox()},
 	}
 	// It ends with the process.
 	go m.pass()
@@ -225,7 +225,7 @@ func (m *master) arrangePairs(plan Plan) (complete bool, unused []*socket) {
 	if !sameTerms(plan, s.plan) {
 		clear(old)
 	}
-	used, failed := map[End]*socket{}, map[End]string{}
+	used, failed, pairs := map[End]*socket{}, map[End]string{}, map[End]int{}
 	kept := map[uint64]bool{}
 	var fresh []*pair
 	for _, w := range plan.Pairs {
@@ -237,13 +237,10 @@ func (m *master) arrangePairs(plan Plan) (complete bool, unused []*socket) {
 			kept[w.ID] = true
 		}
 		if used[w.From] == nil && failed[w.From] == "" {
-			used[w.From], failed[w.From] = m.socket(sockets[w.From], s.plan.Port == plan.Port, w.From, plan.Port+1)
-			if k := used[w.From]; k != nil && k != sockets[w.From] {
-				// It ends when the socket is closed.
-				go k.read(func() { s.drain(k) })
-			}
+			used[w.From], failed[w.From] = m.socket(sockets[w.From], s.plan.Port == plan.Port, w.From, plan.Port+1, false, func(fd int) error { return await(fd, s.mark) })
 		}
 		p.socket, p.broken = used[w.From], failed[w.From]
+		pairs[w.From]++
 	}
 	for e, k := range sockets {
 		if used[e] != k {
@@ -262,8 +259,16 @@ func (m *master) arrangePairs(plan Plan) (complete bool, unused []*socket) {
 			i = len(s.pairs)
 			s.pairs = append(s.pairs, nil)
 		}
-		p.nonce = random()&^math.MaxUint16 | uint64(i)
+		p.nonce = uint64(s.mark)<<32 | random()>>32
+		p.index = uint64(i) << seqBits
 		s.pairs[i] = p
+	}
+	s.sockets = s.sockets[:0]
+	for e, k := range used {
+		if k != nil {
+			s.sockets = append(s.sockets, k)
+			room(k.fd, len(newFlights(plan))*pairs[e])
+		}
 	}
 	s.plan, s.message = plan, make([]byte, plan.Size)
 	s.arrange(m.now())
@@ -271,14 +276,14 @@ func (m *master) arrangePairs(plan Plan) (complete bool, unused []*socket) {
 }
 
 // socket is the one at an end: that which was there, if it is still good, or a new one.
-func (m *master) socket(old *socket, samePort bool, e End, port uint16) (*socket, string) {
+func (m *master) socket(old *socket, samePort bool, e End, port uint16, wakes bool, prepare func(fd int) error) (*socket, string) {
 	if old != nil && samePort && m.names.known(e.Netns) {
 		return old, ""
 	}
 	if err := m.names.watch(e.Netns); err != nil {
 		return nil, err.Error()
 	}
-	k, err := open(e, port)
+	k, err := open(e, port, wakes, prepare)
 	if err != nil {
 		return nil, err.Error()
 	}
@@ -288,9 +293,14 @@ func (m *master) socket(old *socket, samePort bool, e End, port uint16) (*socket
 func newPair(w Pair, plan Plan) *pair {
 	return &pair{
 		Pair: w, to: newPlace(w.To, plan.Port), key: w.To.As16(),
-		flights: make([]flight, plan.Burst*(int(plan.Timeout/plan.Interval)+3)),
+		flights: newFlights(plan),
 		took:    make([]int64, 0, plan.Burst*(int(reportEvery/plan.Interval)+2)),
 	}
+}
+
+// newFlights is room for the requests of a pair that may be waited for.
+func newFlights(plan Plan) []flight {
+	return make([]flight, plan.Burst*(int(plan.Timeout/plan.Interval)+3))
 }
 
 // arrangePorts makes the answerer's ports those of a plan. Whom a port has answered it goes on to answer with the same token. It returns the sockets that
@@ -309,7 +319,7 @@ func (m *master) arrangePorts(plan Plan) (complete bool, unused []*socket) {
 		p.Answer = w
 		p.book.admit(w.For, plan, m.now())
 		old := p.socket
-		if p.socket, p.broken = m.socket(old, a.plan.Port == plan.Port, w.At, plan.Port); p.socket == nil {
+		if p.socket, p.broken = m.socket(old, a.plan.Port == plan.Port, w.At, plan.Port, true, stamped); p.socket == nil {
 			complete = false
 		}
 		if k := p.socket; k != old {

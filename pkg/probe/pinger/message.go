@@ -9,9 +9,9 @@ import "encoding/binary"
 //	4      version, 1
 //	5      kind
 //	6-7    length of the whole message, which is that of the datagram
-//	8-15   nonce: of the sender, one for each pair and start of the process
-//	16-23  sequence number, of the sender
-//	24-31  token: of who answers, one for each address that it answers
+//	8-15   nonce, of the sender: its mark, which is new when its process is, and a number of each pair, both random
+//	16-23  number of the request, of the sender
+//	24-31  token: of who answers, one for each address that it answers. Of an answer: for how many nanoseconds the request has waited there
 //	32-    filled up with zeros
 //
 // What is of another version is not answered. Later versions keep the first eight octets.
@@ -26,12 +26,13 @@ type message struct {
 const (
 	request   = 1 + iota
 	challenge // the answer to a request without the token; it has the token
-	answer    // the answer to a request with the token
+	answer    // the answer to a request with the token, in place of which it has the time that the request has waited
 )
 
 const (
 	magic   = "opng"
 	version = 1
+	nonceAt = 8
 	// MinSize is what a message has before it is filled up.
 	MinSize = 32
 	// MaxSize fits into the least MTU of IPv6, so that nothing is fragmented.
@@ -43,7 +44,7 @@ func (m message) put(b []byte) {
 	copy(b, magic)
 	b[4], b[5] = version, m.kind
 	binary.BigEndian.PutUint16(b[6:], uint16(len(b)))
-	binary.BigEndian.PutUint64(b[8:], m.nonce)
+	binary.BigEndian.PutUint64(b[nonceAt:], m.nonce)
 	binary.BigEndian.PutUint64(b[16:], m.seq)
 	binary.BigEndian.PutUint64(b[24:], m.token)
 	clear(b[MinSize:])
@@ -55,7 +56,7 @@ func parse(b []byte) (m message, ok bool) {
 		return message{}, false
 	}
 	m = message{
-		kind: b[5], nonce: binary.BigEndian.Uint64(b[8:]), seq: binary.BigEndian.Uint64(b[16:]), token: binary.BigEndian.Uint64(b[24:]),
+		kind: b[5], nonce: binary.BigEndian.Uint64(b[nonceAt:]), seq: binary.BigEndian.Uint64(b[16:]), token: binary.BigEndian.Uint64(b[24:]),
 	}
 	return m, request <= m.kind && m.kind <= answer
 }
@@ -81,8 +82,8 @@ type guest struct {
 const challengeEvery = int64(1e9)
 
 // reply decides what a datagram from an address is answered with; false: with nothing. It writes the answer into out, which then has the
-// length of the datagram.
-func (k *book) reply(from [16]byte, datagram, out []byte, now int64) bool {
+// length of the datagram; waited is for how long the datagram has.
+func (k *book) reply(from [16]byte, datagram, out []byte, now, waited int64) bool {
 	g := k.guests[from]
 	if g == nil {
 		return false
@@ -106,6 +107,6 @@ func (k *book) reply(from [16]byte, datagram, out []byte, now int64) bool {
 		return false
 	}
 	g.credit -= k.every
-	message{kind: answer, nonce: m.nonce, seq: m.seq}.put(out[:len(datagram)])
+	message{kind: answer, nonce: m.nonce, seq: m.seq, token: uint64(max(waited, 0))}.put(out[:len(datagram)])
 	return true
 }

@@ -2,6 +2,7 @@ package pinger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -298,7 +299,7 @@ func TestStrangers(t *testing.T) {
 			challenges++ // if the machine has taken more than a second for it
 			continue
 		}
-		if (m != message{kind: answer, nonce: 7, seq: 8}) || n != plan.Size {
+		if m.kind != answer || m.nonce != 7 || m.seq != 8 || m.token == token || n != plan.Size {
 			t.Errorf("got %+v of %d octets", m, n)
 		}
 		break
@@ -327,6 +328,49 @@ func TestStrangers(t *testing.T) {
 	}
 	if most := 2*plan.Burst + int(time.Since(begun)/plan.Interval+1)*2*plan.Burst; answers > most || answers < 1 {
 		t.Errorf("%d answers to a flood, want from 1 to %d", answers, most)
+	}
+}
+
+// What others send to who asks takes no room from answers, however much it is and however long they take.
+func TestFlood(t *testing.T) {
+	g := newGround(t, 3)
+	plan := quick()
+	plan.Interval, plan.Timeout, plan.Burst = time.Second, 5*time.Second, 1 // nobody looks what has come for a second
+	plan.Pairs = []Pair{{1, g.ends[0], g.ends[1].Addr}}
+	slow, other := g.socket(1, plan.Port), g.socket(2, plan.Port)
+	var talking sync.WaitGroup
+	talking.Go(func() { // until its socket is closed
+		b := make([]byte, plan.Size)
+		for {
+			n, from, err := slow.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			time.Sleep(200 * time.Millisecond) // for others to send
+			if m, ok := parse(b[:n]); ok {
+				message{kind: answer, nonce: m.nonce, seq: m.seq}.put(b[:n])
+				_, _ = slow.WriteTo(b[:n], from) // if it is lost that is seen
+			}
+		}
+	})
+	sent := 0
+	talking.Go(func() {
+		b, to := make([]byte, plan.Size), net.UDPAddrFromAddrPort(netip.AddrPortFrom(g.ends[0].Addr, plan.Port+1))
+		for {
+			message{kind: answer, nonce: rand.Uint64(), seq: uint64(sent)}.put(b)
+			if _, err := other.WriteTo(b, to); errors.Is(err, net.ErrClosed) {
+				return
+			}
+			sent++
+		}
+	})
+	l, _ := run(t, plan)
+	l.await(t, "measured", func(pairs map[uint64]PairReport, _ map[uint64]AnswerReport) bool { return len(pairs[1].Took) >= 5 })
+	_, _ = other.Close(), slow.Close()
+	talking.Wait()
+	t.Logf("%d datagrams of others", sent)
+	if p := l.pairs[1]; p.Lost > 0 || p.Late > 0 {
+		t.Errorf("%+v", p.Counts)
 	}
 }
 

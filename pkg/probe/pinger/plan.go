@@ -25,8 +25,7 @@ const (
 
 // A Plan is what to send and what to answer. Durations are nanoseconds in JSON.
 type Plan struct {
-	// Interval is from the beginning of a burst to that of the next. A burst has Burst requests, each sent when the one before is answered, or
-	// after a millisecond or so.
+	// Interval is from the beginning of a burst to that of the next. A burst has Burst requests, a millisecond apart or so.
 	Interval time.Duration `json:"interval_ns"`
 	Burst    int           `json:"burst"`
 	// Size is that of messages, in octets of UDP.
@@ -78,7 +77,7 @@ type Counts struct {
 	Late uint64 `json:"late,omitempty"`
 	// Missed were due and not sent, because the sender was held up for longer than an interval.
 	Missed uint64 `json:"missed,omitempty"`
-	// Held were sent more than a millisecond late, and count from when they were due.
+	// Held were sent more than three milliseconds late, and count from when they were due.
 	Held uint64 `json:"held,omitempty"`
 }
 
@@ -86,8 +85,9 @@ type Counts struct {
 type PairReport struct {
 	ID uint64 `json:"id"`
 	Counts
-	// Took is the time of round trips in nanoseconds, in the order of answers: not of the first of several in a burst, which finds cold caches,
-	// nor of those that were answered with a challenge.
+	// Took is the time of round trips in nanoseconds, from before the send until the answer has come to the device, without what the request has waited to be
+	// answered: not of the first of several in a burst, which finds cold caches, nor of those that were answered with a challenge, or of which the kernel
+	// does not say when they came.
 	Took []int64 `json:"took,omitempty"`
 	// Error is why the last request could not be sent, or the socket not be opened. "": it could.
 	Error string `json:"error,omitempty"`

@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// spacing is how long a request waits at most for the answer to the one before it.
+	// spacing is the time between the requests of a burst, in which the one before is answered.
 	spacing = time.Millisecond
+	// pace is how long the requests of other pairs may hold up one in a slot.
+	pace = 100 * time.Microsecond
 	// punctual is up to when a request that is sent late counts from when it was sent: what timers and wake-ups take is not the path's. Timers
 	// of Go's are up to a millisecond late by design.
 	punctual = 3 * int64(time.Millisecond)
@@ -19,27 +21,34 @@ const (
 	// finds cold caches.
 	slotTime = time.Second
 	maxSlots = 64
+	// inSlot is how many pairs there are in a slot, if there are not more than maxSlots times as many: they keep others from a CPU for some milliseconds.
+	inSlot = 64
 	// maxTook is how many round trips of a pair wait for a report.
 	maxTook = 1024
+	// stepped is how far apart the two clocks may drift, by the time between two readings, before one of them was set.
+	stepped = 5 * int64(time.Millisecond)
+	// seqBits is how many bits of the number of a request count those of a pair. The rest are the pair's place.
+	seqBits = 48
 )
 
-// A sender sends. What it has is guarded by mu.
+// A sender sends. What has come it reads when it sends the next time: the kernel says when it came, so that nobody has to be woken. What it has is guarded by mu.
 type sender struct {
-	now func() int64
+	now  func() int64
+	wall func() int64 // CLOCK_REALTIME, which is that of the kernel's stamps
+	mark uint32       // of its nonces
 
-	mu    sync.Mutex
-	plan  Plan
-	pairs []*pair // by the lower 16 bits of their nonces; nil: free
-	slots [][]*pair
-	idle  bool  // there are no pairs
-	next  int64 // number of the next slot, from now 0 on
+	mu      sync.Mutex
+	plan    Plan
+	pairs   []*pair // nil: free
+	sockets []*socket
+	slots   [][]*pair
+	length  int64 // of a slot
+	idle    bool  // there are no pairs
+	next    int64 // number of the next slot, from now 0 on
+	turn    int   // the request of the bursts in it that is next
 
-	awaited *flight       // its answer is waited for
-	heard   chan struct{} // has something when it has come
-	timer   *time.Timer
-
-	message, buffer []byte
-	from            place
+	message []byte
+	inbox   *inbox
 }
 
 // A pair is one of the plan's.
@@ -50,6 +59,7 @@ type pair struct {
 	to      place
 	key     [16]byte // of the address that is asked
 	nonce   uint64
+	index   uint64 // its place, in the upper bits of a request's number
 	token   uint64
 	seq     uint64 // of the next request
 	expired uint64 // what is before it is not waited for
@@ -66,6 +76,7 @@ type pair struct {
 type flight struct {
 	seq   uint64
 	began int64 // from when it counts
+	wall  int64 // the same by the other clock
 	state uint8
 	first bool // of several
 }
@@ -78,7 +89,7 @@ const (
 
 // arrange puts pairs into slots. What would have been due before now is not.
 func (s *sender) arrange(now int64) {
-	n := min(max(int(s.plan.Interval/slotTime), 1), maxSlots)
+	n := min(max(int(s.plan.Interval/slotTime), (len(s.plan.Pairs)+inSlot-1)/inSlot, 1), maxSlots)
 	s.slots, s.idle = make([][]*pair, n), true
 	for _, p := range s.pairs {
 		if p != nil {
@@ -87,10 +98,12 @@ func (s *sender) arrange(now int64) {
 			s.slots[i] = append(s.slots[i], p)
 		}
 	}
-	s.next = max(s.next, now/s.slotLength()+1)
+	next := s.next
+	if length := int64(s.plan.Interval) / int64(n); length != s.length { // slots have other numbers
+		s.length, s.turn, next = length, 0, 0
+	}
+	s.next = max(next, now/s.length+1)
 }
-
-func (s *sender) slotLength() int64 { return int64(s.plan.Interval) / int64(len(s.slots)) }
 
 // step does what is due, and returns when something will be.
 func (s *sender) step() int64 {
@@ -99,134 +112,126 @@ func (s *sender) step() int64 {
 	if s.idle {
 		return math.MaxInt64
 	}
-	now, length := s.now(), s.slotLength()
-	for s.next*length+int64(s.plan.Interval) < now {
+	now := s.now()
+	for s.turn == 0 && s.next*s.length+int64(s.plan.Interval) < now {
 		for _, p := range s.slots[s.next%int64(len(s.slots))] {
 			p.counts.Missed += uint64(s.plan.Burst)
 		}
 		s.next++
 	}
-	due := s.next * length
-	if due > now {
+	if due := s.due(); due > now {
 		return due
 	}
-	n := s.next
-	s.next++
-	s.train(s.slots[n%int64(len(s.slots))], due)
-	return s.next * length
+	s.drain() // with it come the tokens of who is asked next
+	s.train(s.slots[s.next%int64(len(s.slots))])
+	if s.turn++; s.turn == s.plan.Burst {
+		s.next, s.turn = s.next+1, 0
+	}
+	return s.due()
 }
 
-// train sends what is in a slot, one request after the other.
-func (s *sender) train(pairs []*pair, due int64) {
+// due is when the next requests are.
+func (s *sender) due() int64 {
+	gap := min(int64(spacing), s.length/int64(2*s.plan.Burst))
+	return s.next*s.length + int64(s.turn)*gap
+}
+
+// train sends one request of each of the pairs.
+func (s *sender) train(pairs []*pair) {
 	if len(pairs) == 0 {
 		return
 	}
-	gap := min(int64(spacing), s.slotLength()/int64(2*len(pairs)*s.plan.Burst))
-	latest := due // when the next request is due at the latest
-	release := due
+	due, gap := s.due(), min(int64(pace), s.length/int64(2*len(pairs)*s.plan.Burst))
 	for _, p := range pairs {
-		for i := range s.plan.Burst {
-			if p.socket == nil { // or not any more
-				break
-			}
-			if f := s.send(p, min(release, latest), i == 0 && s.plan.Burst > 1); f != nil {
-				release = s.await(f, gap)
-			}
-			latest += gap
+		if p.socket != nil {
+			s.send(p, due, s.turn == 0 && s.plan.Burst > 1)
 		}
+		due += gap
 	}
 }
 
-// send sends the next request of a pair; nil: it could not be sent.
-func (s *sender) send(p *pair, due int64, first bool) *flight {
+// send sends the next request of a pair.
+func (s *sender) send(p *pair, due int64, first bool) {
 	f := &p.flights[p.seq%uint64(len(p.flights))]
 	if f.state == waiting {
 		p.counts.Lost++
 	}
-	now := s.now()
-	*f = flight{seq: p.seq, began: now, state: waiting, first: first}
-	if now-due > punctual {
-		f.began = due
+	message{kind: request, nonce: p.nonce, seq: p.index | p.seq, token: p.token}.put(s.message)
+	now, wall := s.now(), s.wall()
+	*f = flight{seq: p.seq, began: now, wall: wall, state: waiting, first: first}
+	if late := now - due; late > punctual {
+		f.began, f.wall = now-late, wall-late
 		p.counts.Held++
 	}
-	message{kind: request, nonce: p.nonce, seq: p.seq, token: p.token}.put(s.message)
-	p.seq++
+	p.seq = (p.seq + 1) & (1<<seqBits - 1)
 	p.counts.Sent++
 	if p.errno = sendTo(p.socket.fd, s.message, &p.to); p.errno != 0 {
 		f.state = lost
 		p.counts.Lost++
-		return nil
-	}
-	return f
-}
-
-// await waits for the answer to a request, but not longer than gap, and returns when that was. Meanwhile it does not hold mu.
-func (s *sender) await(f *flight, gap int64) int64 {
-	s.awaited = f
-	s.timer.Reset(time.Duration(gap))
-	s.mu.Unlock()
-	select {
-	case <-s.heard:
-	case <-s.timer.C:
-	}
-	s.mu.Lock()
-	s.awaited = nil
-	select {
-	case <-s.heard: // it has come just now
-	default:
-	}
-	return s.now()
-}
-
-// drain takes what has come to a socket.
-func (s *sender) drain(from *socket) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.receive(from.fd) {
 	}
 }
 
-// receive takes an answer, and reports whether there was anything.
-func (s *sender) receive(fd int) bool {
-	n, ok := receiveFrom(fd, s.buffer, &s.from)
-	if !ok {
-		return false
+// drain takes what has come to all sockets; what a peer sends without end waits for the next time. mu is held.
+func (s *sender) drain() {
+	const most = 64 // inboxes of a socket
+	ahead := s.wall() - s.now()
+	for _, k := range s.sockets {
+		for range most {
+			n := s.inbox.receive(k.fd)
+			for i := range n {
+				datagram, from := s.inbox.at(i)
+				s.take(datagram, &from, s.inbox.stamp(i), ahead)
+			}
+			if n < inboxSize {
+				break
+			}
+		}
 	}
-	now := s.now()
-	m, ok := parse(s.buffer[:n])
+}
+
+// take takes an answer that arrived at a time of the other clock, which is so far ahead now; 0: that is not known.
+func (s *sender) take(datagram []byte, from *place, arrived, ahead int64) {
+	m, ok := parse(datagram)
 	if !ok || m.kind == request {
-		return true
+		return
 	}
-	i := int(m.nonce & math.MaxUint16)
+	i := int(m.seq >> seqBits)
 	if i >= len(s.pairs) || s.pairs[i] == nil || s.pairs[i].nonce != m.nonce {
-		return true
+		return
 	}
-	p := s.pairs[i]
-	f := &p.flights[m.seq%uint64(len(p.flights))]
-	if addr, port := s.from.addr(); addr != p.key || port != s.plan.Port || f.seq != m.seq || n != s.plan.Size {
-		return true
+	p, seq := s.pairs[i], m.seq&(1<<seqBits-1)
+	f := &p.flights[seq%uint64(len(p.flights))]
+	if addr, port := from.addr(); addr != p.key || port != s.plan.Port || f.seq != seq || len(datagram) != s.plan.Size {
+		return
 	}
 	if m.kind == challenge {
 		p.token = m.token
 	}
-	switch {
-	case f.state == lost || f.state == waiting && now-f.began > int64(s.plan.Timeout):
+	// Without a stamp, or if a clock was set meanwhile, it is not known how long it took.
+	drift := ahead - (f.wall - f.began)
+	timed := arrived != 0 && arrived >= f.wall && -stepped < drift && drift < stepped
+	switch took := arrived - f.wall; {
+	case f.state == lost || f.state == waiting && timed && took > int64(s.plan.Timeout):
 		if f.state == waiting {
 			p.counts.Lost++
 		}
 		p.counts.Late++
 	case f.state == waiting:
 		p.counts.Answered++
-		if m.kind == answer && !f.first && len(p.took) < maxTook {
-			p.took = append(p.took, now-f.began)
+		if timed && m.kind == answer && !f.first && len(p.took) < maxTook {
+			p.took = append(p.took, underway(took, m.token))
 		}
 	}
 	f.state = answered
-	if f == s.awaited {
-		s.awaited = nil
-		s.heard <- struct{}{}
+}
+
+// underway is what a round trip took without the time that the request has waited for who answers to wake up, and to answer others before. If that is
+// too long for it, the other end stood still, and all of it counts, as on this side.
+func underway(took int64, waited uint64) int64 {
+	if waited > uint64(punctual) || int64(waited) >= took {
+		return took
 	}
-	return true
+	return took - int64(waited)
 }
 
 // expire gives up what is not answered in time.
@@ -250,6 +255,7 @@ func (s *sender) expire(p *pair, now int64) {
 // report appends what there is to report, with a comma after each pair.
 func (s *sender) report(b []byte) []byte {
 	now := s.now()
+	s.drain() // so that what is not there now has not come by then
 	for _, p := range s.pairs {
 		if p == nil {
 			continue

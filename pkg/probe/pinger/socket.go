@@ -14,12 +14,12 @@ import (
 
 // A socket is one at an end, which need not have its address yet. Nothing comes to it, or leaves it, by another device.
 type socket struct {
-	file *os.File
+	file *os.File // nil: nobody is woken by what comes
 	fd   int
 }
 
-// open opens a socket. The caller's goroutine is locked to its thread.
-func open(e End, port uint16) (*socket, error) {
+// open opens a socket, and prepares it. Somebody may be woken by what comes. The caller's goroutine is locked to its thread.
+func open(e End, port uint16, wakes bool, prepare func(fd int) error) (*socket, error) {
 	s := &socket{}
 	err := engine.InNetns(e.Netns, func() (err error) {
 		family := unix.AF_INET
@@ -29,7 +29,10 @@ func open(e End, port uint16) (*socket, error) {
 		if s.fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 			return fmt.Errorf("socket: %w", err)
 		}
-		if err := settle(s.fd, family, e, port); err != nil {
+		if err = prepare(s.fd); err == nil {
+			err = settle(s.fd, family, e, port)
+		}
+		if err != nil {
 			_ = unix.Close(s.fd) // unused
 			return err
 		}
@@ -38,7 +41,9 @@ func open(e End, port uint16) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.file = os.NewFile(uintptr(s.fd), "socket")
+	if wakes {
+		s.file = os.NewFile(uintptr(s.fd), "socket")
+	}
 	return s, nil
 }
 
@@ -54,7 +59,14 @@ func (s *socket) read(take func()) {
 	})
 }
 
-func (s *socket) close() { _ = s.file.Close() } // nothing is written to it that matters
+// close closes the socket, which nobody uses any more but read.
+func (s *socket) close() {
+	if s.file != nil {
+		_ = s.file.Close() // nothing is written to it that matters
+	} else {
+		_ = unix.Close(s.fd) // likewise
+	}
+}
 
 func settle(fd, family int, e End, port uint16) error {
 	if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, e.Device); err != nil {
@@ -115,18 +127,6 @@ func sendTo(fd int, b []byte, to *place) unix.Errno {
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(&to.raw)), uintptr(to.len))
 		if errno != unix.EINTR {
 			return errno
-		}
-	}
-}
-
-// receiveFrom returns how long the datagram is, at most len(b); false: there is none.
-func receiveFrom(fd int, b []byte, from *place) (int, bool) {
-	for {
-		from.len = uint32(unsafe.Sizeof(from.raw))
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
-			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&from.raw)), uintptr(unsafe.Pointer(&from.len)))
-		if errno != unix.EINTR {
-			return int(n), errno == 0
 		}
 	}
 }
