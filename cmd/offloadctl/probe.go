@@ -43,7 +43,7 @@ func (c *cli) probeCommand() *cobra.Command {
 	cmd.Long = probeHelp
 	cmd.PersistentFlags().BoolVar(&p.local, "local", false, "do it without the daemon")
 	cmd.PersistentFlags().StringVar(&p.stateDir, "state-dir", probeStateDir, "with --local, the `directory` of runs")
-	cmd.AddCommand(p.runCommand(), p.portCommand(), p.kindsCommand(), p.runsCommand(), p.reportCommand(), p.diffCommand(), p.cleanCommand(), p.watchCommand())
+	cmd.AddCommand(p.runCommand(), p.portCommand(), p.startCommand(), p.kindsCommand(), p.runsCommand(), p.reportCommand(), p.diffCommand(), p.cleanCommand(), p.watchCommand())
 	return cmd
 }
 

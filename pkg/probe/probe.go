@@ -31,6 +31,8 @@ type Options struct {
 	Wait bool
 	// Node is asked for ports, and what became of their packets; nil: there are none.
 	Node Node
+	// Maker makes ports; nil: none are made.
+	Maker Maker
 	// Facts are of the machine, besides those that this package finds itself, for result.Machine; nil: none.
 	Facts func(context.Context) map[string]string
 }
@@ -99,13 +101,23 @@ func busy(err error) error {
 	return err
 }
 
-// Clean removes what a killed process has left, and returns what that was.
-func (p *Prober) Clean(ctx context.Context) ([]string, error) {
+// Clean removes what a killed process has left, paths and ports, and returns what that was. It waits until it is known which ports there are.
+func (p *Prober) Clean(ctx context.Context) ([]string, error) { return p.clean(ctx, p.options.Maker) }
+
+// CleanPaths is Clean without ports: it waits for nothing.
+func (p *Prober) CleanPaths(ctx context.Context) ([]string, error) { return p.clean(ctx, nil) }
+
+func (p *Prober) clean(ctx context.Context, maker Maker) ([]string, error) {
 	if !p.running.TryLock() {
 		return nil, reason.Errorf(reason.ProbeBusy, "probe: this daemon is measuring")
 	}
 	defer p.running.Unlock()
 	removed, err := path.Clean(ctx, "")
+	if err == nil && maker != nil {
+		var cleared []string
+		cleared, err = maker.Clear(ctx)
+		removed = append(removed, cleared...)
+	}
 	return removed, busy(err)
 }
 
