@@ -166,7 +166,9 @@ func TestProbeStart(t *testing.T) {
 			defer close(done)
 			_, _ = c.run(append(start, "--count", "1000", "--parallel", "2")...) // it fails, since the daemon is killed
 		}()
-		waitFor(t, "a port of the probe", func() bool { return slices.ContainsFunc(startLeft(t, n), func(s string) bool { return strings.Contains(s, startNetwork) }) })
+		waitFor(t, "a port of the probe", func() bool {
+			return slices.ContainsFunc(startLeft(t, n), func(s string) bool { return strings.Contains(s, startNetwork) })
+		})
 		check(t, n.StopAgent(syscall.SIGKILL))
 		<-done
 		spaces, err := filepath.Glob("/run/netns/opr*")

@@ -113,9 +113,6 @@ type startCampaign struct {
 
 func (c *startCampaign) measureStarts(ctx context.Context) (_ *result.Run, err error) {
 	started := now()
-	if _, err := path.Clean(ctx, ""); err != nil {
-		return nil, err
-	}
 	release, err := path.Hold(ctx, c.options.Wait)
 	if err != nil {
 		return nil, err

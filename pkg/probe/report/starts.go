@@ -161,7 +161,7 @@ func startNotes(s *result.Starts) []string {
 			}
 		}
 		for _, why := range order {
-			all = append(all, fmt.Sprintf("%s, %d times: %s", c.Path, failures[why], why))
+			all = append(all, fmt.Sprintf("%s, %s: %s", c.Path, plural(failures[why], "time"), why))
 		}
 	}
 	return all
