@@ -30,6 +30,7 @@ type startFlags struct {
 	count        int
 	parallel     []int
 	wait         time.Duration
+	interval     time.Duration
 	seed         uint64
 	html         string
 }
@@ -81,6 +82,7 @@ func (p *prober) startCommand() *cobra.Command {
 	fs.IntVar(&f.count, "count", probe.DefaultStarts, "`number` of starts of each kind, with each of --parallel")
 	fs.IntSliceVar(&f.parallel, "parallel", []int{1}, "`numbers` of ports that are asked for at once")
 	fs.DurationVar(&f.wait, "wait", probe.DefaultStartWait, "`time` for which a start is followed")
+	fs.DurationVar(&f.interval, "interval", probe.DefaultStartInterval, "`time` from a port's packet to the next")
 	fs.Uint64Var(&f.seed, "seed", 0, "`number` for the order (default random)")
 	fs.StringVar(&f.html, "html", "", "also write a page, in one `file`")
 	mustComplete(cmd, "kind", "sf", "veth", "vf")
@@ -90,7 +92,7 @@ func (p *prober) startCommand() *cobra.Command {
 
 func (f *startFlags) spec(args []string) (*offloadv1.StartProbeSpec, error) {
 	s := &offloadv1.StartProbeSpec{
-		Target: args[0], Ports: args[1:], Pool: f.pool, Gateway: f.gateway, Port: uint32(f.port), Family: uint32(f.family), Count: uint32(f.count), Wait: optional(f.wait), Seed: f.seed,
+		Target: args[0], Ports: args[1:], Pool: f.pool, Gateway: f.gateway, Port: uint32(f.port), Family: uint32(f.family), Count: uint32(f.count), Wait: optional(f.wait), Interval: optional(f.interval), Seed: f.seed,
 	}
 	for _, k := range f.kinds {
 		kind, ok := offloadv1.PortKind_value["PORT_KIND_"+strings.ToUpper(k)]

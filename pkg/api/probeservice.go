@@ -209,6 +209,7 @@ func parseStartProbeSpec(m *offloadv1.StartProbeSpec) (probe.StartSpec, error) {
 	s := probe.StartSpec{
 		Target: m.GetTarget(), Ports: m.GetPorts()[:min(len(m.GetPorts()), probe.MaxStartPorts+1)], Pool: m.GetPool(), Family: p.small("spec.family", m.GetFamily()),
 		Port: uint16(p.upTo("spec.port", m.GetPort(), math.MaxUint16)), Count: p.small("spec.count", m.GetCount()), Wait: p.duration("spec.wait", m.GetWait()), Seed: m.GetSeed(),
+		Interval: p.duration("spec.interval", m.GetInterval()),
 	}
 	for i, k := range m.GetKinds()[:min(len(m.GetKinds()), len(kinds))] { // there are no more
 		s.Kinds = append(s.Kinds, string(enum(&p, at("spec.kinds", i), kinds, k)))

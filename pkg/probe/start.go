@@ -56,7 +56,7 @@ func (s *start) prepare(ctx context.Context, kind string) (err error) {
 		s.port.Via = c.spec.Gateway
 	}
 	s.meters[1] = newMeter(ctx, c, c.flow(c.target.Device, c.to, s.from, c.target.MAC, s.beside(s.spare.MAC)))
-	s.train, err = c.trains.Send(ctx, train.Train{Netns: netns.Path, Device: StartDevice, From: s.from, Interval: startInterval})
+	s.train, err = c.trains.Send(ctx, train.Train{Netns: netns.Path, Device: StartDevice, From: s.from, Interval: c.spec.Interval})
 	return err
 }
 

@@ -60,8 +60,6 @@ type Made struct {
 }
 
 const (
-	// startInterval is how often a packet is sent: no time is more precise.
-	startInterval = time.Millisecond
 	// lookInterval is how often counters are looked at.
 	lookInterval = 10 * time.Millisecond
 	// settled is for how long counters of a NIC have to stay as they are, after the last packet, to be final: drivers read them once a second.
@@ -140,7 +138,7 @@ func (c *startCampaign) measureStarts(ctx context.Context) (_ *result.Run, err e
 		Version: result.Version, ID: started.Format("20060102-150405") + fmt.Sprintf("-%04x", rand.N(1<<16)), Started: started, Program: c.options.Program,
 		Parameters: result.Parameters{CPUs: c.cpus, Seed: c.spec.Seed},
 		Starts: &result.Starts{
-			Target: c.target.Port, Ports: c.spec.Ports, Wait: c.spec.Wait, Interval: startInterval, NoFilters: printable(c.filters),
+			Target: c.target.Port, Ports: c.spec.Ports, Wait: c.spec.Wait, Interval: c.spec.Interval, NoFilters: printable(c.filters),
 		},
 	}
 	if err := c.rehearse(ctx); err != nil {

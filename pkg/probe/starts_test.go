@@ -181,17 +181,17 @@ func (n *startNode) Make(ctx context.Context, p NewPort, known func(string)) (ma
 	if err != nil {
 		return made, err
 	}
+	if !n.mute { // before there is an interface, so that nothing comes that is not answered
+		if err := errors.Join(n.link.LinkSetUp(link), n.link.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: hostAddress(from).IPNet})); err != nil {
+			return made, err
+		}
+	}
 	if err := errors.Join(inside.AddrAdd(eth0, hostAddress(from)), inside.LinkSetUp(eth0), inside.RouteAdd(&netlink.Route{
 		LinkIndex: eth0.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: hostAddress(p.To.String()).IPNet,
 	})); err != nil {
 		return made, err
 	}
 	made.Configured = time.Now()
-	if !n.mute {
-		if err := errors.Join(n.link.LinkSetUp(link), n.link.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: hostAddress(from).IPNet})); err != nil {
-			return made, err
-		}
-	}
 	made.Installed = time.Now()
 	return made, nil
 }
@@ -465,7 +465,7 @@ func TestStartsCancelled(t *testing.T) {
 
 func TestStartSpec(t *testing.T) {
 	s, err := StartSpec{Target: "db", Ports: []string{"a"}, Seed: 1}.Validate()
-	if err != nil || s.Port != DefaultPort || s.Count != DefaultStarts || s.Wait != DefaultStartWait || !slices.Equal(s.Kinds, []string{"veth"}) || !slices.Equal(s.Parallel, []int{1}) {
+	if err != nil || s.Port != DefaultPort || s.Count != DefaultStarts || s.Wait != DefaultStartWait || s.Interval != DefaultStartInterval || !slices.Equal(s.Kinds, []string{"veth"}) || !slices.Equal(s.Parallel, []int{1}) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	if again, err := s.Validate(); err != nil || fmt.Sprint(again) != fmt.Sprint(s) {
@@ -476,7 +476,7 @@ func TestStartSpec(t *testing.T) {
 		"ports[2]": func(s *StartSpec) { s.Ports[2] = "db" }, "kinds[0]": func(s *StartSpec) { s.Kinds = []string{"auto"} }, "kinds[1]": func(s *StartSpec) { s.Kinds = []string{"vf", "vf"} },
 		"pool": func(s *StartSpec) { s.Pool = "p" }, "family": func(s *StartSpec) { s.Family = 5 }, "count": func(s *StartSpec) { s.Count = MaxStarts + 1 },
 		"parallel[0]": func(s *StartSpec) { s.Parallel = []int{4} }, "parallel[1]": func(s *StartSpec) { s.Parallel = []int{1, 1} }, "parallel": func(s *StartSpec) { s.Parallel = make([]int, 9) },
-		"wait": func(s *StartSpec) { s.Wait = time.Millisecond },
+		"wait": func(s *StartSpec) { s.Wait = time.Millisecond }, "interval": func(s *StartSpec) { s.Interval = time.Microsecond },
 	} {
 		_, err := startRun(change).Validate()
 		e, ok := errors.AsType[*reason.Error](err)

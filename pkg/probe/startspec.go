@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/offloadd/offloadd/pkg/probe/train"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -29,19 +30,23 @@ type StartSpec struct {
 	Parallel []int
 	// Wait is for how long a start is followed.
 	Wait time.Duration
-	Seed uint64 // of the order
+	// Interval is how often a packet is sent: no time is more precise.
+	Interval time.Duration
+	Seed     uint64 // of the order
 }
 
 // Defaults of a StartSpec, and limits.
 const (
-	DefaultStarts    = 40
-	DefaultStartWait = 10 * time.Second
+	DefaultStarts        = 40
+	DefaultStartWait     = 10 * time.Second
+	DefaultStartInterval = time.Millisecond
 
-	MaxStarts     = 10_000
-	MaxStartPorts = 256
-	MaxParallel   = 64
-	MaxStartWait  = time.Minute
-	maxParallels  = 8
+	MaxStarts        = 10_000
+	MaxStartPorts    = 256
+	MaxParallel      = 64
+	MaxStartWait     = time.Minute
+	MaxStartInterval = 100 * time.Millisecond
+	maxParallels     = 8
 )
 
 var startKinds = []string{"veth", "vf", "sf"}
@@ -88,6 +93,7 @@ func (s StartSpec) Validate() (StartSpec, error) {
 	setDefault(&s.Port, DefaultPort)
 	setDefault(&s.Count, DefaultStarts)
 	setDefault(&s.Wait, DefaultStartWait)
+	setDefault(&s.Interval, DefaultStartInterval)
 	if s.Seed == 0 {
 		s.Seed = rand.Uint64()
 	}
@@ -111,6 +117,9 @@ func (s StartSpec) Validate() (StartSpec, error) {
 	}
 	if s.Wait < time.Second || s.Wait > MaxStartWait {
 		refuse("wait", "%v is not from %v to %v", s.Wait, time.Second, MaxStartWait)
+	}
+	if least := max(train.MinInterval, s.Wait/train.MaxPackets); s.Interval < least || s.Interval > MaxStartInterval {
+		refuse("interval", "%v is not from %v to %v", s.Interval, least, MaxStartInterval)
 	}
 	return s, invalid(fields)
 }

@@ -1144,7 +1144,9 @@ type StartProbeSpec struct {
 	// For how long a start is followed, from 1 s to a minute. Absent: 10 s.
 	Wait *durationpb.Duration `protobuf:"bytes,10,opt,name=wait,proto3" json:"wait,omitempty"`
 	// Of the order. 0: random.
-	Seed          uint64 `protobuf:"varint,11,opt,name=seed,proto3" json:"seed,omitempty"`
+	Seed uint64 `protobuf:"varint,11,opt,name=seed,proto3" json:"seed,omitempty"`
+	// How often a port sends a packet, up to 100 ms. No time is more precise. Absent: 1 ms.
+	Interval      *durationpb.Duration `protobuf:"bytes,12,opt,name=interval,proto3" json:"interval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1254,6 +1256,13 @@ func (x *StartProbeSpec) GetSeed() uint64 {
 		return x.Seed
 	}
 	return 0
+}
+
+func (x *StartProbeSpec) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
 }
 
 // RunStartsRequest is a run of starts.
@@ -1855,7 +1864,7 @@ const file_offload_v1_probe_proto_rawDesc = "" +
 	"\x10RunPortsResponse\x127\n" +
 	"\bprogress\x18\x01 \x01(\v2\x19.offload.v1.ProbeProgressH\x00R\bprogress\x12\x12\n" +
 	"\x03run\x18\x02 \x01(\fH\x00R\x03runB\a\n" +
-	"\x05event\"\xb9\x02\n" +
+	"\x05event\"\xf0\x02\n" +
 	"\x0eStartProbeSpec\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x14\n" +
 	"\x05ports\x18\x02 \x03(\tR\x05ports\x12*\n" +
@@ -1868,7 +1877,8 @@ const file_offload_v1_probe_proto_rawDesc = "" +
 	"\bparallel\x18\t \x03(\rR\bparallel\x12-\n" +
 	"\x04wait\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x12\n" +
-	"\x04seed\x18\v \x01(\x04R\x04seed\"B\n" +
+	"\x04seed\x18\v \x01(\x04R\x04seed\x125\n" +
+	"\binterval\x18\f \x01(\v2\x19.google.protobuf.DurationR\binterval\"B\n" +
 	"\x10RunStartsRequest\x12.\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1a.offload.v1.StartProbeSpecR\x04spec\"i\n" +
 	"\x11RunStartsResponse\x127\n" +
@@ -1981,30 +1991,31 @@ var file_offload_v1_probe_proto_depIdxs = []int32{
 	9,  // 16: offload.v1.RunPortsResponse.progress:type_name -> offload.v1.ProbeProgress
 	25, // 17: offload.v1.StartProbeSpec.kinds:type_name -> offload.v1.PortKind
 	24, // 18: offload.v1.StartProbeSpec.wait:type_name -> google.protobuf.Duration
-	14, // 19: offload.v1.RunStartsRequest.spec:type_name -> offload.v1.StartProbeSpec
-	9,  // 20: offload.v1.RunStartsResponse.progress:type_name -> offload.v1.ProbeProgress
-	26, // 21: offload.v1.ProbeRun.start_time:type_name -> google.protobuf.Timestamp
-	26, // 22: offload.v1.ProbeRun.end_time:type_name -> google.protobuf.Timestamp
-	17, // 23: offload.v1.ListRunsResponse.runs:type_name -> offload.v1.ProbeRun
-	3,  // 24: offload.v1.ProbeService.ListPathKinds:input_type -> offload.v1.ListPathKindsRequest
-	8,  // 25: offload.v1.ProbeService.Run:input_type -> offload.v1.RunRequest
-	12, // 26: offload.v1.ProbeService.RunPorts:input_type -> offload.v1.RunPortsRequest
-	15, // 27: offload.v1.ProbeService.RunStarts:input_type -> offload.v1.RunStartsRequest
-	18, // 28: offload.v1.ProbeService.ListRuns:input_type -> offload.v1.ListRunsRequest
-	20, // 29: offload.v1.ProbeService.GetRun:input_type -> offload.v1.GetRunRequest
-	22, // 30: offload.v1.ProbeService.Clean:input_type -> offload.v1.CleanRequest
-	4,  // 31: offload.v1.ProbeService.ListPathKinds:output_type -> offload.v1.ListPathKindsResponse
-	10, // 32: offload.v1.ProbeService.Run:output_type -> offload.v1.RunResponse
-	13, // 33: offload.v1.ProbeService.RunPorts:output_type -> offload.v1.RunPortsResponse
-	16, // 34: offload.v1.ProbeService.RunStarts:output_type -> offload.v1.RunStartsResponse
-	19, // 35: offload.v1.ProbeService.ListRuns:output_type -> offload.v1.ListRunsResponse
-	21, // 36: offload.v1.ProbeService.GetRun:output_type -> offload.v1.GetRunResponse
-	23, // 37: offload.v1.ProbeService.Clean:output_type -> offload.v1.CleanResponse
-	31, // [31:38] is the sub-list for method output_type
-	24, // [24:31] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	24, // 19: offload.v1.StartProbeSpec.interval:type_name -> google.protobuf.Duration
+	14, // 20: offload.v1.RunStartsRequest.spec:type_name -> offload.v1.StartProbeSpec
+	9,  // 21: offload.v1.RunStartsResponse.progress:type_name -> offload.v1.ProbeProgress
+	26, // 22: offload.v1.ProbeRun.start_time:type_name -> google.protobuf.Timestamp
+	26, // 23: offload.v1.ProbeRun.end_time:type_name -> google.protobuf.Timestamp
+	17, // 24: offload.v1.ListRunsResponse.runs:type_name -> offload.v1.ProbeRun
+	3,  // 25: offload.v1.ProbeService.ListPathKinds:input_type -> offload.v1.ListPathKindsRequest
+	8,  // 26: offload.v1.ProbeService.Run:input_type -> offload.v1.RunRequest
+	12, // 27: offload.v1.ProbeService.RunPorts:input_type -> offload.v1.RunPortsRequest
+	15, // 28: offload.v1.ProbeService.RunStarts:input_type -> offload.v1.RunStartsRequest
+	18, // 29: offload.v1.ProbeService.ListRuns:input_type -> offload.v1.ListRunsRequest
+	20, // 30: offload.v1.ProbeService.GetRun:input_type -> offload.v1.GetRunRequest
+	22, // 31: offload.v1.ProbeService.Clean:input_type -> offload.v1.CleanRequest
+	4,  // 32: offload.v1.ProbeService.ListPathKinds:output_type -> offload.v1.ListPathKindsResponse
+	10, // 33: offload.v1.ProbeService.Run:output_type -> offload.v1.RunResponse
+	13, // 34: offload.v1.ProbeService.RunPorts:output_type -> offload.v1.RunPortsResponse
+	16, // 35: offload.v1.ProbeService.RunStarts:output_type -> offload.v1.RunStartsResponse
+	19, // 36: offload.v1.ProbeService.ListRuns:output_type -> offload.v1.ListRunsResponse
+	21, // 37: offload.v1.ProbeService.GetRun:output_type -> offload.v1.GetRunResponse
+	23, // 38: offload.v1.ProbeService.Clean:output_type -> offload.v1.CleanResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_probe_proto_init() }
