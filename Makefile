@@ -8,7 +8,9 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-VMTESTS ?= ./integration:TestMixedCluster/geneve ./integration:TestOffloadLost ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/probe/path:TestKinds uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking ./integration/offload:. qemu=./pkg/device:Simnic qemu=./integration/simnic:. qemu=./integration/offloadnic:. qemu=./integration/devports:. qemu=./integration/storm:.
+# Words of [kernel=]package:test.
+GUESTTESTS ?= ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/device:Simnic ./pkg/probe/path:TestKinds ./integration:TestMixedCluster/geneve ./integration/simnic:. ./integration/offload:. ./integration/offloadnic:.
+VMTESTS ?= $(GUESTTESTS) ./integration:TestOffloadLost uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking qemu=./integration/devports:. ./integration/storm:.
 OPERATIONS ?= 10000
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md
@@ -40,16 +42,25 @@ demo-probe: prepare-vm build bin/vmrun ## what packets cost on all kinds of path
 	@bin/demoprobe -offloadctl bin/offloadctl -kernel $(KERNEL) $(DEMOFLAGS)
 
 .PHONY: test
-test: prepare ## all tests, including those on real OVS and OVN in network namespaces (root)
+test: ## everything that is claimed: on this machine's kernel, then in a guest what takes Open vSwitch's kernel datapath and TC (root)
+	@$(MAKE) test-native
+	@$(MAKE) test-guest
+
+.PHONY: test-native
+test-native: prepare ## tests on this machine's kernel, including those on real OVS and OVN in network namespaces (root)
 	go test $(TESTFLAGS) ./cmd/... ./internal/... ./pkg/...
 	go test $(TESTFLAGS) -p 1 ./integration/...
+
+.PHONY: test-guest
+test-guest: prepare-vm bin/vmrun ## tests in the guest that is a kernel in user mode, which is built at the first time (root)
+	@bin/vmrun -kernel uml -- true || { echo "SKIP: what takes a guest is not tested: above is why none can be booted on this machine"; exit 0; }; \
+	$(MAKE) test-vm VMKERNELS=uml VMTESTS='$(GUESTTESTS)'
 
 .PHONY: test-vm
 test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS ([kernel=]package:name ...) on VMKERNELS (uml qemu)
 	@CGO_ENABLED=0 go build -tags faults -o bin/offloadd-faults ./cmd/offloadd
 	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ github.com/containernetworking/cni/cnitool
-	@set -e; case "$(VMKERNELS)" in *qemu*) SIMNIC=$$(go run ./integration/simnic/build); export SIMNIC;; esac; \
-	for kernel in $(VMKERNELS); do for t in $(VMTESTS); do \
+	@set -e; for kernel in $(VMKERNELS); do SIMNIC=$$(go run ./integration/simnic/build -kernel $$kernel); export SIMNIC; for t in $(VMTESTS); do \
 		case $$t in *=*) [ "$${t%%=*}" = $$kernel ] || continue; t=$${t#*=};; esac; \
 		echo "== $$kernel: $$t"; \
 		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd OFFLOADD_FAULTS=$(CURDIR)/bin/offloadd-faults CNIBIN=$(CURDIR)/bin go test -count=1 -timeout 65m $(TESTFLAGS) \
@@ -59,8 +70,8 @@ test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: 
 .PHONY: storm
 storm: prepare prepare-vm build bin/vmrun ## OPERATIONS (10000) on ports at random while the daemon is killed: veths here, then VFs and SFs too in a guest
 	OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -timeout 4h ./integration/storm -storm.operations=$(OPERATIONS) $(STORMFLAGS)
-	@SIMNIC=$$(go run ./integration/simnic/build) && export SIMNIC && \
-		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -timeout 13h -exec "$(CURDIR)/bin/vmrun -v -timeout 12h -kernel qemu --" \
+	@SIMNIC=$$(go run ./integration/simnic/build -kernel $(KERNEL)) && export SIMNIC && \
+		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd go test -count=1 -v -timeout 13h -exec "$(CURDIR)/bin/vmrun -v -timeout 12h -kernel $(KERNEL) --" \
 		./integration/storm -storm.operations=$(OPERATIONS) $(STORMFLAGS)
 
 .PHONY: race
@@ -115,7 +126,7 @@ bench-ports: prepare prepare-vm build bin/vmrun ## pods attached by cnitool: off
 	@CGO_ENABLED=0 go build -o bin/ ./integration/benchports
 	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ $(CNI)
 	@bin/benchports -offloadd bin/offloadd -cni bin $(BENCHFLAGS)
-	@SIMNIC=$$(go run ./integration/simnic/build) && bin/vmrun -kernel qemu -timeout 60m -- \
+	@SIMNIC=$$(go run ./integration/simnic/build -kernel qemu) && bin/vmrun -kernel qemu -timeout 60m -- \
 		$(CURDIR)/bin/benchports -offloadd bin/offloadd -cni bin -pods 8 -simnic $$SIMNIC $(BENCHFLAGS)
 
 .PHONY: bench-probe

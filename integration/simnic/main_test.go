@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,17 +19,12 @@ import (
 // meantime, or if the module cannot be removed.
 func load(t *testing.T) {
 	t.Helper()
-	if vm := os.Getenv("OFFLOADD_VM"); vm != "qemu" {
-		t.Skip("not in a guest with Debian's kernel, for which the module is built: make test-vm runs the test in one")
-	}
-	file := os.Getenv("SIMNIC")
-	if file == "" {
-		t.Fatal("no SIMNIC in the environment: it is what `go run ./integration/simnic/build` prints")
+	if why := simnic.Absent(); why != "" {
+		t.Skip(why)
 	}
 	run(t, "dmesg", "-C")
-	if err := simnic.Load(file, 1); err != nil {
-		t.Fatal(err)
-	}
+	before := netdevs(t)
+	check(t, simnic.Load(os.Getenv(simnic.Module), 1))
 	t.Cleanup(func() {
 		if err := simnic.Unload(); err != nil {
 			t.Error(err)
@@ -36,8 +32,8 @@ func load(t *testing.T) {
 		if _, err := os.Stat("/sys/bus/simnic"); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("/sys/bus/simnic after the module was removed: %v", err)
 		}
-		if all, _ := os.ReadDir("/sys/class/net"); len(all) != 1 {
-			t.Errorf("netdevs after the module was removed: %v", all)
+		if after := netdevs(t); !slices.Equal(after, before) {
+			t.Errorf("netdevs after the module was removed: %v, want %v", after, before)
 		}
 		out, err := exec.Command("dmesg").CombinedOutput()
 		if err != nil {
@@ -47,6 +43,18 @@ func load(t *testing.T) {
 			t.Errorf("the kernel says:\n%s\nall of it:\n%s", strings.Join(lines, "\n"), out)
 		}
 	})
+}
+
+// netdevs are the names of those of the guest's own namespace.
+func netdevs(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/sys/class/net")
+	check(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
 }
 
 var complaint = regexp.MustCompile(`WARNING:|BUG:|Oops|Call Trace|general protection|unregister_netdevice: waiting|refcount_t|leak|hung|blocked for more`)

@@ -12,12 +12,12 @@ import (
 //go:embed module
 var sources embed.FS
 
-// Build builds the module for the kernel that integration/vm boots under QEMU, unless it is in the cache, and returns its
-// path. It is called outside of a guest: packages may have to be fetched.
-func Build(ctx context.Context, log io.Writer) (string, error) {
+// Build builds the module for a kernel of integration/vm, unless it is in the cache, and returns its path. It is called outside
+// of a guest: packages may have to be fetched, or a kernel built.
+func Build(ctx context.Context, k vm.Kernel, log io.Writer) (string, error) {
 	module, err := fs.Sub(sources, "module")
 	if err != nil {
 		return "", err
 	}
-	return vm.BuildModule(ctx, "simnic", module, log)
+	return vm.BuildModule(ctx, k, "simnic", module, log)
 }

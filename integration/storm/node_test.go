@@ -50,10 +50,10 @@ type node struct {
 	back    atomic.Int64 // when the last one was over, in Unix time in nanoseconds
 }
 
-// newNode starts a lab with one node and the logical ports of pods. In a guest with Debian's kernel it is the guest itself, which gets a NIC.
+// newNode starts a lab with one node and the logical ports of pods. In a guest it is the guest itself, which gets a NIC.
 func newNode(t *testing.T) *node {
 	t.Helper()
-	n := &node{nic: os.Getenv("OFFLOADD_VM") == "qemu"}
+	n := &node{nic: nic.Absent() == ""}
 	opts := lab.Options{Nodes: []lab.NodeConfig{{Name: "n1", Agent: lab.Offloadd}}}
 	if n.nic {
 		if err := nic.Open(t.Context(), vfs); err != nil {

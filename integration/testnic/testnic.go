@@ -25,7 +25,7 @@ import (
 
 // Variables of the environment.
 const (
-	Module = "SIMNIC"              // the simulated NIC's module, which `go run ./integration/simnic/build` prints
+	Module = simnic.Module         // the simulated NIC's module, which `go run ./integration/simnic/build` prints
 	NIC    = "OFFLOADD_NIC"        // the devlink handle of one of the machine's NICs, to be used instead
 	Wire   = "OFFLOADD_NIC_WIRE"   // the netdev that its uplink's cable leads to
 	Change = "OFFLOADD_NIC_CHANGE" // if it is not empty tests may change the number of its VFs and its mode
@@ -66,8 +66,8 @@ func (d *Device) Changeable() bool { return !d.Real() || d.change }
 
 // Absent says why there is no NIC here, in a sentence; "" if there should be one.
 func (d *Device) Absent() string {
-	if !d.Real() && os.Getenv("OFFLOADD_VM") != "qemu" {
-		return "not in a guest with Debian's kernel, for which the NIC's module is built, and no " + NIC + ": make test-vm and make hardware run the test"
+	if why := simnic.Absent(); !d.Real() && why != "" {
+		return why + "; and there is no " + NIC + " in the environment, with which make hardware runs it"
 	}
 	return ""
 }
@@ -80,9 +80,6 @@ func (d *Device) Open(ctx context.Context, vfs int) (err error) {
 		}
 	}()
 	if !d.Real() {
-		if d.module == "" {
-			return errors.New("no " + Module + " in the environment: it is what `go run ./integration/simnic/build` prints")
-		}
 		if err := simnic.Load(d.module, 1); err != nil {
 			return err
 		}

@@ -12,34 +12,35 @@ import (
 	"strings"
 )
 
-// BuildModule builds a kernel module for the kernel that QEMU boots, and returns the path of NAME.ko. src has a Kbuild
-// file, and the sources. What was built from the same sources for the same kernel is in the cache. log receives a line for each
-// long step; nil discards it.
-func BuildModule(ctx context.Context, name string, src fs.FS, log io.Writer) (string, error) {
+// BuildModule builds a kernel module for a kernel, and returns the path of NAME.ko. src has a Kbuild file, and the sources. What
+// was built from the same sources for the same kernel is in the cache. log receives a line for each long step; nil discards it.
+func BuildModule(ctx context.Context, k Kernel, name string, src fs.FS, log io.Writer) (string, error) {
 	if log == nil {
 		log = io.Discard
 	}
-	file, err := buildModule(ctx, name, src, log)
+	file, err := buildModule(ctx, k, name, src, log)
 	if err != nil {
-		return "", fmt.Errorf("vm module %s: %w", name, err)
+		return "", fmt.Errorf("vm %s: module %s: %w", k, name, err)
 	}
 	return file, nil
 }
 
-func buildModule(ctx context.Context, name string, src fs.FS, log io.Writer) (string, error) {
+func buildModule(ctx context.Context, k Kernel, name string, src fs.FS, log io.Writer) (string, error) {
 	for _, p := range []string{"make", "gcc"} {
 		if _, err := need(p); err != nil {
 			return "", err
 		}
 	}
-	pkg, version, err := qemuPackage(ctx)
-	if err != nil {
-		return "", err
+	var t tree
+	var err error
+	switch k {
+	case UML:
+		t, err = umlTree(ctx, log)
+	case QEMU:
+		t, err = qemuTree(ctx, log)
+	default:
+		err = unknown()
 	}
-	headers, err := cached("headers-"+version, log, func(dir string) error {
-		fmt.Fprintf(log, "vm: fetching the headers for %s %s\n", pkg, version)
-		return unpackHeaders(ctx, dir, strings.TrimPrefix(pkg, "linux-image-"), version)
-	})
 	if err != nil {
 		return "", err
 	}
@@ -55,16 +56,42 @@ func buildModule(ctx context.Context, name string, src fs.FS, log io.Writer) (st
 	if err != nil {
 		return "", err
 	}
-	dir, err := cached(fmt.Sprintf("%s-%s-%x", name, version, hash.Sum(nil)[:6]), log, func(dir string) error {
-		fmt.Fprintf(log, "vm: building the module %s for %s\n", name, version)
+	dir, err := cached(fmt.Sprintf("%s-%s-%x", name, t.kernel, hash.Sum(nil)[:6]), log, func(dir string) error {
+		fmt.Fprintf(log, "vm: building the module %s for %s\n", name, t.kernel)
 		if err := os.CopyFS(dir, src); err != nil {
 			return err
 		}
 		// Warnings are errors: nobody reads them once it is in the cache.
-		_, err := output(ctx, dir, "make", "-C", filepath.Join(headers, "build"), "M="+dir, "KCFLAGS=-Werror", "modules")
+		_, err := output(ctx, dir, append(t.make, "M="+dir, "KCFLAGS=-Werror", "modules")...)
 		return err
 	})
 	return filepath.Join(dir, name+".ko"), err
+}
+
+// A tree is what modules are built in: what a kernel was built with, without most sources.
+type tree struct {
+	kernel string   // its name in the cache
+	make   []string // the beginning of a command line
+}
+
+// umlTree is what buildUML has kept.
+func umlTree(ctx context.Context, log io.Writer) (tree, error) {
+	u, err := newUML(ctx, log)
+	dir := filepath.Dir(u.kernel)
+	return tree{filepath.Base(dir), []string{"make", "-C", filepath.Join(dir, umlBuild), "ARCH=um"}}, err
+}
+
+// qemuTree is that of Debian's packages with headers.
+func qemuTree(ctx context.Context, log io.Writer) (tree, error) {
+	pkg, version, err := qemuPackage(ctx)
+	if err != nil {
+		return tree{}, err
+	}
+	headers, err := cached("headers-"+version, log, func(dir string) error {
+		fmt.Fprintf(log, "vm: fetching the headers for %s %s\n", pkg, version)
+		return unpackHeaders(ctx, dir, strings.TrimPrefix(pkg, "linux-image-"), version)
+	})
+	return tree{version, []string{"make", "-C", filepath.Join(headers, "build")}}, err
 }
 
 // unpackHeaders makes dir the root into which the packages with a kernel's headers and build programs would have been

@@ -40,7 +40,10 @@ func newUML(ctx context.Context, log io.Writer) (uml, error) {
 	return uml{kernel: filepath.Join(dir, "linux")}, err
 }
 
-// buildUML makes the program linux and its config in dir.
+// umlBuild is where, beside the kernel, is what modules of it are built in.
+const umlBuild = "build"
+
+// buildUML makes the program linux, its config, and umlBuild in dir.
 func buildUML(ctx context.Context, dir string) error {
 	for _, p := range []string{"make", "gcc", "flex", "bison", "bc", "xz"} {
 		if _, err := need(p); err != nil {
@@ -74,10 +77,16 @@ func buildUML(ctx context.Context, dir string) error {
 	}
 	const build = `
 		exec >>../log 2>&1 </dev/null
-		nice make ARCH=um -j2 linux
+		nice make ARCH=um -j2 linux modules_prepare
 		strip -o ../linux linux
+		mkdir "../$1"
+		cp -a Makefile scripts include .config "../$1"
+		cp vmlinux.symvers "../$1/Module.symvers"
+		mkdir "../$1/arch"
+		cp -a arch/um arch/x86 "../$1/arch"
+		find "../$1/arch" "../$1/include" -name '*.[coS]' -delete
 	`
-	if _, err := output(ctx, work, "sh", "-ec", build); err != nil {
+	if _, err := output(ctx, work, "sh", "-ec", build, "sh", umlBuild); err != nil {
 		return errors.Join(err, errors.New(string(lastLines(filepath.Join(dir, "log"), 20))))
 	}
 	return os.RemoveAll(work)

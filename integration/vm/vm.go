@@ -86,13 +86,15 @@ func run(ctx context.Context, j Job) (int, error) {
 	case QEMU:
 		m, err = newQEMU(ctx, j.Log)
 	default:
-		err = fmt.Errorf("unknown kernel; want %s or %s", UML, QEMU)
+		err = unknown()
 	}
 	if err != nil {
 		return 0, err
 	}
 	return boot(ctx, m, j, busybox)
 }
+
+func unknown() error { return fmt.Errorf("unknown kernel; want %s or %s", UML, QEMU) }
 
 // complete fills in what the job leaves to this process, and checks the rest.
 func complete(j *Job) error {

@@ -28,14 +28,10 @@ func handle() devlink.Handle { return devlink.Handle{Bus: "simnic", Dev: nic.Str
 // load inserts the simulated NIC's module with n devices for the duration of a test.
 func load(t *testing.T, n int) {
 	t.Helper()
-	if vm := os.Getenv("OFFLOADD_VM"); vm != "qemu" {
-		t.Skip("not in a guest with Debian's kernel, for which the module is built: make test-vm runs the test in one")
+	if why := simnic.Absent(); why != "" {
+		t.Skip(why)
 	}
-	file := os.Getenv("SIMNIC")
-	if file == "" {
-		t.Fatal("no SIMNIC in the environment: it is what `go run ./integration/simnic/build` prints")
-	}
-	if err := simnic.Load(file, n); err != nil {
+	if err := simnic.Load(os.Getenv(simnic.Module), n); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

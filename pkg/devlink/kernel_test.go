@@ -527,14 +527,10 @@ func TestKernelEvents(t *testing.T) {
 
 // The life of a subfunction on integration/simnic, which answers as mlx5 does where netdevsim has nothing.
 func TestKernelSubfunction(t *testing.T) {
-	if os.Getenv("OFFLOADD_VM") != "qemu" {
-		t.Skip("not in a guest with Debian's kernel, for which simnic is built")
+	if why := simnic.Absent(); why != "" {
+		t.Skip(why)
 	}
-	file := os.Getenv("SIMNIC")
-	if file == "" {
-		t.Fatal("no SIMNIC in the environment: it is what `go run ./integration/simnic/build` prints")
-	}
-	if err := simnic.Load(file, 1); err != nil {
+	if err := simnic.Load(os.Getenv(simnic.Module), 1); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
