@@ -126,8 +126,8 @@ const (
 // startsManner says how it was measured.
 func startsManner(run *result.Run) string {
 	s := run.Starts
-	return fmt.Sprintf("new ports in random order (seed %d), answered by %s (%s, %s, %s); a packet every %v, followed for %v; %s take turns",
-		run.Parameters.Seed, s.Target.Name, s.Target.Kind, s.Target.Device, s.Target.Address, s.Interval, s.Wait, plural(len(s.Ports), "logical port"))
+	return fmt.Sprintf("new ports of %s in turn, in random order (seed %d), answered by %s (%s, %s, %s); a packet every %v, followed for %v",
+		plural(len(s.Ports), "logical port"), run.Parameters.Seed, s.Target.Name, s.Target.Kind, s.Target.Device, s.Target.Address, s.Interval, s.Wait)
 }
 
 // startNotes say what is not measured, and which starts have failed, the same reason once.

@@ -2,7 +2,6 @@ package stats
 
 import (
 	"slices"
-	"time"
 
 	"github.com/offloadd/offloadd/pkg/probe/result"
 )
@@ -62,12 +61,12 @@ func summariseStartCase(c *result.StartCase, noFilters string) {
 
 // perSecond is how many ports a second came so far, in batches of which all did; 0: there are none.
 func perSecond(c *result.StartCase, step string) float64 {
-	ports, took := 0, time.Duration(0)
+	ports, took := 0, int64(0) // nanoseconds
 	for _, b := range c.Batches {
-		last, all := time.Duration(0), true
+		last, all := int64(0), true
 		for i := range b.Starts {
 			at, _ := b.Starts[i].At(step)
-			last, all = max(last, at), all && at > 0
+			last, all = max(last, int64(at)), all && at > 0
 		}
 		if all {
 			ports, took = ports+len(b.Starts), took+last
@@ -76,5 +75,5 @@ func perSecond(c *result.StartCase, step string) float64 {
 	if took <= 0 {
 		return 0
 	}
-	return float64(ports) / took.Seconds()
+	return float64(ports) / float64(took) * 1e9
 }
