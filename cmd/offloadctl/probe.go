@@ -162,6 +162,9 @@ func (p *prober) write(runs []*result.Run, o outputs) error {
 	}
 	pictures := 0
 	for _, run := range runs {
+		if run.Starts != nil {
+			return usageError{fmt.Errorf("--png: of starts, as run %s is of, there is no picture: --html has them", run.ID)}
+		}
 		for _, l := range run.Parameters.Loads {
 			if l.Mode == result.Stream || l.Mode == result.Maerts {
 				continue // they have no percentiles

@@ -297,20 +297,29 @@ func (m *meter) forwarding(sent []int64, begun int64, first int) (f result.Forwa
 		f.Unknown = fmt.Sprintf("filters have counted %d packets, and %d were sent", all, len(sent))
 		return f
 	}
-	if f.Exact = m.exact; !f.Exact {
-		f.Filters, f.Hardware = m.filters, m.hardware
-		return f
-	}
 	at := func(n uint64) (time.Duration, int) {
-		if n == 0 {
+		if n == 0 || n > uint64(len(sent)) {
 			return 0, 0
 		}
 		i := len(sent) - int(n)
 		return time.Duration(sent[i] - begun), max(i+1-first+1, 1)
 	}
-	f.Filters, f.Packet = at(all)
-	f.Hardware, f.HardwarePacket = at(hardware)
+	counted, packet := at(all)
+	countedHardware, packetHardware := at(hardware)
+	if f.Exact = m.exact; !f.Exact { // none was later than it was seen, nor than what has been counted since
+		f.Filters, f.Hardware = earlier(m.filters, counted), earlier(m.hardware, countedHardware)
+		return f
+	}
+	f.Filters, f.Packet, f.Hardware, f.HardwarePacket = counted, packet, countedHardware, packetHardware
 	return f
+}
+
+// earlier is the earlier of two times, of which 0 is none.
+func earlier(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 func (m *meter) close() error {

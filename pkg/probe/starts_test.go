@@ -525,6 +525,10 @@ func TestMeter(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", name, f, want)
 		}
 	}
+	late := &meter{filters: 100, hardware: 200, counts: ledger.Counts{Forwarded: ledger.Split{Software: 2, Hardware: 1}}}
+	if f := late.forwarding([]int64{30, 40, 50, 60, 70}, 10, 1); f != (result.Forwarding{Filters: 40, Hardware: 60}) {
+		t.Errorf("seen later than what has been counted since says: %+v", f)
+	}
 	m := &meter{filters: 1, exact: true, counts: ledger.Counts{Forwarded: ledger.Split{Software: 3}}}
 	if f := m.forwarding([]int64{1, 2}, 0, 1); !strings.Contains(f.Unknown, "counted 3 packets, and 2 were sent") {
 		t.Errorf("more than were sent: %+v", f)

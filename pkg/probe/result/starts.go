@@ -88,7 +88,7 @@ type Forwarding struct {
 	Hardware       time.Duration `json:"hardware_ns,omitempty"`
 	HardwarePacket int           `json:"hardware_packet,omitempty"`
 	// Exact says that the numbers are those of packets that were counted. Otherwise filters were made anew meanwhile, which lost what they had counted: then times
-	// are when it was seen, so it was not later, and there are no numbers.
+	// are when it was seen, or what has been counted since says, the earlier of the two, so it was not later; and there are no numbers.
 	Exact bool `json:"exact,omitempty"`
 	// Unknown is why nothing is known; empty: it is.
 	Unknown string `json:"unknown,omitempty"`

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -37,9 +36,7 @@ type event struct {
 }
 
 const (
-	maxOrder = 64 << 10
-	// maxMemory is when the garbage collector runs after all.
-	maxMemory = 1 << 30
+	maxOrder = 64 << 10 // octets
 	// afterwards is how long answers are waited for when a train has ended.
 	afterwards = 20 * time.Millisecond
 	// askAgain is when a neighbour that has not answered is asked again, in milliseconds, instead of after a second: the question may be lost while the port
@@ -49,8 +46,6 @@ const (
 
 // Main is the process: it obeys what comes on stdin, says on stdout what happens, and returns the exit code.
 func Main(stdin io.Reader, stdout io.Writer) int {
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(maxMemory)
 	m := &master{out: json.NewEncoder(stdout), trains: map[uint32]*sender{}}
 	if err := m.obey(stdin); err != nil {
 		m.say(event{Error: err.Error()})
