@@ -126,7 +126,7 @@ func TestProbeStart(t *testing.T) {
 		}
 	})
 
-	t.Run("IPv6", func(t *testing.T) {
+	t.Run("IPv6", func(*testing.T) {
 		c.says(5, []string{"PROBE_IMPOSSIBLE", "addresses of the same family"}, append(start, "--family", "6")...)
 	})
 

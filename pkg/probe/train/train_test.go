@@ -152,7 +152,7 @@ func stranger(t *testing.T, from path.Netns) {
 			if err != nil {
 				return err
 			}
-			defer c.Close() //nolint:errcheck // it was read
+			defer c.Close()
 			b := make([]byte, size)
 			for _, p := range []packet{{1, 1, 1, true}, {0, 1, 1, false}} {
 				p.put(b)
@@ -166,7 +166,7 @@ func stranger(t *testing.T, from path.Netns) {
 				return err
 			}
 			if n, err := c.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
-				return fmt.Errorf("a stranger has an answer of %d octets: %v", n, err)
+				return errors.Join(fmt.Errorf("a stranger has an answer of %d octets", n), err)
 			}
 			return nil
 		}()
