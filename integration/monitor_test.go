@@ -91,8 +91,13 @@ func (w *watched) unplug(pod string) {
 	w.l.Check(err)
 }
 
-// pair is how a node says that a pair is now; nil: it does not know it.
+// pair is how a node says that the requests of a pair are now; nil: it does not know them.
 func (w *watched) pair(node, from, to string) *offloadv1.ProbePair {
+	w.l.T.Helper()
+	return w.side(node, from, to, false)
+}
+
+func (w *watched) side(node, from, to string, answers bool) *offloadv1.ProbePair {
 	w.l.T.Helper()
 	ctx, cancel := context.WithTimeout(w.l.T.Context(), patience)
 	defer cancel()
@@ -105,7 +110,7 @@ func (w *watched) pair(node, from, to string) *offloadv1.ProbePair {
 		w.l.T.Fatal(client.Error(err))
 	}
 	for _, p := range r.GetPairs() {
-		if p.GetFrom() == from && p.GetTo() == to {
+		if p.GetFrom() == from && p.GetTo() == to && p.GetAnswers() == answers {
 			return p
 		}
 	}
@@ -279,7 +284,8 @@ func TestOffloadLost(t *testing.T) {
 		t.Errorf("what was lost: %v", p)
 	}
 	offloaded("q2")
-	if text := scrape(t, w.metrics["n1"]); !strings.Contains(text, `offloadd_probe_offload_lost_total{from="q1",to="q3"} 1`) || !strings.Contains(text, `offloadd_probe_worse{from="q1",to="q3"} 1`) {
+	if text := scrape(t, w.metrics["n1"]); !strings.Contains(text, `offloadd_probe_offload_lost_total{from="q1",packets="requests",to="q3"} 1`) ||
+		!strings.Contains(text, `offloadd_probe_worse{from="q1",packets="requests",to="q3"} 1`) {
 		t.Errorf("metrics of n1:\n%s", text)
 	}
 	if log, err := os.ReadFile(l.Node("n1").AgentLog()); err != nil || !strings.Contains(string(log), "reason=PROBE_OFFLOAD_LOST") {
@@ -293,6 +299,41 @@ func TestOffloadLost(t *testing.T) {
 	l.Sync()
 	offloaded("q3")
 	offloaded("q2")
+
+	// The node of who answers sees that the answers are offloaded, and what the connection tracker has there; and when they are not any more, which the other does not see.
+	answers := func(what string, so func(p *offloadv1.ProbePair) bool) {
+		t.Helper()
+		var p *offloadv1.ProbePair
+		l.Eventually(2*patience, "answers of q3 "+what, func() bool {
+			p = w.side("n2", "q1", "q3", true)
+			return p != nil && so(p)
+		})
+		t.Logf("answers %s: %v", what, p)
+	}
+	l.NB("acl-add sw0 to-lport 1 ip4 allow-related") // connections have a state from now on
+	l.Sync()
+	answers("by filters", func(p *offloadv1.ProbePair) bool {
+		c := p.GetConnection()
+		return p.GetReason() == "" && p.GetLevel() == offloadv1.OffloadLevel_OFFLOAD_LEVEL_FILTERS && c.GetOffload() > 0 && c.GetAssured() == c.GetZones() && c.GetHwOffload() == 0
+	})
+	l.NB(`qos-add sw0 from-lport 100 'inport == "q3" && udp.src == 8629 && ip4.dst == 10.0.1.1' rate=1000000`)
+	l.Sync()
+	answers("by Open vSwitch", func(p *offloadv1.ProbePair) bool {
+		return p.GetReason() == string(reason.ProbeOffloadLost) && p.GetLevel() == offloadv1.OffloadLevel_OFFLOAD_LEVEL_OVS && p.GetRegressions() == 1 && p.GetWhy() != ""
+	})
+	offloaded("q3")
+	if text := scrape(t, w.metrics["n2"]); !strings.Contains(text, `offloadd_probe_worse{from="q1",packets="answers",to="q3"} 1`) ||
+		!strings.Contains(text, `offloadd_probe_connection_zones{from="q1",packets="answers",state="assured",to="q3"} 1`) {
+		t.Errorf("metrics of n2:\n%s", text)
+	}
+	if p := w.pair("n1", "q1", "q3"); p.GetConnection().GetAssured() == 0 {
+		t.Errorf("to n1 the connection is not assured: %v", p)
+	}
+	l.NB("qos-del sw0")
+	l.Sync()
+	answers("by filters again", func(p *offloadv1.ProbePair) bool {
+		return p.GetReason() == "" && p.GetLevel() == offloadv1.OffloadLevel_OFFLOAD_LEVEL_FILTERS
+	})
 }
 
 // children are the processes that a process has started.

@@ -182,7 +182,7 @@ func TestStartProbeSpec(t *testing.T) {
 	}
 }
 
-// fakePairs are one that is well, one that has lost its offload, and one that is not measured.
+// fakePairs are one that is well, one that has lost its offload, one that is not measured, and answers.
 func fakePairs() []*offloadv1.ProbePair {
 	percentile := func(percent float64, d time.Duration) *offloadv1.ProbePercentile {
 		return &offloadv1.ProbePercentile{Percent: percent, Value: durationpb.New(d)}
@@ -192,19 +192,25 @@ func fakePairs() []*offloadv1.ProbePair {
 			From: "web-0", To: "db-0", Chassis: "n2", Measured: true, Since: since(time.Hour), Sent: 3600, Answered: 3599, Lost: 1, Recent: 1200, Max: durationpb.New(2 * time.Millisecond),
 			Percentiles: []*offloadv1.ProbePercentile{percentile(50, 31*time.Microsecond), percentile(90, 40*time.Microsecond), percentile(99, 88500)},
 			Level:       offloadv1.OffloadLevel_OFFLOAD_LEVEL_HARDWARE, Filters: 1, Hardware: 0.99,
+			Connection: &offloadv1.ProbeConnection{Zones: 1, Assured: 1, Offload: 1, HwOffload: 1},
 		},
 		{
 			From: "web-0", To: "db-1", Chassis: "n3", Measured: true, Since: since(5 * time.Minute), Sent: 1100, Answered: 1080, Lost: 20, Late: 3, Missed: 4, Held: 5, Recent: 1100, RecentLost: 20,
 			Percentiles: []*offloadv1.ProbePercentile{percentile(50, time.Millisecond), percentile(90, 2*time.Millisecond), {Percent: 99}},
 			Reason:      string(reason.ProbeOffloadLost), Message: "its packets were forwarded by hardware, and are by Open vSwitch now", Level: offloadv1.OffloadLevel_OFFLOAD_LEVEL_OVS, Filters: 0.02, Regressions: 1,
+			Connection: &offloadv1.ProbeConnection{Zones: 2, Assured: 2, Offload: 1},
 		},
 		{From: "web-0", To: "db-2", Since: since(time.Minute), Reason: string(reason.LPortNotFound), Message: "the Southbound has no logical port db-2"},
+		{
+			From: "lb-0", To: "web-0", Chassis: "n1", Answers: true, Since: since(time.Hour), Level: offloadv1.OffloadLevel_OFFLOAD_LEVEL_OVS,
+			Connection: &offloadv1.ProbeConnection{Zones: 1}, Why: "to the connection tracker it is not assured, which takes packets both ways for two seconds",
+		},
 	}
 }
 
 func (f *fake) WatchPairs(_ *offloadv1.WatchPairsRequest, s offloadv1.MonitorService_WatchPairsServer) error {
 	for i := range 2 {
-		if err := s.Send(&offloadv1.WatchPairsResponse{Pairs: fakePairs()[:3-2*i], Answered: uint64(i)}); err != nil {
+		if err := s.Send(&offloadv1.WatchPairsResponse{Pairs: fakePairs()[:4-3*i], Answered: uint64(i)}); err != nil {
 			return err
 		}
 	}

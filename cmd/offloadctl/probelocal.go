@@ -17,9 +17,12 @@ import (
 
 	"github.com/offloadd/offloadd/pkg/api"
 	"github.com/offloadd/offloadd/pkg/api/client"
+	"github.com/offloadd/offloadd/pkg/apply"
 	"github.com/offloadd/offloadd/pkg/probe"
 	"github.com/offloadd/offloadd/pkg/probe/engine"
 	"github.com/offloadd/offloadd/pkg/probe/path"
+	"github.com/offloadd/offloadd/pkg/reason"
+	"github.com/offloadd/offloadd/pkg/tc"
 )
 
 // probeChild is this process if it is one that a probe without a daemon has started: its engine, or part of a path.
@@ -45,7 +48,7 @@ func (c *cli) local(stateDir string) (func(), error) {
 		return nil, fmt.Errorf("probe: %w", err)
 	}
 	server := api.NewServer(nil, nil, nil, nil,
-		probe.New(probe.Options{Dir: filepath.Join(stateDir, "probe"), Program: "offloadctl " + version(), Facts: switchFacts}), nil,
+		probe.New(probe.Options{Dir: filepath.Join(stateDir, "probe"), Program: "offloadctl " + version(), Facts: switchFacts, Filters: leftFilters(c.socket)}), nil,
 		slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	var served sync.WaitGroup
@@ -68,6 +71,24 @@ func (c *cli) local(stateDir string) (func(), error) {
 		return nil, err
 	}
 	return end, nil
+}
+
+// leftFilters removes the filters that a killed daemon's probe has left. While a daemon listens on the socket there are none: those that there are it wants.
+func leftFilters(socket string) func(context.Context) (int, error) {
+	return func(ctx context.Context) (n int, err error) {
+		if conn, err := new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
+			return 0, conn.Close()
+		}
+		c, err := tc.Dial(tc.DialOptions{})
+		if err != nil {
+			return 0, &reason.Error{Reason: reason.KernelRefused, Err: err}
+		}
+		defer func() { err = errors.Join(err, c.Close()) }()
+		if n, err = apply.RemoveProbes(ctx, c); err != nil {
+			err = &reason.Error{Reason: reason.KernelRefused, Err: err}
+		}
+		return n, err
+	}
 }
 
 // switchFacts are what can be seen of the node's Open vSwitch without the daemon; nothing if none answers.

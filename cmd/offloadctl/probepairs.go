@@ -18,7 +18,8 @@ func (p *prober) watchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "show the pairs of ports that are measured all the time, and how they are, until interrupted",
-		Long: `Show the pairs of ports that are measured all the time, as continuous_probe in the daemon's configuration says: those whose requests this node sends.
+		Long: `Show the pairs of ports that are measured all the time, as continuous_probe in the daemon's configuration says: those whose requests or answers this node
+sends. Of answers only the way is known that they take from here. CONNECTION is what the connection tracker has in the zones of the two ports.
 
 Counts are since the daemon started, percentiles of the last 20 minutes, as far as there are enough requests: 20 for P50, 1000 for P99. What was
 lost is behind all that was answered.`,
@@ -79,7 +80,12 @@ func (p *prober) pairs(r *offloadv1.WatchPairsResponse, n int) error {
 func (c *cli) pairColumns() []column[*offloadv1.ProbePair] {
 	type pair = *offloadv1.ProbePair
 	count := func(of func(pair) uint64) func(pair) string {
-		return func(p pair) string { return fmt.Sprint(of(p)) }
+		return func(p pair) string {
+			if p.GetAnswers() { // who asks counts them
+				return "-"
+			}
+			return fmt.Sprint(of(p))
+		}
 	}
 	percentile := func(percent float64) func(pair) string {
 		return func(p pair) string {
@@ -98,6 +104,7 @@ func (c *cli) pairColumns() []column[*offloadv1.ProbePair] {
 	return []column[pair]{
 		{name: "FROM", value: pair.GetFrom},
 		{name: "TO", value: pair.GetTo},
+		{name: "PACKETS", value: func(p pair) string { return choose(p.GetAnswers(), "answers", "requests") }},
 		{name: "CHASSIS", value: func(p pair) string { return cmp.Or(p.GetChassis(), "-") }},
 		{name: "SENT", value: count(pair.GetSent)},
 		{name: "LOST", value: count(pair.GetLost), style: func(p pair) style { return choose(p.GetRecentLost() > 0, red, plain) }},
@@ -122,16 +129,38 @@ func (c *cli) pairColumns() []column[*offloadv1.ProbePair] {
 			}
 			return fmt.Sprintf("%.0f %%", 100*p.GetFilters())
 		}},
+		{name: "CONNECTION", value: func(p pair) string { return connectionState(p.GetConnection()) }},
 		{name: "SINCE", value: func(p pair) string { return age(c.now().Sub(p.GetSince().AsTime())) }},
 		{
 			name: "STATE",
 			value: func(p pair) string {
 				return choose(p.GetReason() == "", "well", p.GetReason())
 			},
-			style: func(p pair) style { return choose(p.GetReason() == "", green, choose(p.GetMeasured(), red, plain)) },
+			style: func(p pair) style {
+				return choose(p.GetReason() == "", green, choose(p.GetMeasured() || p.GetAnswers(), red, plain))
+			},
 		},
-		{name: "MESSAGE", wide: true, value: func(p pair) string { return cmp.Or(p.GetMessage(), "-") }},
+		{name: "MESSAGE", wide: true, value: func(p pair) string { return cmp.Or(p.GetMessage(), p.GetWhy(), "-") }},
 	}
+}
+
+// connectionState is the best that the connection tracker says of all zones, or of how many.
+func connectionState(c *offloadv1.ProbeConnection) string {
+	if c.GetZones() == 0 {
+		return "-"
+	}
+	for _, s := range []struct {
+		zones uint32
+		word  string
+	}{{c.GetHwOffload(), "HW_OFFLOAD"}, {c.GetOffload(), "OFFLOAD"}, {c.GetAssured(), "ASSURED"}} {
+		switch {
+		case s.zones >= c.GetZones():
+			return s.word
+		case s.zones > 0:
+			return fmt.Sprintf("%s %d/%d", s.word, s.zones, c.GetZones())
+		}
+	}
+	return "NEW"
 }
 
 // micros is a duration in microseconds.

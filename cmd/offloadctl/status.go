@@ -62,10 +62,10 @@ func (c *cli) printStatus(st *offloadv1.GetStatusResponse) {
 	s.add("Turn", fmt.Sprintf("%d, installed up to %d; nb_cfg %d", st.GetTurn(), st.GetAckedTurn(), st.GetNbCfg()))
 	s.add("Local", fmt.Sprintf("%d datapaths, %d ports, %d tunnels", st.GetLocalDatapaths(), st.GetLocalPorts(), st.GetTunnels()))
 	if n := st.GetProbePairs(); n > 0 {
-		s.add("Probed", fmt.Sprintf("%d pairs of ports, %d of them worse", n, len(st.GetProbeWorse())))
+		s.add("Probed", fmt.Sprintf("%d pairs of ports; worse: %d", n, len(st.GetProbeWorse())))
 	}
 	for _, p := range st.GetProbeWorse() {
-		s.add("  Worse", c.paint(red, fmt.Sprintf("from %s to %s since %s: %s: %s", p.GetFrom(), p.GetTo(), age(c.now().Sub(p.GetSince().AsTime())), p.GetReason(), p.GetMessage())))
+		s.add("  Worse", c.paint(red, fmt.Sprintf("%sfrom %s to %s since %s: %s: %s", choose(p.GetAnswers(), "answers to requests ", ""), p.GetFrom(), p.GetTo(), age(c.now().Sub(p.GetSince().AsTime())), p.GetReason(), p.GetMessage())))
 	}
 	if n := st.GetRowsRefused(); n > 0 {
 		s.add("Refused", fmt.Sprintf("%d Southbound rows that no chassis could use", n))

@@ -3,7 +3,11 @@ package offload
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -80,13 +84,13 @@ func TestProbePort(t *testing.T) {
 	quick := []string{"probe", "port", "pa", "pb", "--sessions", "1", "--count", "60", "--cold", "0", "--new", "0"}
 
 	t.Run("measured", func(t *testing.T) {
-		_, err := n.VSctl(t.Context(), "set", "open", ".", "other_config:max-idle=1000")
+		_, err := n.VSctl(t.Context(), "set", "open", ".", "other_config:max-idle=3000")
 		check(t, err)
 		defer func() {
 			_, err := n.VSctl(context.Background(), "remove", "open", ".", "other_config", "max-idle")
 			check(t, err)
 		}()
-		out, code := c.run("probe", "port", "pa", "pb", "--sessions", "6", "--count", "1200", "--cold", "2", "--new", "3", "--idle", "3s", "-o", "json")
+		out, code := c.run("probe", "port", "pa", "pb", "--sessions", "6", "--count", "1200", "--cold", "2", "--new", "3", "--idle", "5s", "-o", "json")
 		if code != 0 {
 			t.Fatalf("exit code %d: %s", code, out)
 		}
@@ -95,6 +99,7 @@ func TestProbePort(t *testing.T) {
 		t.Log(report.Text(run, 0))
 		wantAccounts(t, run)
 		wantLives(t, run)
+		wantBreakEvens(t, run)
 		if left := probeFilters(t, n); left != 0 {
 			t.Errorf("%d filters are left", left)
 		}
@@ -118,22 +123,73 @@ func TestProbePort(t *testing.T) {
 		c.says(3, []string{"PORT_NOT_FOUND", "web1"}, "probe", "port", "pa", "web1")
 	})
 
-	t.Run("killed", func(t *testing.T) {
+	// kill kills the daemon in the middle of a run, which leaves filters, and returns how many.
+	kill := func(t *testing.T, meanwhile func()) int {
+		t.Helper()
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			_, _ = c.run(append(quick, "--duration", "1m")...) // it fails, since the daemon is killed
 		}()
 		waitFor(t, "filters of the probe", func() bool { return probeFilters(t, n) > 0 })
+		meanwhile()
 		check(t, n.StopAgent(syscall.SIGKILL))
 		<-done
-		if probeFilters(t, n) == 0 {
-			t.Error("the filters went with the daemon: then the next one need not remove them")
+		left := probeFilters(t, n)
+		if left == 0 {
+			t.Error("the filters went with the daemon: then nobody need remove them")
 		}
+		return left
+	}
+	clean := func() (string, error) {
+		return n.Exec(t.Context(), c.path, "--socket", filepath.Join(n.Dir, "offloadd.sock"), "probe", "--local", "clean")
+	}
+
+	t.Run("killed", func(t *testing.T) {
+		kill(t, func() {})
 		check(t, n.StartAgent(lab.Offloadd))
 		waitFor(t, "the filters to go", func() bool { return probeFilters(t, n) == 0 })
 		check(t, r.Sync(t.Context()))
 	})
+
+	// Without a daemon they can be removed, and nothing else is.
+	t.Run("cleaned", func(t *testing.T) {
+		left := kill(t, func() {
+			if out, err := clean(); err == nil || !strings.Contains(err.Error()+out, "PROBE_BUSY") {
+				t.Errorf("while a run is made: %s, %v", out, err)
+			}
+		})
+		before := keys(t, n)
+		out, err := clean()
+		check(t, err)
+		if want := fmt.Sprintf("removed %d filters\n", left); out != want {
+			t.Errorf("%q, want %q", out, want)
+		}
+		if after := keys(t, n); probeFilters(t, n) != 0 || len(after) == 0 || !slices.Equal(after, before) {
+			t.Errorf("filters are now %v, were %v", after, before)
+		}
+		out, err = clean()
+		check(t, err)
+		if strings.Contains(out, "removed") {
+			t.Errorf("once more: %s", out)
+		}
+		check(t, n.StartAgent(lab.Offloadd))
+		check(t, r.Sync(t.Context()))
+	})
+}
+
+// keys are where the filters are that are no probe's, and whose they are.
+func keys(t *testing.T, n *lab.Node) (all []string) {
+	t.Helper()
+	filters, err := Filters(t.Context(), n)
+	check(t, err)
+	for _, f := range filters {
+		if specialize.KindOf(f.Filter.Cookie) != specialize.KindProbe {
+			all = append(all, fmt.Sprint(f.Filter.Key(), f.Filter.Cookie))
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // wantAccounts is that all packets are accounted for, and went where they should have.
@@ -212,6 +268,66 @@ func wantLives(t *testing.T, run *result.Run) {
 			if l.Path == "offload" && trial.Switches[0].Packet < 2 {
 				t.Errorf("%s: filters have forwarded the first packet, which is to be committed", l.Before)
 			}
+		}
+	}
+}
+
+// wantBreakEvens is that a connection is said to become cheaper where it does, by adding up what its packets take.
+func wantBreakEvens(t *testing.T, run *result.Run) {
+	t.Helper()
+	if len(run.Ports.BreakEvens) != 4 {
+		t.Errorf("break-evens %+v", run.Ports.BreakEvens)
+	}
+	lives := map[string]result.Life{}
+	for _, l := range run.Ports.Lives {
+		lives[l.Path+" "+l.Before] = l
+	}
+	for _, b := range run.Ports.BreakEvens {
+		t.Logf("%+v", b)
+		offload, software := lives["offload "+b.Before], lives["software "+b.Before]
+		if b.Connections != len(offload.Trials) || b.Packets < 32 {
+			t.Errorf("%d connections of %d packets were compared, there are %d", b.Connections, b.Packets, len(offload.Trials))
+			continue
+		}
+		var firsts []float64
+		cheaper := 0 // connections that are it after From packets, and not before
+		for i := range offload.Trials {
+			x, y := offload.Trials[i].Took, software.Trials[i].Took
+			if b.Of == result.OfCPU {
+				x, y = offload.Trials[i].CPU, software.Trials[i].CPU
+			}
+			if len(x) == 0 || len(x) > len(y) {
+				t.Fatalf("%s %s: %d packets through filters, and %d through Open vSwitch", b.Before, b.Of, len(x), len(y))
+			}
+			sum, stays := 0.0, int64(1)
+			for n := range max(int64(len(x)), b.From+1) {
+				if n < int64(len(x)) {
+					sum += float64(x[n] - y[n])
+				} else {
+					sum += float64(b.Then.Difference)
+				}
+				if sum >= 0 {
+					stays = n + 2
+				}
+				if n+1 == int64(len(x)) {
+					firsts = append(firsts, sum)
+				}
+			}
+			if stays <= b.From {
+				cheaper++
+			}
+		}
+		slices.Sort(firsts)
+		if middle := (firsts[(len(firsts)-1)/2] + firsts[len(firsts)/2]) / 2; math.Abs(middle-float64(b.First)) > 1 {
+			t.Errorf("%s %s: first packets take %v more, added up %v", b.Before, b.Of, b.First, middle)
+		}
+		different := b.Then.Verdict == result.Different
+		switch {
+		case b.Verdict == result.FromPacket && (!different || b.Then.Difference >= 0 || 2*cheaper < len(firsts) || b.Octets != 128*b.From),
+			b.Verdict == result.Never && (!different || b.Then.Difference <= 0 || b.From != 0),
+			b.Verdict == result.Undecided && (different || b.Why == "" || b.From != 0),
+			b.Verdict == "":
+			t.Errorf("%s %s: %d of %d connections are cheaper: %+v", b.Before, b.Of, cheaper, len(firsts), b)
 		}
 	}
 }

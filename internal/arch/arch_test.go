@@ -41,7 +41,7 @@ var rooms = map[string]room{
 		"pkg/api/client", "pkg/reason", "proto/offload/v1",
 		"pkg/tc", "pkg/ovsdb", "pkg/ovsdb/vswitchdb", "pkg/dpctl", // doctor
 		"pkg/probe/result", "pkg/probe/stats", "pkg/probe/report", // what a probe has measured
-		"pkg/api", "pkg/probe", "pkg/probe/engine", "pkg/probe/path", // a probe without a daemon
+		"pkg/api", "pkg/probe", "pkg/probe/engine", "pkg/probe/path", "pkg/apply", // a probe without a daemon
 	}},
 
 	"pkg/daemon": {imports: []string{"pkg/..."}},
@@ -71,7 +71,7 @@ var rooms = map[string]room{
 		doors: []string{"inventory.go", "worker.go", "configure.go", "operation.go", "snapshot.go", "kernel.go", "sysfs.go", "memory.go"},
 	},
 	"pkg/apply": {
-		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go", "withdraw.go", "revoke.go"},
+		pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/specialize", "pkg/tc"}, doors: []string{"flows.go", "filters.go", "withdraw.go", "revoke.go", "probes.go"},
 	},
 
 	"pkg/trace": {pure: true, imports: []string{

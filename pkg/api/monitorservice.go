@@ -63,6 +63,10 @@ func pairMessage(p monitor.State) *offloadv1.ProbePair {
 		From: p.From, To: p.To, Chassis: p.Chassis, Measured: p.Measured, Reason: string(p.Reason), Message: p.Message, Since: timestamppb.New(p.Since),
 		Sent: p.Counts.Sent, Answered: p.Counts.Answered, Lost: p.Counts.Lost, Late: p.Counts.Late, Missed: p.Counts.Missed, Held: p.Counts.Held,
 		Recent: uint64(p.Latency.Count), RecentLost: uint64(p.Latency.Lost), Regressions: p.Regressions, Level: number(offloadLevels, p.Level),
+		Answers: p.Answers, Why: p.Why,
+	}
+	if t := p.Way.Tracked; t.Zones > 0 {
+		m.Connection = &offloadv1.ProbeConnection{Zones: uint32(t.Zones), Assured: uint32(t.Assured), Offload: uint32(t.Offload), HwOffload: uint32(t.Hardware)}
 	}
 	m.Filters, m.Hardware = p.Way.Offloaded()
 	if p.Latency.Max > 0 {

@@ -17,7 +17,7 @@ import (
 func NewMonitor(c Config, a *Agent, p *ports.Service, log *slog.Logger) (*monitor.Monitor, []Task) {
 	o := monitor.Options{Config: c.ContinuousProbe, Log: log, File: filepath.Join(c.StateDir, "monitor.json")}
 	if c.Offload == offloadDirect {
-		o.Ways = (&ways{watcher: a, feed: p.Feed(), watches: map[string]*waysOf{}}).look
+		o.Ways = (&ways{watcher: a, feed: p.Feed(), watches: map[string]*waysOf{}, tracked: a.tracked, nic: isRepresentor}).look
 	}
 	m := monitor.New(o)
 	tasks := []Task{{"monitor", m.Run}}

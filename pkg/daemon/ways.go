@@ -12,12 +12,15 @@ import (
 	"github.com/offloadd/offloadd/pkg/probe/monitor"
 )
 
-// ways counts which way the requests of pairs take, by filters of their own at the ingress of each port that sends. They stay, so that a look reads
+// ways counts which way the packets of pairs take, by filters of their own at the ingress of each port that sends. They stay, so that a look reads
 // counters and changes nothing. One goroutine uses it.
 type ways struct {
 	watcher ledger.Watcher
 	feed    *ports.Feed
 	watches map[string]*waysOf // by the host's device of a port
+	// tracked asks the connection tracker, and nic whether a device is a port of an embedded switch.
+	tracked func(context.Context, []monitor.Flow) ([]monitor.Tracked, error)
+	nic     func(device string) bool
 }
 
 // waysOf are those of the packets that come in by one device.
@@ -28,7 +31,8 @@ type waysOf struct {
 	changes int
 }
 
-// look returns what was counted since the last look, in the order of flows. What is not known has no packets; the error says why, of the first.
+// look returns what was counted since the last look, and what the connection tracker has, in the order of flows. What is not known has no packets; the
+// error says why.
 func (w *ways) look(ctx context.Context, flows []monitor.Flow) ([]monitor.Way, error) {
 	devices, byDevice := w.devices(flows)
 	all := make([]monitor.Way, len(flows))
@@ -47,11 +51,15 @@ func (w *ways) look(ctx context.Context, flows []monitor.Flow) ([]monitor.Way, e
 		}
 		for i, f := range flows {
 			if devices[i] == device {
-				all[i] = counted[f.Pair]
+				all[i] = counted[f.Side]
 			}
 		}
 	}
-	return all, failed
+	tracked, err := w.tracked(ctx, flows)
+	for i := range flows {
+		all[i].Tracked, all[i].NIC = tracked[i], devices[i] != "" && w.nic(devices[i])
+	}
+	return all, errors.Join(failed, err)
 }
 
 // devices are the host's devices of the ports that send, "" if there is none.
@@ -63,7 +71,7 @@ func (w *ways) devices(flows []monitor.Flow) (devices []string, byDevice map[str
 	}
 	byDevice = map[string][]monitor.Flow{}
 	for _, f := range flows {
-		d := byPort[f.Pair.From]
+		d := byPort[f.Port()]
 		if devices = append(devices, d); d != "" {
 			byDevice[d] = append(byDevice[d], f)
 		}
@@ -72,14 +80,14 @@ func (w *ways) devices(flows []monitor.Flow) (devices []string, byDevice map[str
 }
 
 // read returns what was counted of the packets of a device since the last time.
-func (w *ways) read(ctx context.Context, device string, flows []monitor.Flow) (map[monitor.Pair]monitor.Way, error) {
+func (w *ways) read(ctx context.Context, device string, flows []monitor.Flow) (map[monitor.Side]monitor.Way, error) {
 	of := w.watches[device]
 	if of == nil {
 		of = &waysOf{flows: flows}
 		watched := make([]ledger.Flow, len(flows))
 		for i, f := range flows {
 			watched[i] = ledger.Flow{
-				Device: device, Proto: protoUDP, Src: netip.AddrPortFrom(f.Send.From.Addr, f.FromPort), Dst: netip.AddrPortFrom(f.Send.To, f.ToPort),
+				Device: device, Proto: protoUDP, Src: netip.AddrPortFrom(f.Ends.From.Addr, f.FromPort), Dst: netip.AddrPortFrom(f.Ends.To, f.ToPort),
 			}
 		}
 		var err error
@@ -93,10 +101,10 @@ func (w *ways) read(ctx context.Context, device string, flows []monitor.Flow) (m
 		return nil, err
 	}
 	same := of.before != nil && changes == of.changes
-	ways := map[monitor.Pair]monitor.Way{}
+	ways := map[monitor.Side]monitor.Way{}
 	for i, f := range of.watch.Flows() {
 		if c, ok := counts[f.ID].Since(of.before[f.ID]); ok && same {
-			ways[flows[i].Pair] = monitor.Way{Packets: c.Arrived(), Hardware: c.Forwarded.Hardware, Software: c.Forwarded.Software}
+			ways[flows[i].Side] = monitor.Way{Packets: c.Arrived(), Hardware: c.Forwarded.Hardware, Software: c.Forwarded.Software}
 		}
 	}
 	of.before, of.changes = counts, changes

@@ -26,20 +26,29 @@ const MaxReply = 64 << 20
 
 // SocketPath returns where the ovs-vswitchd listens whose files are in dir: ovs-vswitchd.PID.ctl, with the PID of ovs-vswitchd.pid.
 func SocketPath(dir string) (string, error) {
+	pid, err := PID(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, fmt.Sprintf("ovs-vswitchd.%d.ctl", pid)), nil
+}
+
+// PID returns the process of the ovs-vswitchd whose files are in dir, as it says: in its own namespace, and it may have ended.
+func PID(dir string) (int, error) {
 	f, err := os.Open(filepath.Join(dir, "ovs-vswitchd.pid"))
 	if err != nil {
-		return "", fmt.Errorf("dpctl: ovs-vswitchd does not run, or has its files elsewhere: %w", err)
+		return 0, fmt.Errorf("dpctl: ovs-vswitchd does not run, or has its files elsewhere: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, 64))
 	if err != nil {
-		return "", fmt.Errorf("dpctl: %w", err)
+		return 0, fmt.Errorf("dpctl: %w", err)
 	}
-	pid, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	pid, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 31)
 	if err != nil {
-		return "", fmt.Errorf("dpctl: %s has no process number: %q", f.Name(), text)
+		return 0, fmt.Errorf("dpctl: %s has no process number: %q", f.Name(), text)
 	}
-	return filepath.Join(dir, fmt.Sprintf("ovs-vswitchd.%d.ctl", pid)), nil
+	return int(pid), nil
 }
 
 // Dial connects to the ovs-vswitchd whose files are in dir.

@@ -35,7 +35,10 @@ type collector struct {
 	started time.Time
 }
 
-var pairLabels = []string{"from", "to"}
+var (
+	pairLabels = []string{"from", "to"}
+	sideLabels = []string{"from", "to", "packets"} // requests or answers
+)
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("offloadd_probe_"+name, help, labels, nil)
@@ -44,8 +47,10 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	rtt      = describe("rtt_seconds", "Round trips that were answered in time, without the first of several in a burst.", pairLabels...)
 	up       = describe("measured", "Whether requests are sent.", pairLabels...)
-	worse    = describe("worse", "Whether something is wrong with the pair.", pairLabels...)
-	ratio    = describe("offloaded_ratio", "The part of requests that was forwarded in the last minute: by filters, and of these by those in hardware.", append(pairLabels, "by")...)
+	worse    = describe("worse", "Whether something is wrong with the pair.", sideLabels...)
+	ratio    = describe("offloaded_ratio", "The part of packets that was forwarded in the last minute: by filters, and of these by those in hardware.", append(sideLabels, "by")...)
+	zones    = describe("connection_zones", "In how many zones of the two ports the connection tracker has the connection, and in how many it is assured, in a flow table, in a NIC.", append(sideLabels, "state")...)
+	left     = describe("offload_lost_total", "How often the packets were offloaded and ceased to be.", sideLabels...)
 	answered = describe("answers_total", "Requests of others that ports of this node have answered.")
 	refused  = describe("answers_refused_total", "Datagrams to ports of this node that were not answered: of others than the pairs' ports, malformed, or too many.")
 )
@@ -59,12 +64,11 @@ var counters = []struct {
 	{describe("late_total", "Requests among the lost that were answered after all.", pairLabels...), func(s *monitor.State) uint64 { return s.Counts.Late }},
 	{describe("missed_total", "Requests that were not sent, because the sender was held up for longer than an interval.", pairLabels...), func(s *monitor.State) uint64 { return s.Counts.Missed }},
 	{describe("held_total", "Requests that were sent late, and count from when they were due.", pairLabels...), func(s *monitor.State) uint64 { return s.Counts.Held }},
-	{describe("offload_lost_total", "How often the pair was offloaded and ceased to be.", pairLabels...), func(s *monitor.State) uint64 { return s.Regressions }},
 }
 
 // Describe is for prometheus.Collector.
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{rtt, up, worse, ratio, answered, refused} {
+	for _, d := range []*prometheus.Desc{rtt, up, worse, ratio, zones, left, answered, refused} {
 		to <- d
 	}
 	for _, k := range counters {
@@ -76,23 +80,43 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	pairs, _ := c.monitor.States(true)
 	for i := range pairs {
-		p := &pairs[i]
-		labels := []string{p.From, p.To}
-		for _, k := range counters {
-			to <- prometheus.MustNewConstMetric(k.desc, prometheus.CounterValue, float64(k.of(p)), labels...)
-		}
-		to <- prometheus.MustNewConstMetric(up, prometheus.GaugeValue, truth(p.Measured), labels...)
-		to <- prometheus.MustNewConstMetric(worse, prometheus.GaugeValue, truth(p.Worse()), labels...)
-		if p.Level != monitor.Unknown {
-			filters, hardware := p.Way.Offloaded()
-			to <- prometheus.MustNewConstMetric(ratio, prometheus.GaugeValue, filters, append(labels, "filters")...)
-			to <- prometheus.MustNewConstMetric(ratio, prometheus.GaugeValue, hardware, append(labels, "hardware")...)
-		}
-		to <- c.histogram(&p.All, labels)
+		c.side(&pairs[i], to)
 	}
 	a, r := c.monitor.Answers()
 	to <- prometheus.MustNewConstMetric(answered, prometheus.CounterValue, float64(a))
 	to <- prometheus.MustNewConstMetric(refused, prometheus.CounterValue, float64(r))
+}
+
+// side is one row: of answers there is only what becomes of them here.
+func (c *collector) side(p *monitor.State, to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	labels := []string{p.From, p.To, "requests"}
+	if p.Answers {
+		labels[2] = "answers"
+	}
+	gauge(worse, truth(p.Worse()), labels...)
+	if p.Level != monitor.Unknown {
+		filters, hardware := p.Way.Offloaded()
+		gauge(ratio, filters, append(labels, "filters")...)
+		gauge(ratio, hardware, append(labels, "hardware")...)
+	}
+	if t := p.Way.Tracked; p.Level != monitor.Unknown || t.Zones > 0 {
+		for i, state := range []string{"tracked", "assured", "offload", "hw_offload"} {
+			gauge(zones, float64([]int{t.Zones, t.Assured, t.Offload, t.Hardware}[i]), append(labels, state)...)
+		}
+	}
+	to <- prometheus.MustNewConstMetric(left, prometheus.CounterValue, float64(p.Regressions), labels...)
+	if p.Answers {
+		return
+	}
+	labels = labels[:2]
+	for _, k := range counters {
+		to <- prometheus.MustNewConstMetric(k.desc, prometheus.CounterValue, float64(k.of(p)), labels...)
+	}
+	gauge(up, truth(p.Measured), labels...)
+	to <- c.histogram(&p.All, labels)
 }
 
 func truth(b bool) float64 {

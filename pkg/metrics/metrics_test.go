@@ -81,7 +81,7 @@ func TestScrape(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	well := monitor.State{Pair: monitor.Pair{From: "a", To: "b"}, Measured: true, Level: monitor.Hardware, Way: monitor.Way{Packets: 100, Hardware: 90, Software: 8}}
+	well := monitor.State{Pair: monitor.Pair{From: "a", To: "b"}, Measured: true, Level: monitor.Hardware, Way: monitor.Way{Packets: 100, Hardware: 90, Software: 8, Tracked: monitor.Tracked{Zones: 2, Assured: 2, Offload: 1}}}
 	well.Counts = pinger.Counts{Sent: 30_100, Answered: 30_000, Lost: 100, Late: 3, Missed: 4, Held: 5}
 	var raw []float64
 	for range 30_000 {
@@ -91,7 +91,8 @@ func TestScrape(t *testing.T) {
 	}
 	slices.Sort(raw)
 	worse := monitor.State{Pair: monitor.Pair{From: "a", To: "c"}, Measured: true, Status: monitor.Status{Reason: reason.ProbeOffloadLost}, Regressions: 2}
-	m := pairs{well, worse}
+	answers := monitor.State{Pair: monitor.Pair{From: "a", To: "b"}, Answers: true, Level: monitor.ByOVS, Way: monitor.Way{Packets: 100, Software: 25}, Regressions: 1}
+	m := pairs{well, worse, answers}
 
 	format, body := scrape(t, m, "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,text/plain;version=0.0.4;q=0.3")
 	if format.FormatType() != expfmt.TypeProtoDelim {
@@ -132,8 +133,12 @@ func TestScrape(t *testing.T) {
 	for _, line := range []string{
 		`offloadd_probe_sent_total{from="a",to="b"} 30100`, `offloadd_probe_lost_total{from="a",to="b"} 100`, `offloadd_probe_late_total{from="a",to="b"} 3`,
 		`offloadd_probe_missed_total{from="a",to="b"} 4`, `offloadd_probe_held_total{from="a",to="b"} 5`, `offloadd_probe_measured{from="a",to="c"} 1`,
-		`offloadd_probe_worse{from="a",to="b"} 0`, `offloadd_probe_worse{from="a",to="c"} 1`, `offloadd_probe_offload_lost_total{from="a",to="c"} 2`,
-		`offloadd_probe_offloaded_ratio{by="filters",from="a",to="b"} 0.98`, `offloadd_probe_offloaded_ratio{by="hardware",from="a",to="b"} 0.9`,
+		`offloadd_probe_worse{from="a",packets="requests",to="b"} 0`, `offloadd_probe_worse{from="a",packets="requests",to="c"} 1`,
+		`offloadd_probe_offload_lost_total{from="a",packets="requests",to="c"} 2`, `offloadd_probe_offload_lost_total{from="a",packets="answers",to="b"} 1`,
+		`offloadd_probe_offloaded_ratio{by="filters",from="a",packets="requests",to="b"} 0.98`, `offloadd_probe_offloaded_ratio{by="hardware",from="a",packets="requests",to="b"} 0.9`,
+		`offloadd_probe_offloaded_ratio{by="filters",from="a",packets="answers",to="b"} 0.25`,
+		`offloadd_probe_connection_zones{from="a",packets="requests",state="tracked",to="b"} 2`, `offloadd_probe_connection_zones{from="a",packets="requests",state="assured",to="b"} 2`,
+		`offloadd_probe_connection_zones{from="a",packets="requests",state="offload",to="b"} 1`, `offloadd_probe_connection_zones{from="a",packets="requests",state="hw_offload",to="b"} 0`,
 		`offloadd_probe_answers_total 5`, `offloadd_probe_answers_refused_total 6`, `offloadd_probe_rtt_seconds_bucket{from="a",to="b",le="+Inf"} 30000`,
 		`offloadd_probe_rtt_seconds_count{from="a",to="b"} 30000`,
 	} {
@@ -141,8 +146,10 @@ func TestScrape(t *testing.T) {
 			t.Errorf("there is no line %s", line)
 		}
 	}
-	if strings.Contains(body, `offloaded_ratio{by="filters",from="a",to="c"}`) {
-		t.Error("what is not known has a ratio")
+	for _, none := range []string{`offloaded_ratio{by="filters",from="a",packets="requests",to="c"}`, `connection_zones{from="a",packets="requests",state="tracked",to="c"}`} {
+		if strings.Contains(body, none) {
+			t.Errorf("what is not known has a %s", none)
+		}
 	}
 	if t.Failed() {
 		t.Log(body)

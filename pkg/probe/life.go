@@ -28,7 +28,7 @@ func (c *portCampaign) measureLives(ctx context.Context) error {
 		trials int
 		idle   time.Duration
 	}{{"cold", c.spec.Cold, c.spec.Idle}, {"new", c.spec.New, 0}} {
-		lives := map[string]*result.Life{}
+		lives, sent := map[string]*result.Life{}, 0
 		for _, name := range portPaths[:2] {
 			lives[name] = &result.Life{Path: name, Before: kind.before}
 		}
@@ -42,10 +42,14 @@ func (c *portCampaign) measureLives(ctx context.Context) error {
 				if i == 0 {
 					claim = c.claim()
 				}
-				t, err := c.measureLife(ctx, c.newWay(name, claim))
+				if i == 0 {
+					sent = lifePackets
+				}
+				t, err := c.measureLife(ctx, c.newWay(name, claim), sent)
 				if err != nil {
 					return err
 				}
+				sent = len(t.Took)
 				lives[name].Trials = append(lives[name].Trials, *t)
 			}
 		}
@@ -71,8 +75,8 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// measureLife sends the packets of one connection, and looks after each at what filters have counted.
-func (c *portCampaign) measureLife(ctx context.Context, w *way) (_ *result.Trial, err error) {
+// measureLife sends the packets of one connection, at least so many, and looks after each at what filters have counted.
+func (c *portCampaign) measureLife(ctx context.Context, w *way, least int) (_ *result.Trial, err error) {
 	ways := []*way{w}
 	watch, err := c.watchWays(ctx, ways)
 	if err != nil {
@@ -94,9 +98,10 @@ func (c *portCampaign) measureLife(ctx context.Context, w *way) (_ *result.Trial
 	seen := [2][]ledger.Counts{} // after each packet
 	answered := int64(0)
 	first := time.Duration(0) // when the first packet was sent
+	vswitchd, known := c.node.Vswitchd()
 	for n := range lifePackets + lifeMore {
 		if n >= lifePackets {
-			if w.flows[0].Punt || forwarded(seen[0]) && forwarded(seen[1]) {
+			if n >= least && (w.flows[0].Punt || c.forwarded(seen[0]) && c.forwarded(seen[1])) {
 				break
 			}
 			if err := wait(ctx, lifeInterval); err != nil {
@@ -130,6 +135,13 @@ func (c *portCampaign) measureLife(ctx context.Context, w *way) (_ *result.Trial
 			}
 			seen[side] = append(seen[side], d)
 		}
+		used, ok := c.node.Vswitchd()
+		known = known && ok && used >= vswitchd // otherwise it is another process
+		t.CPU = append(t.CPU, int64(step.CPU+used-vswitchd))
+		vswitchd = used
+	}
+	if !known {
+		t.CPU = nil
 	}
 	ok, err := c.post(ctx, watch, ways, [][2]int64{{int64(len(t.Took)), answered}}, before)
 	switch {
@@ -151,10 +163,10 @@ func (c *portCampaign) measureLife(ctx context.Context, w *way) (_ *result.Trial
 	return t, nil
 }
 
-// forwarded reports whether filters have begun to forward, as far as is known.
-func forwarded(seen []ledger.Counts) bool {
+// forwarded reports whether those have begun to forward who are said to, as far as is known.
+func (c *portCampaign) forwarded(seen []ledger.Counts) bool {
 	last := seen[len(seen)-1].Forwarded
-	return last.Hardware+last.Software > 0
+	return last.Hardware > 0 || last.Software > 0 && c.claim() != ledger.ByHardware
 }
 
 // medians are over trials, by packet, as far as all trials have it.

@@ -26,6 +26,8 @@ type Node interface {
 	Port(ctx context.Context, name string) (Port, error)
 	// Datapath returns the flows of Open vSwitch's datapath, and for how many packets it has had none.
 	Datapath(ctx context.Context) (flows []dpctl.Flow, missed uint64, err error)
+	// Vswitchd returns how much CPU time ovs-vswitchd has used since it began, if that is known.
+	Vswitchd() (used time.Duration, known bool)
 	// Connections are the connection tracker's entries of a connection of UDP, by zone.
 	Connections(ctx context.Context, src, dst netip.AddrPort) ([]result.Connection, error)
 }

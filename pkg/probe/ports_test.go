@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -116,6 +117,18 @@ func (n *loopNode) Datapath(context.Context) ([]dpctl.Flow, uint64, error) {
 	return flows, 0, nil
 }
 
+// Vswitchd has used a microsecond for each packet.
+func (n *loopNode) Vswitchd() (time.Duration, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.drain()
+	used := time.Duration(0)
+	for _, packets := range n.seen {
+		used += time.Duration(packets) * time.Microsecond
+	}
+	return used, true
+}
+
 func (n *loopNode) Connections(context.Context, netip.AddrPort, netip.AddrPort) ([]result.Connection, error) {
 	return []result.Connection{{Zone: 5, Assured: true, Offload: true}}, nil
 }
@@ -210,10 +223,20 @@ func TestRunPorts(t *testing.T) {
 			if len(trial.Took) < lifePackets || len(l.Took) != lifePackets || (trial.Switches[0].Packet > 0) != (l.Path == "offload") {
 				t.Errorf("%s %s: %d packets, %+v", l.Before, l.Path, len(trial.Took), trial.Switches)
 			}
+			if least := int64(2 * time.Microsecond); len(trial.CPU) != len(trial.Took) || slices.Min(trial.CPU) <= least {
+				t.Errorf("%s %s: %d packets take %d ns of CPU, want more than %d each", l.Before, l.Path, len(trial.Took), trial.CPU, least)
+			}
 		}
 	}
 	if got, want := strings.Join(lives, ", "), "cold offload 1, cold software 1, new offload 2, new software 2"; got != want {
 		t.Errorf("lives %s, want %s", got, want)
+	}
+	var evens []string
+	for _, b := range run.Ports.BreakEvens {
+		evens = append(evens, fmt.Sprint(b.Before, " ", b.Of, " ", b.Connections, " of ", b.Packets))
+	}
+	if got, want := strings.Join(evens, ", "), "cold time 1 of 32, cold cpu 1 of 32, new time 2 of 32, new cpu 2 of 32"; got != want {
+		t.Errorf("break-evens %s, want %s", got, want)
 	}
 	if n.watches != 0 || len(told) == 0 || told[len(told)-1].Fraction != 1 {
 		t.Errorf("%d watches are left; %d times progress", n.watches, len(told))

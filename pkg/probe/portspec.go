@@ -107,7 +107,7 @@ func (s PortSpec) dynamicPorts() func() uint16 {
 // lifeJob sends a packet at a time.
 func (s PortSpec) lifeJob(p engine.Path) engine.Job {
 	return engine.Job{
-		Paths: []engine.Path{p}, Load: result.Load{Mode: result.RR, Transport: "udp", Size: s.Loads[0].Size}, Rounds: lifePackets + lifeMore, Burst: 1,
+		Paths: []engine.Path{p}, Load: result.Load{Mode: result.RR, Transport: "udp", Size: s.Loads[0].Size, Answer: s.Loads[0].Answer}, Rounds: lifePackets + lifeMore, Burst: 1,
 		Timeout: s.Timeout, Busy: s.Busy,
 	}
 }

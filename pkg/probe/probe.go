@@ -33,6 +33,9 @@ type Options struct {
 	Node Node
 	// Maker makes ports; nil: none are made.
 	Maker Maker
+	// Filters removes the filters that a killed daemon's runs between ports have left, and returns how many; nil: the daemon has done so when it started, since it does
+	// not want them.
+	Filters func(context.Context) (int, error)
 	// Facts are of the machine, besides those that this package finds itself, for result.Machine; nil: none.
 	Facts func(context.Context) map[string]string
 }
@@ -112,13 +115,34 @@ func (p *Prober) clean(ctx context.Context, maker Maker) ([]string, error) {
 		return nil, reason.Errorf(reason.ProbeBusy, "probe: this daemon is measuring")
 	}
 	defer p.running.Unlock()
-	removed, err := path.Clean(ctx, "")
+	var removed []string
+	n, err := p.cleanFilters(ctx)
+	if n > 0 {
+		removed = append(removed, fmt.Sprintf("%d filters", n))
+	}
+	if err != nil {
+		return removed, busy(err)
+	}
+	more, err := path.Clean(ctx, "")
+	removed = append(removed, more...)
 	if err == nil && maker != nil {
-		var cleared []string
-		cleared, err = maker.Clear(ctx)
-		removed = append(removed, cleared...)
+		more, err = maker.Clear(ctx)
+		removed = append(removed, more...)
 	}
 	return removed, busy(err)
+}
+
+// cleanFilters removes filters while nobody makes a run for which they may be.
+func (p *Prober) cleanFilters(ctx context.Context) (n int, err error) {
+	if p.options.Filters == nil {
+		return 0, nil
+	}
+	release, err := path.Hold(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	return p.options.Filters(ctx)
 }
 
 // now is when something happened, as precise as it is of use to people.

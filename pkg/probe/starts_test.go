@@ -122,6 +122,8 @@ func (n *startNode) Connections(context.Context, netip.AddrPort, netip.AddrPort)
 	return nil, errors.New("nobody asks")
 }
 
+func (n *startNode) Vswitchd() (time.Duration, bool) { return 0, false }
+
 // Spare has p1 to p9, of which p9 is behind a router.
 func (n *startNode) Spare(_ context.Context, name, _ string) (Spare, error) {
 	var i int

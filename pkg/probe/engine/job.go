@@ -110,6 +110,8 @@ type Step struct {
 	At   time.Duration `json:"at_ns"` // when it was sent, since the process began
 	Took time.Duration `json:"took_ns"`
 	Lost bool          `json:"lost,omitempty"`
+	// CPU is the time that both threads have used for it: the server's with what it did after its last answer.
+	CPU time.Duration `json:"cpu_ns"`
 }
 
 // Progress is how much of the job is done, of all paths.

@@ -266,6 +266,7 @@ func local(fd int) (netip.AddrPort, error) {
 type thread struct {
 	side  string
 	notes []string
+	id    int           // of the kernel
 	clock time.Duration // CPU time at the last call of used
 
 	first, last unix.Rusage
@@ -274,6 +275,7 @@ type thread struct {
 // settle locks the goroutine to a thread and makes it what the job asks for. What is refused is a note. The thread is never given back.
 func (t *thread) settle(cpu, priority int) {
 	runtime.LockOSThread()
+	t.id = unix.Gettid()
 	if cpu >= 0 {
 		var set unix.CPUSet
 		set.Set(cpu)
@@ -303,6 +305,15 @@ func (t *thread) used() time.Duration {
 	d := time.Duration(ts.Nano()) - t.clock
 	t.clock += d
 	return d
+}
+
+// clockOf returns the CPU time that the thread has used since it began. Another thread may ask, when this one has settled.
+func (t *thread) clockOf() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(int32(^t.id<<3|6), &ts) != nil { // MAKE_THREAD_CPUCLOCK(t.id, CPUCLOCK_SCHED) of posix-timers_types.h
+		return 0 // there is such a clock
+	}
+	return time.Duration(ts.Nano())
 }
 
 // end notes what the thread has used in all.

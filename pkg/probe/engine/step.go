@@ -78,6 +78,7 @@ func (e *engine) listen(in *bufio.Reader) {
 // stepLoop sends a request for each path that it is told, until the process is ended.
 func (e *engine) stepLoop() {
 	e.count()
+	served := e.server.clockOf()
 	for !e.stop.Load() {
 		p := e.paths[<-e.steps]
 		if p.failed != "" {
@@ -86,7 +87,10 @@ func (e *engine) stepLoop() {
 		}
 		e.active.Store(int64(p.index))
 		at := e.now()
+		e.client.used()
 		took, ok := e.transact(p, kindRequest, e.job.Timeout)
-		e.stepped <- Event{Path: p.Name, Step: &Step{At: at, Took: took, Lost: !ok}}
+		cpu, since := e.client.used(), served
+		served = e.server.clockOf()
+		e.stepped <- Event{Path: p.Name, Step: &Step{At: at, Took: took, Lost: !ok, CPU: cpu + served - since}}
 	}
 }

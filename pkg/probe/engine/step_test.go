@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/offloadd/offloadd/pkg/probe/result"
 )
 
@@ -27,13 +29,16 @@ func TestSteps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		last := time.Duration(0)
+		last, used, before := time.Duration(0), time.Duration(0), children(t)
 		for i := range 40 {
 			step, err := s.Next(i % 2)
 			if step.At <= last {
 				t.Errorf("step %d is sent at %v, the one before at %v", i, step.At, last)
 			}
 			last = step.At + step.Took
+			if used += step.CPU; step.CPU <= 0 {
+				t.Errorf("step %d has taken no CPU time", i)
+			}
 			if err != nil || step.Lost || step.Took <= 0 || step.Took > time.Second {
 				t.Fatalf("step %d: %+v, %v", i, step, err)
 			}
@@ -45,7 +50,20 @@ func TestSteps(t *testing.T) {
 		if _, err := s.Next(0); err == nil {
 			t.Error("a step after the end")
 		}
+		if all := children(t) - before; used > all {
+			t.Errorf("steps have taken %v of CPU time, and the process %v", used, all)
+		}
 	}
+}
+
+// children returns how much CPU time processes have used that have ended.
+func children(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // What is not answered is lost, and the next request is not disturbed.

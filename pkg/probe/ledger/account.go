@@ -11,9 +11,9 @@ type Claim string
 
 // The claims.
 const (
-	ByHardware Claim = "hardware" // filters in hardware have forwarded them
-	ByFilters  Claim = "filters"  // filters have, in hardware or in software
-	ByOVS      Claim = "ovs"      // Open vSwitch has
+	ByHardware Claim = result.ByHardware
+	ByFilters  Claim = result.ByFilters
+	ByOVS      Claim = result.ByOVS
 )
 
 // Share is how much of the packets must have taken the way that is claimed.

@@ -18,7 +18,7 @@ type Config struct {
 	Size     int      `json:"size,omitempty"`
 	Timeout  Duration `json:"timeout,omitempty"`
 	Port     uint16   `json:"port,omitempty"`
-	// Look is how often the way of requests is looked at.
+	// Look is how often the way of packets is looked at.
 	Look Duration `json:"look,omitempty"`
 	// Slower is how many times its former p99 a pair may have before that is a regression. 0: any.
 	Slower float64 `json:"slower,omitempty"`

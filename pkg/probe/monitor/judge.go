@@ -8,11 +8,50 @@ import (
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
-// A Way is which way a pair's requests have taken since the last look.
+// A Way is which way the packets of a Flow have taken since the last look.
 type Way struct {
 	Packets  uint64
 	Hardware uint64 // forwarded by filters in hardware
 	Software uint64 // forwarded by filters in software
+	// NIC says that they come in by a port of an embedded switch, so that hardware may forward them.
+	NIC     bool
+	Tracked Tracked
+}
+
+// A Tracked is in how many zones of the two ports the connection tracker of this node has the connection, and in how many of them it is more.
+type Tracked struct {
+	Zones    int
+	Assured  int
+	Offload  int // in a flow table (IPS_OFFLOAD)
+	Hardware int // and in a NIC (IPS_HW_OFFLOAD)
+}
+
+// With is t with one zone more.
+func (t Tracked) With(assured, offload, hardware bool) Tracked {
+	one := func(is bool) int {
+		if is {
+			return 1
+		}
+		return 0
+	}
+	return Tracked{t.Zones + 1, t.Assured + one(assured), t.Offload + one(offload), t.Hardware + one(hardware)}
+}
+
+// why says what the connection tracker knows of why packets of a level are not offloaded further; "": they are, or that is not known.
+func (w Way) why(l Level) string {
+	switch t := w.Tracked; {
+	case l == Unknown || l == Hardware || l == Filters && !w.NIC:
+		return ""
+	case t.Zones == 0 && l == ByOVS:
+		return "the connection tracker has no such connection"
+	case t.Assured < t.Zones:
+		return "to the connection tracker it is not assured, which takes packets both ways for two seconds"
+	case t.Offload < t.Zones:
+		return "the connection tracker has it in no flow table: no filter has looked it up since it is assured, or the kernel does not take it"
+	case t.Hardware < t.Zones && w.NIC:
+		return "the connection tracker has it in a flow table, from which no NIC has taken it"
+	}
+	return "the connection tracker does not keep it from that: offloadctl explain PORT PACKET says which filter does"
 }
 
 // Offloaded is the part of packets that filters have forwarded, and which part hardware has.
@@ -60,6 +99,7 @@ func (w Way) level() Level {
 type path struct {
 	last, best, level Level
 	since             time.Time // level
+	why               string    // it is not better
 }
 
 // look takes a look.
@@ -68,6 +108,7 @@ func (p *path) look(w Way, now time.Time) {
 	if l == Unknown {
 		return
 	}
+	p.why = w.why(l)
 	if l == p.last && l != p.level {
 		p.level, p.since = l, now
 	}
@@ -83,7 +124,11 @@ func (p *path) lost() string {
 		return ""
 	}
 	by := map[Level]string{ByOVS: "Open vSwitch", Filters: "filters in software", Hardware: "hardware"}
-	return fmt.Sprintf("its packets were forwarded by %s, and are by %s now", by[p.best], by[p.level])
+	lost := fmt.Sprintf("its packets were forwarded by %s, and are by %s now", by[p.best], by[p.level])
+	if p.why != "" {
+		lost += "; " + p.why
+	}
+	return lost
 }
 
 // What a speed needs: a window has so many samples, which a 99th percentile needs; a pair is slower when so many windows in a row are slower than all of the

@@ -15,7 +15,7 @@ import (
 
 // A way is lost when two looks in a row find less than two have found, and found again likewise; a look that sees few packets says nothing.
 func TestPath(t *testing.T) {
-	hw, sw, ovs, few := Way{100, 99, 1}, Way{100, 0, 95}, Way{100, 5, 5}, Way{9, 0, 0}
+	hw, sw, ovs, few := Way{Packets: 100, Hardware: 99, Software: 1}, Way{Packets: 100, Software: 95}, Way{Packets: 100, Hardware: 5, Software: 5}, Way{Packets: 9}
 	for name, tt := range map[string]struct {
 		looks []Way
 		level Level
@@ -43,6 +43,41 @@ func TestPath(t *testing.T) {
 	}
 	if f, h := (Way{Packets: 10, Hardware: 9, Software: 5}).Offloaded(); f != 1 || h != 0.9 {
 		t.Errorf("more than all: %v %v", f, h)
+	}
+}
+
+// Of what is not offloaded as far as it could be it is said what the connection tracker knows of why.
+func TestWhy(t *testing.T) {
+	none, begun, assured := Tracked{}, Tracked{}.With(true, true, true).With(false, false, false), Tracked{}.With(true, true, true).With(true, false, false)
+	table, nic := Tracked{}.With(true, true, true).With(true, true, false), Tracked{}.With(true, true, true).With(true, true, true)
+	if (nic != Tracked{2, 2, 2, 2}) || (table != Tracked{2, 2, 2, 1}) || (begun != Tracked{2, 1, 1, 1}) {
+		t.Fatalf("%+v %+v %+v", nic, table, begun)
+	}
+	for _, tt := range []struct {
+		level   Level
+		nic     bool
+		tracked Tracked
+		says    string
+	}{
+		{Unknown, true, none, ""},
+		{Hardware, true, none, ""},
+		{Filters, false, begun, ""}, // there is no better
+		{Filters, true, none, "explain PORT PACKET"},
+		{Filters, true, begun, "not assured"},
+		{Filters, true, assured, "in no flow table"},
+		{Filters, true, table, "no NIC has taken it"},
+		{Filters, true, nic, "explain PORT PACKET"},
+		{ByOVS, true, none, "no such connection"},
+		{ByOVS, false, none, "no such connection"},
+		{ByOVS, false, begun, "not assured"},
+		{ByOVS, false, assured, "in no flow table"},
+		{ByOVS, false, table, "explain PORT PACKET"},
+		{ByOVS, true, table, "no NIC has taken it"},
+	} {
+		got := Way{NIC: tt.nic, Tracked: tt.tracked}.why(tt.level)
+		if !strings.Contains(got, tt.says) || (got == "") != (tt.says == "") {
+			t.Errorf("%q, NIC %v, %+v: %q, want %q", tt.level, tt.nic, tt.tracked, got, tt.says)
+		}
 	}
 }
 

@@ -14,18 +14,19 @@ import (
 // A memory is a file of how far pairs were offloaded at best: a daemon that has been replaced by one that offloads less must not begin with what it finds.
 type memory string
 
-// A memento is of one pair, as long as its ends are the same.
+// A memento is of one side of a pair, as long as its ends are the same.
 type memento struct {
 	Pair
-	Ends pinger.Pair `json:"ends"` // without a number
-	Best Level       `json:"best"`
+	Answers bool        `json:"answers,omitempty"`
+	Ends    pinger.Pair `json:"ends"` // without a number
+	Best    Level       `json:"best"`
 }
 
 // maxMemory bounds the file in octets.
 const maxMemory = 4 << 20
 
-func (m memory) read() (map[Pair]memento, error) {
-	all := map[Pair]memento{}
+func (m memory) read() (map[Side]memento, error) {
+	all := map[Side]memento{}
 	if m == "" {
 		return all, nil
 	}
@@ -42,7 +43,7 @@ func (m memory) read() (map[Pair]memento, error) {
 		return all, fmt.Errorf("monitor memory %s: %w", m, err)
 	}
 	for _, k := range list {
-		all[k.Pair] = k
+		all[Side{k.Pair, k.Answers}] = k
 	}
 	return all, nil
 }
@@ -67,16 +68,16 @@ func (m memory) write(list []memento) error {
 }
 
 // endsOf is a pair for the pinger without its number, which is of one daemon.
-func endsOf(p *pinger.Pair) pinger.Pair { return pinger.Pair{From: p.From, To: p.To} }
+func endsOf(p pinger.Pair) pinger.Pair { return pinger.Pair{From: p.From, To: p.To} }
 
 // remember notes how far pairs are offloaded at best, if that is news. mu is held.
 func (m *Monitor) remember() {
 	news := false
-	for p, t := range m.pairs {
-		if t.sends == nil || t.path.best == Unknown {
+	for p, t := range m.sides {
+		if t.ends == nil || t.path.best == Unknown {
 			continue
 		}
-		k := memento{p, endsOf(t.sends), t.path.best}
+		k := memento{p.Pair, p.Answers, endsOf(*t.ends), t.path.best}
 		if m.known[p] != k {
 			m.known[p], news = k, true
 		}
@@ -86,8 +87,10 @@ func (m *Monitor) remember() {
 	}
 	var list []memento
 	for _, p := range m.options.Config.Pairs { // what is not configured any more is forgotten
-		if k, ok := m.known[p]; ok {
-			list = append(list, k)
+		for _, answers := range []bool{false, true} {
+			if k, ok := m.known[Side{p, answers}]; ok {
+				list = append(list, k)
+			}
 		}
 	}
 	if err := m.memory.write(list); err != nil {

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -34,10 +35,34 @@ type Options struct {
 	Now func() time.Time
 }
 
-// A Flow is the requests of a pair.
+// A Side is the requests of a pair, or its answers.
+type Side struct {
+	Pair
+	Answers bool
+}
+
+// Port is the logical port whose packets these are.
+func (s Side) Port() string {
+	if s.Answers {
+		return s.To
+	}
+	return s.From
+}
+
+func compareSides(a, b Side) int {
+	answers := func(s Side) int {
+		if s.Answers {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(strings.Compare(a.From, b.From), strings.Compare(a.To, b.To), answers(a)-answers(b))
+}
+
+// A Flow is the packets of a side that a port of this node sends.
 type Flow struct {
-	Pair             Pair
-	Send             pinger.Pair
+	Side
+	Ends             pinger.Pair // From is that port
 	FromPort, ToPort uint16
 }
 
@@ -47,30 +72,32 @@ type Monitor struct {
 	world   chan World
 
 	mu      sync.Mutex
-	pairs   map[Pair]*tracked
-	byID    map[uint64]*tracked
+	sides   map[Side]*tracked
+	byID    map[uint64]*tracked // by the pinger's number of requests
 	answers pinger.AnswerReport // of all ports, since the start
 	names   map[uint64]string   // of ports that answer
 	broken  map[string]string   // ports that cannot answer, and why
 	failed  string              // why there is no process
 	blind   string              // why not all ways are known
 	flows   []Flow
-	known   map[Pair]memento
+	known   map[Side]memento
 	memory  memory
 	changed chan struct{} // closed when there is something new
 }
 
-// A tracked is a pair with what is known of it.
+// A tracked is a side with what is known of it.
 type tracked struct {
-	role
-	since  time.Time // when its state began
-	state  Status
-	series series
-	path   path
-	speed  speed
-	way    Way
-	error  string // of the pinger
-	lost   uint64 // how often its offload was lost
+	ends    *pinger.Pair // nil: it is not measured
+	absent  Status       // why
+	chassis string       // of who answers
+	since   time.Time    // when its state began
+	state   Status
+	series  series
+	path    path
+	speed   speed
+	way     Way
+	error   string // of the pinger
+	lost    uint64 // how often its offload was lost
 }
 
 // A Status is how a pair is.
@@ -80,19 +107,22 @@ type Status struct {
 }
 
 // Worse reports whether something is wrong with the pair. That it is not measured, because one of its ends is not there, is not.
-func (s State) Worse() bool { return s.Measured && s.Reason != "" }
+func (s State) Worse() bool { return (s.Measured || s.Answers) && s.Reason != "" }
 
-// A State is a pair for people and metrics.
+// A State is a side for people and metrics.
 type State struct {
 	Pair
+	// Answers says that these are the answers, which a port of this node sends: only their way is known.
+	Answers bool
 	Status
 	Since    time.Time
-	Measured bool
+	Measured bool   // requests are sent
 	Chassis  string // of who answers; "": none
 	Counts   pinger.Counts
 	Latency  Latency
 	Level    Level
-	Way      Way // at the last look
+	Way      Way    // at the last look
+	Why      string // packets are not offloaded further
 	// Regressions is how often its offload was lost since the start.
 	Regressions uint64
 	// All is set if it was asked for.
@@ -105,7 +135,7 @@ func New(o Options) *Monitor {
 		o.Now = time.Now
 	}
 	m := &Monitor{
-		options: o, world: make(chan World, 1), pairs: map[Pair]*tracked{}, byID: map[uint64]*tracked{}, broken: map[string]string{}, changed: make(chan struct{}),
+		options: o, world: make(chan World, 1), sides: map[Side]*tracked{}, byID: map[uint64]*tracked{}, broken: map[string]string{}, changed: make(chan struct{}),
 		memory: memory(o.File),
 	}
 	var err error
@@ -226,35 +256,29 @@ func (m *Monitor) fail(why string) {
 func (m *Monitor) arrange(all map[Pair]role) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := m.options.Now()
 	m.byID, m.names, m.flows = map[uint64]*tracked{}, map[uint64]string{}, nil
+	port := m.options.Config.Port
 	for p, r := range all {
-		if r.answers != nil {
+		requests, answers := Side{p, false}, Side{p, true}
+		if r.answers == nil {
+			delete(m.sides, answers)
+		} else {
 			m.names[r.answers.ID] = p.To
+			m.follow(Flow{answers, pinger.Pair{From: r.answers.At, To: r.answers.For[0]}, port, port + 1}).chassis = r.chassis
 		}
-		if !r.here {
-			delete(m.pairs, p)
-			continue
-		}
-		t := m.pairs[p]
-		if t == nil {
-			t = &tracked{since: now}
-			m.pairs[p] = t
-		}
-		if t.sends == nil || r.sends == nil || *t.sends != *r.sends { // another way, of which nothing is known; what was counted stays
-			t.path, t.speed, t.way, t.error = path{}, speed{}, Way{}, ""
-			t.series.samples, t.series.silent = nil, 0
-			if r.sends != nil && m.known[p].Ends == endsOf(r.sends) {
-				t.path.best = m.known[p].Best
-			}
-		}
-		t.role = r
-		if r.sends != nil {
-			m.byID[r.sends.ID] = t
-			m.flows = append(m.flows, Flow{Pair: p, Send: *r.sends, FromPort: m.options.Config.Port + 1, ToPort: m.options.Config.Port})
+		switch {
+		case !r.here:
+			delete(m.sides, requests)
+		case r.sends == nil:
+			t := m.side(requests)
+			t.forget(nil)
+			t.absent, t.chassis = Status{r.why, r.message}, r.chassis
+		default:
+			t := m.follow(Flow{requests, *r.sends, port + 1, port})
+			m.byID[r.sends.ID], t.chassis = t, r.chassis
 		}
 	}
-	slices.SortFunc(m.flows, func(a, b Flow) int { return comparePairs(a.Pair, b.Pair) })
+	slices.SortFunc(m.flows, func(a, b Flow) int { return compareSides(a.Side, b.Side) })
 	for name := range m.broken {
 		if !slices.Contains(slices.Collect(maps.Values(m.names)), name) {
 			delete(m.broken, name)
@@ -263,11 +287,34 @@ func (m *Monitor) arrange(all map[Pair]role) {
 	m.settle()
 }
 
-func comparePairs(a, b Pair) int {
-	if n := strings.Compare(a.From, b.From); n != 0 {
-		return n
+// side returns what is known of a side. mu is held.
+func (m *Monitor) side(s Side) *tracked {
+	t := m.sides[s]
+	if t == nil {
+		t = &tracked{since: m.options.Now()}
+		m.sides[s] = t
 	}
-	return strings.Compare(a.To, b.To)
+	return t
+}
+
+// follow makes a flow one that is looked at. mu is held.
+func (m *Monitor) follow(f Flow) *tracked {
+	t := m.side(f.Side)
+	if t.ends == nil || *t.ends != f.Ends {
+		t.forget(&f.Ends)
+		if k := m.known[f.Side]; k.Ends == endsOf(f.Ends) {
+			t.path.best = k.Best
+		}
+	}
+	m.flows = append(m.flows, f)
+	return t
+}
+
+// forget gives the side another way, of which nothing is known. What was counted stays.
+func (t *tracked) forget(ends *pinger.Pair) {
+	t.ends, t.absent = ends, Status{}
+	t.path, t.speed, t.way, t.error = path{}, speed{}, Way{}, ""
+	t.series.samples, t.series.silent = nil, 0
 }
 
 // report takes what the process says.
@@ -288,8 +335,6 @@ func (m *Monitor) report(r pinger.Report) {
 		if name, ok := m.names[a.ID]; ok && a.Error != m.broken[name] {
 			if m.broken[name] = a.Error; a.Error == "" {
 				delete(m.broken, name)
-			} else {
-				m.options.Log.Warn("probe port does not answer", "lport", name, "err", a.Error)
 			}
 		}
 	}
@@ -317,7 +362,7 @@ func (m *Monitor) look(ctx context.Context) {
 	}
 	now := m.options.Now()
 	for i, f := range flows {
-		if t := m.byID[f.Send.ID]; t != nil {
+		if t := m.sides[f.Side]; t != nil && t.ends != nil && *t.ends == f.Ends {
 			was := t.path.lost() != ""
 			t.way = ways[i]
 			if t.path.look(ways[i], now); !was && t.path.lost() != "" {
@@ -340,12 +385,14 @@ func errorText(err error) string {
 // settle finds out how all pairs are, and says what has changed. mu is held.
 func (m *Monitor) settle() {
 	now := m.options.Now()
-	for p, t := range m.pairs {
-		s := Status{Reason: t.why, Message: t.message}
+	for p, t := range m.sides {
+		s := t.absent
 		switch {
-		case t.sends == nil:
+		case t.ends == nil:
 		case m.failed != "":
 			s = Status{reason.Internal, m.failed}
+		case p.Answers:
+			s.Reason, s.Message = verdict(&t.series, &t.path, &t.speed, m.broken[p.To])
 		default:
 			s.Reason, s.Message = verdict(&t.series, &t.path, &t.speed, t.error)
 		}
@@ -353,11 +400,15 @@ func (m *Monitor) settle() {
 			t.state.Message = s.Message
 			continue
 		}
-		log := m.options.Log.With("from", p.From, "to", p.To)
+		packets := "requests"
+		if p.Answers {
+			packets = "answers"
+		}
+		log := m.options.Log.With("from", p.From, "to", p.To, "packets", packets)
 		switch {
 		case s.Reason == "":
 			log.Info("probe pair well again", "was", string(t.state.Reason))
-		case t.sends == nil:
+		case t.ends == nil:
 			log.Info("probe pair not measured", "reason", string(s.Reason), "err", s.Message)
 		default:
 			log.Warn("probe pair worse", "reason", string(s.Reason), "err", s.Message)
@@ -368,24 +419,25 @@ func (m *Monitor) settle() {
 	m.changed = make(chan struct{})
 }
 
-// States returns all pairs that this node has to measure, ordered by name, and a channel that is closed when there is something new.
+// States returns what this node knows of pairs, ordered by name, the requests that its ports send before the answers, and a channel that is closed when there is
+// something new.
 func (m *Monitor) States(histograms bool) ([]State, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	all := make([]State, 0, len(m.pairs))
+	all := make([]State, 0, len(m.sides))
 	now := m.options.Now()
-	for p, t := range m.pairs {
+	for p, t := range m.sides {
 		t.series.forget(now)
 		s := State{
-			Pair: p, Status: t.state, Since: t.since, Measured: t.sends != nil, Chassis: t.chassis, Counts: t.series.counts,
-			Latency: latency(t.series.samples), Level: t.path.level, Way: t.way, Regressions: t.lost,
+			Pair: p.Pair, Answers: p.Answers, Status: t.state, Since: t.since, Measured: t.ends != nil && !p.Answers, Chassis: t.chassis, Counts: t.series.counts,
+			Latency: latency(t.series.samples), Level: t.path.level, Way: t.way, Why: t.path.why, Regressions: t.lost,
 		}
-		if histograms {
+		if histograms && !p.Answers {
 			s.All = t.series.all.clone()
 		}
 		all = append(all, s)
 	}
-	slices.SortFunc(all, func(a, b State) int { return comparePairs(a.Pair, b.Pair) })
+	slices.SortFunc(all, func(a, b State) int { return compareSides(Side{a.Pair, a.Answers}, Side{b.Pair, b.Answers}) })
 	return all, m.changed
 }
 

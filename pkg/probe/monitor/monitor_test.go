@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/offloadd/offloadd/pkg/probe/pinger"
 	"github.com/offloadd/offloadd/pkg/reason"
@@ -90,7 +94,7 @@ func TestMonitor(t *testing.T) {
 	default:
 		t.Error("nobody is told")
 	}
-	s.want("the other end is not there", reason.LPortNotFound, `level=INFO msg="probe pair not measured" from=a to=b`)
+	s.want("the other end is not there", reason.LPortNotFound, `level=INFO msg="probe pair not measured" from=a to=b packets=requests`)
 	s.see(twoPorts("a"))
 	s.want("both are there", "", `level=INFO msg="probe pair well again"`)
 	id := s.only()
@@ -108,7 +112,7 @@ func TestMonitor(t *testing.T) {
 	report(lost)
 	s.want("two are lost", "", "")
 	report(lost)
-	s.want("three are lost", reason.ProbeNoAnswer, `level=WARN msg="probe pair worse" from=a to=b reason=PROBE_NO_ANSWER`)
+	s.want("three are lost", reason.ProbeNoAnswer, `level=WARN msg="probe pair worse" from=a to=b packets=requests reason=PROBE_NO_ANSWER`)
 	since := s.only().Since
 	report(lost)
 	if p := s.only(); s.log.Len() > 0 || p.Since != since || !p.Worse() || !strings.Contains(p.Message, "4 requests") {
@@ -158,8 +162,51 @@ func TestAnswers(t *testing.T) {
 	if answered, refused := s.Answers(); answered != 6 || refused != 1 {
 		t.Errorf("%d answered, %d refused", answered, refused)
 	}
-	if want := `level=WARN msg="probe port does not answer" lport=a err=bind`; strings.Count(s.log.String(), want) != 1 {
-		t.Errorf("log:\n%s", s.log.String())
+	s.want("it cannot answer", reason.KernelRefused, `msg="probe pair worse" from=b to=a packets=answers reason=KERNEL_REFUSED err=bind`)
+	if p := s.only(); !p.Answers || p.Measured || !p.Worse() {
+		t.Errorf("%+v", p)
+	}
+	s.report(pinger.Report{Answers: []pinger.AnswerReport{{ID: id, Answered: 1}}})
+	s.want("it answers", "", "well again")
+}
+
+// The way of answers is looked at where they are sent, and that their offload is lost is found there, also by the next daemon; a pair of one node has both sides.
+func TestAnswersLost(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "monitor.json")
+	s := newStage(t, file, "b a")
+	s.see(twoPorts("a"))
+	s.looks(Way{Packets: 100, Hardware: 100, NIC: true})
+	s.want("offloaded", "", "")
+	assured := Tracked{}.With(true, false, false)
+	s.looks(Way{Packets: 100, NIC: true, Tracked: assured})
+	s.want("not any more", reason.ProbeOffloadLost, "by hardware, and are by Open vSwitch now; the connection tracker has it in no flow table")
+	if p := s.only(); !p.Answers || p.Way.Tracked != assured || p.Why == "" || p.Level != ByOVS || p.Regressions != 1 {
+		t.Errorf("%+v", p)
+	}
+	flows := []Flow{{Side{Pair{"b", "a"}, true}, pinger.Pair{From: end("a", "10.0.0.1"), To: addrs("10.0.0.2")[0]}, 8629, 8630}}
+	if d := cmp.Diff(flows, s.flows, cmpopts.EquateComparable(netip.Addr{})); d != "" || s.flows[0].Port() != "a" {
+		t.Errorf("looked at (-want +got)\n%s", d)
+	}
+
+	next := newStage(t, file, "b a", "a b")
+	next.see(twoPorts("a"))
+	next.looks(Way{Packets: 100, Software: 100})
+	all, _ := next.States(false)
+	if len(all) != 2 || all[0].Answers || all[0].Reason != "" || !all[1].Answers || all[1].Reason != reason.ProbeOffloadLost || !strings.Contains(all[1].Message, "by filters in software now") {
+		t.Errorf("the next daemon: %+v", all)
+	}
+
+	both := newStage(t, "", "a b")
+	w := twoPorts("a")
+	w.Own["b"] = own("b", "10.0.0.2")
+	both.see(w)
+	if all, _ := both.States(false); len(all) != 2 || all[0].Answers || !all[1].Answers || all[0].Pair != all[1].Pair {
+		t.Errorf("a pair of one node: %+v", all)
+	}
+	delete(w.Own, "b")
+	both.see(w)
+	if p := both.only(); p.Answers {
+		t.Errorf("of a port that is gone: %+v", p)
 	}
 }
 
@@ -188,7 +235,7 @@ func TestMemory(t *testing.T) {
 	broken.see(twoPorts("a"))
 	broken.looks(Way{Packets: 100, Software: 95})
 	broken.want("a broken file", "", `msg="offload of probes not remembered"`)
-	if again, err := memory(file).read(); err != nil || again[Pair{"a", "b"}].Best != Filters {
+	if again, err := memory(file).read(); err != nil || again[Side{Pair{"a", "b"}, false}].Best != Filters {
 		t.Errorf("%v %v", again, err)
 	}
 }

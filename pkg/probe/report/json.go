@@ -92,6 +92,9 @@ func check(run *result.Run) error {
 		if len(p.Ways) > maxPaths || len(p.Lives) > maxPaths {
 			return fmt.Errorf("%d ways and %d lives, at most %d are taken", len(p.Ways), len(p.Lives), maxPaths)
 		}
+		if len(p.BreakEvens) > 2*maxPaths {
+			return fmt.Errorf("%d break-evens, at most %d are taken", len(p.BreakEvens), 2*maxPaths)
+		}
 		for i := range p.Ways {
 			if len(p.Ways[i].Connections) > maxSessions {
 				return fmt.Errorf("way %d has %d connections, at most %d are taken", i, len(p.Ways[i].Connections), maxSessions)
@@ -102,7 +105,7 @@ func check(run *result.Run) error {
 				return fmt.Errorf("life %d has %d trials and %d packets, at most %d and %d are taken", i, len(l.Trials), len(l.Took), maxSessions, maxPackets)
 			}
 			for _, t := range l.Trials {
-				if len(t.Took) > maxPackets || len(t.Sent) > maxPackets {
+				if len(t.Took) > maxPackets || len(t.Sent) > maxPackets || len(t.CPU) > maxPackets {
 					return fmt.Errorf("a trial of life %d has %d packets, at most %d are taken", i, len(t.Took), maxPackets)
 				}
 			}

@@ -145,6 +145,15 @@ func portsText(b *strings.Builder, p *result.Ports, columns int) {
 	b.WriteString("\n")
 	say("first packets of connections, us, median; cold: nothing was sent before, new: others were; from which packet on, and when, filters forwarded requests / answers")
 	fit(b, lives(p), columns)
+	if len(p.BreakEvens) == 0 {
+		return
+	}
+	b.WriteString("\n")
+	say("%s", breakEvenHead)
+	fit(b, breakEvens(p), columns)
+	for _, text := range breakEvenWhys(p) {
+		say("%s", text)
+	}
 }
 
 // lifePlot has the round trips of the first packets, a line for each life, both scales logarithmic.
@@ -216,6 +225,14 @@ func (p *page) ports(r *result.Ports) {
 		p.figure("round trips by packet", lifeHeight(r), func(c canvas) { lifePlot(c, r) })
 		p.table(lives(r), nil)
 		p.add("<p class=sub>Medians. Cold: nothing was sent before; new: other connections were. From which packet on, and when, filters forwarded requests / answers.</p>\n")
+	}
+	if len(r.BreakEvens) > 0 {
+		p.add("<h3>From which packet on a connection is cheaper</h3>\n")
+		p.table(breakEvens(r), nil)
+		p.add("<p class=sub>%s.</p>\n", e(breakEvenHead))
+		for _, text := range breakEvenWhys(r) {
+			p.add("<p class=sub>%s.</p>\n", e(text))
+		}
 	}
 	p.add("</section>\n")
 }

@@ -38,6 +38,21 @@ func ports() *result.Ports {
 		software := result.Life{Path: "software", Before: before, Took: []int64{800_000, result.Lost, 200_000}, Trials: []result.Trial{{}}}
 		p.Lives = append(p.Lives, offload, software)
 	}
+	effect := func(d result.Delta, verdict string) result.Effect {
+		return result.Effect{Sessions: 8, Difference: d, Low: d - 40, High: d + 40, Floor: 60, Verdict: verdict}
+	}
+	p.BreakEvens = []result.BreakEven{
+		{Path: "offload", Before: "cold", Of: result.OfTime, Verdict: result.FromPacket, From: 41, Octets: 41 * 128, Connections: 2, Packets: 32, First: 36_000, Then: effect(-4000, result.Different)},
+		{Path: "offload", Before: "cold", Of: result.OfCPU, Verdict: result.Never, Why: "further packets take more", Connections: 2, Packets: 32, First: 80_000, Then: effect(400, result.Different)},
+		{
+			Path: "offload", Before: "new", Of: result.OfTime, Verdict: result.FromPacket, From: 1, Octets: 128, Low: 1, High: 7, Connections: 8, Packets: 112, First: -1000,
+			Then: effect(-4000, result.Different),
+		},
+		{
+			Path: "offload", Before: "new", Of: result.OfCPU, Verdict: result.Undecided, Why: "no connections were compared: what ovs-vswitchd takes is not known",
+			Then: result.Effect{Verdict: result.NoVerdict, Why: "without twins the noise is not known"},
+		},
+	}
 	return p
 }
 
@@ -48,7 +63,7 @@ func TestPortsPage(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Where the packets went", "zone 5: ASSURED HW_OFFLOAD, zone 6: ASSURED OFFLOAD, zone 7: neither assured nor offloaded", "cold, offload",
-		"#3, 2.5ms / #4, 3.5ms", "round trips by packet",
+		"#3, 2.5ms / #4, 3.5ms", "round trips by packet", "From which packet on a connection is cheaper", "from #41", "from the first packet", "[#1,#7]", "5248", "never",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("there is no %q", want)
@@ -71,6 +86,8 @@ func TestReadPorts(t *testing.T) {
 		"trials":  func(p *result.Ports) { p.Lives[0].Trials = make([]result.Trial, maxSessions+1) },
 		"packets": func(p *result.Ports) { p.Lives[0].Trials[0].Took = make([]int64, maxPackets+1) },
 		"zones":   func(p *result.Ports) { p.Ways[0].Connections = make([]result.Connection, maxSessions+1) },
+		"CPU":     func(p *result.Ports) { p.Lives[0].Trials[0].CPU = make([]int64, maxPackets+1) },
+		"evens":   func(p *result.Ports) { p.BreakEvens = make([]result.BreakEven, 2*maxPaths+1) },
 		"text":    func(p *result.Ports) { p.Client.Name = "a\x1b[2J" },
 	} {
 		run := scene(t, "ports")

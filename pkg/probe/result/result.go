@@ -129,6 +129,9 @@ type Ports struct {
 	Ways []Way `json:"ways"`
 	// Lives are those of first flows, by path and by what was there before.
 	Lives []Life `json:"lives,omitempty"`
+
+	// BreakEvens is computed from Lives and Cases, by stats.Judge: for each kind of beginning, of time and of CPU.
+	BreakEvens []BreakEven `json:"break_evens,omitempty"`
 }
 
 // A Port is one end.
@@ -141,10 +144,17 @@ type Port struct {
 	NIC bool `json:"nic,omitempty"`
 }
 
+// Claims of a Way: who has forwarded its packets.
+const (
+	ByHardware = "hardware" // filters in hardware
+	ByFilters  = "filters"  // filters, in hardware or in software
+	ByOVS      = "ovs"      // Open vSwitch
+)
+
 // A Way is which way the packets of a path took.
 type Way struct {
 	Path  string `json:"path"`
-	Claim string `json:"claim"` // "hardware", "filters", "ovs"
+	Claim string `json:"claim"`
 	// Accounts are of requests and of answers.
 	Accounts [2]Account `json:"accounts"`
 	// Connections are the entries of the connection tracker, in each zone that has one.
@@ -173,9 +183,48 @@ type Life struct {
 type Trial struct {
 	Took []int64 `json:"took"` // round trips in nanoseconds, by packet; Lost
 	Sent []int64 `json:"sent"` // when, from the first one on, in nanoseconds
+	// CPU is what each has taken in nanoseconds of both ends, and of ovs-vswitchd meanwhile, whatever for. Empty: that is not known.
+	CPU []int64 `json:"cpu,omitempty"`
 	// Switches are of requests and of answers.
 	Switches [2]Switch  `json:"switches"`
 	Accounts [2]Account `json:"accounts"`
+}
+
+// What a BreakEven is of.
+const (
+	OfTime = "time"
+	OfCPU  = "cpu"
+)
+
+// Verdicts of a BreakEven, beside Undecided.
+const (
+	FromPacket = "from packet" // From says which
+	Never      = "never"       // it stays dearer: in the steady state it is
+)
+
+// A BreakEven is how long a connection has to be for a path to be cheaper than the baseline, in all that it takes from the first packet on. A packet is a
+// request with its answer. What comes after those of Lives is taken to cost what it does in the steady state.
+type BreakEven struct {
+	Path   string `json:"path"`
+	Before string `json:"before"` // as of Life
+	Of     string `json:"of"`
+
+	Verdict string `json:"verdict"`
+	Why     string `json:"why,omitempty"` // it is never, or undecided
+	// From is the number of packets from which on it is cheaper, the median over connections, and Octets are those of their payload, both ways. 1: it always is.
+	From   int64 `json:"from,omitempty"`
+	Octets int64 `json:"octets,omitempty"`
+	// Low and High are its 95 % interval; 0: there are too few connections.
+	Low  int64 `json:"low,omitempty"`
+	High int64 `json:"high,omitempty"`
+
+	// Connections are how many were compared, one of each path at a time.
+	Connections int `json:"connections"`
+	// Packets are the first ones that were looked at, and First is how much more than on the baseline they have taken in all, in nanoseconds: medians.
+	Packets int   `json:"packets,omitempty"`
+	First   Delta `json:"first"`
+	// Then is how much more each further packet takes, with its verdict.
+	Then Effect `json:"then"`
 }
 
 // A Switch is when filters began to forward packets of a direction.

@@ -58,6 +58,9 @@ func Judge(run *result.Run) error {
 		run.Noise = append(run.Noise, l.noise...)
 		l.judge(run)
 	}
+	if run.Ports != nil && len(c.loads) > 0 {
+		c.loads[0].breakEvens(run) // first packets are of the first load
+	}
 	return nil
 }
 
@@ -67,6 +70,8 @@ type load struct {
 	cases []*measured
 	quiet []int    // the sessions that were not disturbed
 	noise []string // why there is no verdict
+
+	medians []*comparison // of the 50th percentile, by judge
 }
 
 func (l *load) streams() bool { return l.load.Mode == result.Stream || l.load.Mode == result.Maerts }
@@ -324,6 +329,9 @@ func (l *load) judge(run *result.Run) {
 			}
 		}
 		decide(comparisons, float64(run.Parameters.Margin))
+		if p == 50 {
+			l.medians = comparisons
+		}
 		for _, c := range comparisons {
 			if c.of.Against == nil {
 				c.of.Against = &result.Against{}

@@ -273,14 +273,20 @@ type ProbePair struct {
 	RecentLost uint64 `protobuf:"varint,16,opt,name=recent_lost,json=recentLost,proto3" json:"recent_lost,omitempty"`
 	// The longest of them that was answered. Absent: none was.
 	Max *durationpb.Duration `protobuf:"bytes,17,opt,name=max,proto3" json:"max,omitempty"`
-	// Who forwards the requests.
+	// Who forwards the packets.
 	Level OffloadLevel `protobuf:"varint,18,opt,name=level,proto3,enum=offload.v1.OffloadLevel" json:"level,omitempty"`
 	// The part that filters have forwarded, from 0 to 1, in the last minute.
 	Filters float64 `protobuf:"fixed64,19,opt,name=filters,proto3" json:"filters,omitempty"`
 	// The part that hardware has.
 	Hardware float64 `protobuf:"fixed64,20,opt,name=hardware,proto3" json:"hardware,omitempty"`
 	// How often it was offloaded and ceased to be.
-	Regressions   uint64 `protobuf:"varint,21,opt,name=regressions,proto3" json:"regressions,omitempty"`
+	Regressions uint64 `protobuf:"varint,21,opt,name=regressions,proto3" json:"regressions,omitempty"`
+	// These are the answers, which a port of this node sends: only their way is known.
+	Answers bool `protobuf:"varint,22,opt,name=answers,proto3" json:"answers,omitempty"`
+	// What the connection tracker of this node has. Absent: no such connection, or it was not asked.
+	Connection *ProbeConnection `protobuf:"bytes,23,opt,name=connection,proto3" json:"connection,omitempty"`
+	// Why packets are not offloaded further, for people. Empty: they are, or that is not known.
+	Why           string `protobuf:"bytes,24,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,6 +468,100 @@ func (x *ProbePair) GetRegressions() uint64 {
 	return 0
 }
 
+func (x *ProbePair) GetAnswers() bool {
+	if x != nil {
+		return x.Answers
+	}
+	return false
+}
+
+func (x *ProbePair) GetConnection() *ProbeConnection {
+	if x != nil {
+		return x.Connection
+	}
+	return nil
+}
+
+func (x *ProbePair) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+// ProbeConnection is in how many zones of the two ports the connection tracker has a connection, and in how many of these it is more.
+type ProbeConnection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In how many it is.
+	Zones uint32 `protobuf:"varint,1,opt,name=zones,proto3" json:"zones,omitempty"`
+	// Packets have passed both ways.
+	Assured uint32 `protobuf:"varint,2,opt,name=assured,proto3" json:"assured,omitempty"`
+	// It is in a flow table (IPS_OFFLOAD).
+	Offload uint32 `protobuf:"varint,3,opt,name=offload,proto3" json:"offload,omitempty"`
+	// And in a NIC (IPS_HW_OFFLOAD).
+	HwOffload     uint32 `protobuf:"varint,4,opt,name=hw_offload,json=hwOffload,proto3" json:"hw_offload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProbeConnection) Reset() {
+	*x = ProbeConnection{}
+	mi := &file_offload_v1_monitor_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProbeConnection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProbeConnection) ProtoMessage() {}
+
+func (x *ProbeConnection) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_monitor_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProbeConnection.ProtoReflect.Descriptor instead.
+func (*ProbeConnection) Descriptor() ([]byte, []int) {
+	return file_offload_v1_monitor_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ProbeConnection) GetZones() uint32 {
+	if x != nil {
+		return x.Zones
+	}
+	return 0
+}
+
+func (x *ProbeConnection) GetAssured() uint32 {
+	if x != nil {
+		return x.Assured
+	}
+	return 0
+}
+
+func (x *ProbeConnection) GetOffload() uint32 {
+	if x != nil {
+		return x.Offload
+	}
+	return 0
+}
+
+func (x *ProbeConnection) GetHwOffload() uint32 {
+	if x != nil {
+		return x.HwOffload
+	}
+	return 0
+}
+
 var File_offload_v1_monitor_proto protoreflect.FileDescriptor
 
 const file_offload_v1_monitor_proto_rawDesc = "" +
@@ -475,7 +575,7 @@ const file_offload_v1_monitor_proto_rawDesc = "" +
 	"\arefused\x18\x03 \x01(\x04R\arefused\"\\\n" +
 	"\x0fProbePercentile\x12\x18\n" +
 	"\apercent\x18\x01 \x01(\x01R\apercent\x12/\n" +
-	"\x05value\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05value\"\xfa\x04\n" +
+	"\x05value\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05value\"\xe3\x05\n" +
 	"\tProbePair\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x18\n" +
@@ -499,7 +599,18 @@ const file_offload_v1_monitor_proto_rawDesc = "" +
 	"\x05level\x18\x12 \x01(\x0e2\x18.offload.v1.OffloadLevelR\x05level\x12\x18\n" +
 	"\afilters\x18\x13 \x01(\x01R\afilters\x12\x1a\n" +
 	"\bhardware\x18\x14 \x01(\x01R\bhardware\x12 \n" +
-	"\vregressions\x18\x15 \x01(\x04R\vregressions*{\n" +
+	"\vregressions\x18\x15 \x01(\x04R\vregressions\x12\x18\n" +
+	"\aanswers\x18\x16 \x01(\bR\aanswers\x12;\n" +
+	"\n" +
+	"connection\x18\x17 \x01(\v2\x1b.offload.v1.ProbeConnectionR\n" +
+	"connection\x12\x10\n" +
+	"\x03why\x18\x18 \x01(\tR\x03why\"z\n" +
+	"\x0fProbeConnection\x12\x14\n" +
+	"\x05zones\x18\x01 \x01(\rR\x05zones\x12\x18\n" +
+	"\aassured\x18\x02 \x01(\rR\aassured\x12\x18\n" +
+	"\aoffload\x18\x03 \x01(\rR\aoffload\x12\x1d\n" +
+	"\n" +
+	"hw_offload\x18\x04 \x01(\rR\thwOffload*{\n" +
 	"\fOffloadLevel\x12\x1d\n" +
 	"\x19OFFLOAD_LEVEL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11OFFLOAD_LEVEL_OVS\x10\x01\x12\x19\n" +
@@ -522,30 +633,32 @@ func file_offload_v1_monitor_proto_rawDescGZIP() []byte {
 }
 
 var file_offload_v1_monitor_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_offload_v1_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_offload_v1_monitor_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_offload_v1_monitor_proto_goTypes = []any{
 	(OffloadLevel)(0),             // 0: offload.v1.OffloadLevel
 	(*WatchPairsRequest)(nil),     // 1: offload.v1.WatchPairsRequest
 	(*WatchPairsResponse)(nil),    // 2: offload.v1.WatchPairsResponse
 	(*ProbePercentile)(nil),       // 3: offload.v1.ProbePercentile
 	(*ProbePair)(nil),             // 4: offload.v1.ProbePair
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*ProbeConnection)(nil),       // 5: offload.v1.ProbeConnection
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_offload_v1_monitor_proto_depIdxs = []int32{
 	4, // 0: offload.v1.WatchPairsResponse.pairs:type_name -> offload.v1.ProbePair
-	5, // 1: offload.v1.ProbePercentile.value:type_name -> google.protobuf.Duration
-	6, // 2: offload.v1.ProbePair.since:type_name -> google.protobuf.Timestamp
+	6, // 1: offload.v1.ProbePercentile.value:type_name -> google.protobuf.Duration
+	7, // 2: offload.v1.ProbePair.since:type_name -> google.protobuf.Timestamp
 	3, // 3: offload.v1.ProbePair.percentiles:type_name -> offload.v1.ProbePercentile
-	5, // 4: offload.v1.ProbePair.max:type_name -> google.protobuf.Duration
+	6, // 4: offload.v1.ProbePair.max:type_name -> google.protobuf.Duration
 	0, // 5: offload.v1.ProbePair.level:type_name -> offload.v1.OffloadLevel
-	1, // 6: offload.v1.MonitorService.WatchPairs:input_type -> offload.v1.WatchPairsRequest
-	2, // 7: offload.v1.MonitorService.WatchPairs:output_type -> offload.v1.WatchPairsResponse
-	7, // [7:8] is the sub-list for method output_type
-	6, // [6:7] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	5, // 6: offload.v1.ProbePair.connection:type_name -> offload.v1.ProbeConnection
+	1, // 7: offload.v1.MonitorService.WatchPairs:input_type -> offload.v1.WatchPairsRequest
+	2, // 8: offload.v1.MonitorService.WatchPairs:output_type -> offload.v1.WatchPairsResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_monitor_proto_init() }
@@ -559,7 +672,7 @@ func file_offload_v1_monitor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_monitor_proto_rawDesc), len(file_offload_v1_monitor_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1740,7 +1740,7 @@ func (*CleanRequest) Descriptor() ([]byte, []int) {
 // CleanResponse is what was removed.
 type CleanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Namespaces, processes and directories, in order.
+	// Filters, if there is no daemon, namespaces, processes and directories, in order.
 	Removed       []string `protobuf:"bytes,1,rep,name=removed,proto3" json:"removed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
