@@ -274,6 +274,17 @@ func (p *page) definition(term, text string) {
 // parameters are all of them, with names.
 func parameters(run *result.Run) [][2]string {
 	p := run.Parameters
+	if s := run.Starts; s != nil {
+		return [][2]string{
+			{"run", run.ID},
+			{"took", run.Ended.Sub(run.Started).Round(time.Second).String()},
+			{"target", s.Target.Name},
+			{"ports", strings.Join(s.Ports, ", ")},
+			{"wait", s.Wait.String()},
+			{"interval", s.Interval.String()},
+			{"seed", fmt.Sprint(p.Seed)},
+		}
+	}
 	var loads []string
 	for _, l := range p.Loads {
 		text := l.String()

@@ -188,7 +188,7 @@ func startsText(b *strings.Builder, run *result.Run, columns int) {
 func startCurves(c *result.StartCase) (all []curve) {
 	for i, s := range c.Steps {
 		d := stats.StartTimes(c, s.Name)
-		k := curve{name: s.Name, ink: seriesInk(i), lost: s.Latency != nil && s.Latency.Lost > 0}
+		k := curve{name: s.Name, ink: seriesInk(i), lost: s.Latency != nil && s.Latency.Lost >= stats.Beyond}
 		if turn := i / hues; turn > 0 {
 			k.dash = "7 3"
 		}
