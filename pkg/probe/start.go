@@ -149,7 +149,7 @@ func (s *start) finish(ctx context.Context, begun time.Time, begunAt int64) {
 	report, err := s.train.Stop(ctx)
 	s.train = nil
 	if err != nil {
-		s.broken = err
+		s.broken = reason.Errorf(reason.ProbeImpossible, "probe port %s: %w", s.spare.Name, err)
 		return
 	}
 	s.out.Sent = len(report.Sent)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -37,8 +38,9 @@ type event struct {
 
 const (
 	maxOrder = 64 << 10 // octets
-	// afterwards is how long answers are waited for when a train has ended.
-	afterwards = 20 * time.Millisecond
+	// afterwards is for how long no answer may have been sent when a train has ended, for that to have been the last; maxAfterwards bounds it.
+	afterwards    = 20 * time.Millisecond
+	maxAfterwards = time.Second
 	// askAgain is when a neighbour that has not answered is asked again, in milliseconds, instead of after a second: the question may be lost while the port
 	// is not in force. The kernel does not ask earlier (HZ/100 in neigh_event_send).
 	askAgain = "10"
@@ -246,11 +248,21 @@ func (s *sender) sendAll() error {
 		s.receive(conn)
 	}()
 	s.m.say(event{ID: s.ID, Begun: true})
-	s.send(conn)
-	<-time.After(afterwards)
+	err = s.send(conn)
+	for ended, answers := time.Now(), -1; answers != s.answers() && time.Since(ended) < maxAfterwards; {
+		answers = s.answers()
+		<-time.After(afterwards)
+	}
 	_ = conn.Close() // ends the other
 	<-received
-	return nil
+	return err
+}
+
+// answers is how many there are.
+func (s *sender) answers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.report.Answers)
 }
 
 // end is the last that is heard of it.
@@ -261,8 +273,8 @@ func (s *sender) end(e event) {
 	s.m.say(e)
 }
 
-// send sends a packet every interval. Its thread is in the namespace.
-func (s *sender) send(conn *net.UDPConn) {
+// send sends a packet every interval, until it is stopped. Its thread is in the namespace.
+func (s *sender) send(conn *net.UDPConn) error {
 	tick := time.NewTicker(s.Interval)
 	defer tick.Stop()
 	b := make([]byte, size)
@@ -270,11 +282,17 @@ func (s *sender) send(conn *net.UDPConn) {
 	for number := uint32(1); number <= MaxPackets; {
 		select {
 		case <-s.stop:
-			return
+			return nil
 		case <-tick.C:
 		}
-		if ready = ready || s.impatient(); !ready {
-			continue // there is no device yet
+		if !ready {
+			switch err := s.impatient(); {
+			case errors.Is(err, fs.ErrNotExist):
+				continue // there is no device yet
+			case err != nil:
+				return fmt.Errorf("train %d: %w", s.ID, err)
+			}
+			ready = true
 		}
 		packet{s.m.nonce, s.ID, number, true}.put(b)
 		at := Now()
@@ -287,18 +305,28 @@ func (s *sender) send(conn *net.UDPConn) {
 		number++
 	}
 	<-s.stop
+	return nil
 }
 
 // impatient makes the device ask for neighbours soon again, and keep no more than one packet meanwhile: one that leaves much later than it was sent would seem
-// to have been forwarded when it was sent. It reports false if there is no device yet.
-func (s *sender) impatient() bool {
+// to have been forwarded when it was sent.
+func (s *sender) impatient() error {
 	family := "ipv4"
 	if s.From.Addr().Is6() {
 		family = "ipv6"
 	}
 	dir := filepath.Join("/proc/sys/net", family, "neigh", s.Device)
-	return os.WriteFile(filepath.Join(dir, "retrans_time_ms"), []byte(askAgain), 0o644) == nil &&
-		os.WriteFile(filepath.Join(dir, "unres_qlen_bytes"), []byte("0"), 0o644) == nil
+	for name, value := range map[string]string{"retrans_time_ms": askAgain, "unres_qlen_bytes": "0"} {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0) // it is not made
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(value)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // receive notes the first answer.
