@@ -10,7 +10,7 @@ KERNEL ?= uml
 VMKERNELS ?= uml qemu
 # Words of [kernel=]package:test.
 GUESTTESTS ?= ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/device:Simnic ./pkg/probe/path:TestKinds ./integration:TestMixedCluster/geneve ./integration/simnic:. ./integration/offload:. ./integration/offloadnic:.
-VMTESTS ?= $(GUESTTESTS) ./integration:TestOffloadLost uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking qemu=./integration/devports:. ./integration/storm:.
+VMTESTS ?= $(GUESTTESTS) ./integration:TestOffloadLost uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking uml=./pkg/probe:TestLossyWire qemu=./integration/devports:. ./integration/storm:.
 OPERATIONS ?= 10000
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -207,6 +208,7 @@ type runFlags struct {
 	sizes            []int
 	answer           int
 	rate             float64
+	under            []string
 	count, sessions  int
 	burst            int
 	duration, margin time.Duration
@@ -246,6 +248,7 @@ func (p *prober) runCommand() *cobra.Command {
 		Example: `  offloadctl probe run --kinds metal,macvlan,routed,flannel-vxlan
   offloadctl probe run --kinds all --sizes 64,1024 --html report.html
   offloadctl probe run --kinds metal,hostgw --mode open --rate 5000 --transport tcp --duration 2s
+  offloadctl probe run --kinds metal,hostgw,flannel-vxlan --transport tcp --sizes 350 --under 0,30%,50%
   offloadctl probe run --as deitcher`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -273,8 +276,9 @@ func (p *prober) runCommand() *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringSliceVar(&f.kinds, "kinds", nil, "`paths` to measure, or all (default all, or those of the study)")
 	fs.StringVar(&f.baseline, "baseline", "", "`path` that others are compared with (default the first, or metal)")
-	fs.IntSliceVar(&f.sizes, "sizes", nil, "`octets` of a request, several for a load each (default 64,300,350,500,1024,2048,4096, or one load with another mode)")
+	fs.IntSliceVar(&f.sizes, "sizes", nil, "`octets` of a request, several for a load each (default 64,300,350,500,1024,2048,4096, or one load with another mode or with --under)")
 	fs.StringVar(&f.mode, "mode", "rr", "`mode`: rr, open, crr, stream or maerts")
+	fs.StringSliceVar(&f.under, "under", nil, "with --mode rr or crr, `parts` of what a path carries at most that a stream of TCP has meanwhile, several for a load each: 0,30%,50%; 0 is no stream")
 	fs.StringVar(&f.transport, "transport", "", "`protocol`: udp or tcp (default udp, tcp with crr)")
 	fs.DurationVar(&f.delay, "delay", 0, "`time` that the wire between two nodes takes, in each direction")
 	fs.DurationVar(&f.jitter, "jitter", 0, "by how much that `time` varies")
@@ -373,7 +377,7 @@ func (f *runFlags) spec(cmd *cobra.Command) (*offloadv1.ProbeSpec, error) {
 			*o.to = &n
 		}
 	}
-	if f.as != "" && !said("mode") && !said("sizes") && !said("transport") && !said("rate") && !said("duration") && !said("answer") {
+	if f.as != "" && !said("mode") && !said("sizes") && !said("transport") && !said("rate") && !said("duration") && !said("answer") && !said("under") {
 		return s, nil
 	}
 	return s, f.loads(s)
@@ -392,22 +396,48 @@ func (f *runFlags) loads(s *offloadv1.ProbeSpec) error {
 	sizes := f.sizes
 	switch {
 	case len(sizes) > 0:
-	case f.mode == "rr":
+	case f.mode == "rr" && len(f.under) == 0:
 		sizes = probe.DefaultSizes()
 	case f.mode == "stream" || f.mode == "maerts":
 		sizes = []int{1400}
 	default:
 		sizes = []int{64}
 	}
+	parts := []float64{0}
+	if len(f.under) > 0 {
+		parts = nil
+	}
+	for _, text := range f.under {
+		part, err := parsePart(text)
+		if err != nil {
+			return usageError{fmt.Errorf("--under %w", err)}
+		}
+		parts = append(parts, part)
+	}
 	for _, size := range sizes {
 		if size < 1 || size > 1<<31-1 {
 			return usageError{fmt.Errorf("--sizes %d: not a size", size)}
 		}
-		s.Loads = append(s.Loads, &offloadv1.ProbeLoad{
-			Mode: mode, Transport: transport, Size: uint32(size), Answer: uint32(f.answer), Rate: f.rate, Duration: optional(f.duration),
-		})
+		for _, part := range parts {
+			s.Loads = append(s.Loads, &offloadv1.ProbeLoad{
+				Mode: mode, Transport: transport, Size: uint32(size), Answer: uint32(f.answer), Rate: f.rate, Duration: optional(f.duration), Under: part,
+			})
+		}
 	}
 	return nil
+}
+
+// parsePart reads a part of the whole: "30%", or "0.3".
+func parsePart(text string) (float64, error) {
+	number, percent := strings.CutSuffix(text, "%")
+	part, err := strconv.ParseFloat(number, 64)
+	if percent {
+		part /= 100
+	}
+	if err != nil || !(0 <= part && part <= 1) {
+		return 0, fmt.Errorf("%q: neither a percentage, as 30%%, nor a part from 0 to 1", text)
+	}
+	return part, nil
 }
 
 func optional(d time.Duration) *durationpb.Duration {

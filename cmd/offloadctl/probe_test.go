@@ -253,6 +253,9 @@ func TestProbeSpec(t *testing.T) {
 		"--kinds metal,routed,rules=200,twin,veth --sizes 64":                            `{"paths":["metal","routed,rules=200,twin","veth"],"loads":[{"mode":"PROBE_MODE_RR","size":64}],"segments":true}`,
 		"--mode open --rate 500 --transport tcp --answer 350 --duration 2s --sessions 7": `{"loads":[{"mode":"PROBE_MODE_OPEN","transport":"PROBE_TRANSPORT_TCP","size":64,"answer":350,"rate":500,"duration":"2s"}],"sessions":7,"segments":true}`,
 		"--mode stream --busy --fresh --priority 0 --client-cpu 3 --margin 1us --seed 5": `{"loads":[{"mode":"PROBE_MODE_STREAM","size":1400}],"busy":true,"priority":0,"clientCpu":3,"segments":true,"fresh":true,"margin":"0.000001s","seed":"5"}`,
+		"--under 0,30%,0.5": `{"loads":[{"mode":"PROBE_MODE_RR","size":64},{"mode":"PROBE_MODE_RR","size":64,"under":0.3},{"mode":"PROBE_MODE_RR","size":64,"under":0.5}],"segments":true}`,
+		"--as k8s-compare --transport tcp --sizes 64,350 --under 5e1%": `{"loads":[{"mode":"PROBE_MODE_RR","transport":"PROBE_TRANSPORT_TCP","size":64,"under":0.5},` +
+			`{"mode":"PROBE_MODE_RR","transport":"PROBE_TRANSPORT_TCP","size":350,"under":0.5}],"study":"k8s-compare","segments":true}`,
 		"--as deitcher": `{"study":"deitcher","segments":true}`,
 		"--as deitcher --kinds all --sizes 64 --delay 5ms --loss 0.01 --lost-after 3s": `{"paths":[ALL],"wire":{"delay":"0.005s","loss":0.01},"loads":[{"mode":"PROBE_MODE_RR","size":64}],"study":"deitcher","timeout":"3s","segments":true}`,
 	} {
@@ -270,6 +273,11 @@ func TestProbeSpec(t *testing.T) {
 		want = strings.ReplaceAll(want, "ALL", `"`+strings.Join(kindNames(), `","`)+`"`)
 		if f.done[0] != want {
 			t.Errorf("%s: asks for\n%s, want\n%s", line, f.done[0], want)
+		}
+	}
+	for _, part := range []string{"30", "-1%", "101%", "NaN", "%", "half"} {
+		if _, stderr, code := s.run("probe", "run", "--under", part); code != exitUsage || !strings.Contains(stderr, "neither a percentage") {
+			t.Errorf("--under %s: exit %d, %s", part, code, stderr)
 		}
 	}
 	// A study of several circuits is a run for each.

@@ -190,7 +190,7 @@ func (n *node) expected(all []*slot) view {
 	var v view
 	used := map[offloadv1.PortKind]int{}
 	for _, s := range all {
-		inside := "pod " + s.pod.Name + ": lo"
+		inside := "lo"
 		if s.port != nil {
 			key, st := s.spec.GetKey(), s.port.GetStatus()
 			v.add("port %s/%s/%s: READY, %v on %s", key.GetNetwork(), key.GetContainerId(), key.GetIfname(), st.GetKind(), st.GetHostInterface())
@@ -202,9 +202,9 @@ func (n *node) expected(all []*slot) view {
 			} else {
 				v.add("link %s", st.GetHostInterface())
 			}
-			inside += " eth0"
+			inside = "eth0 lo"
 		}
-		v = append(v, inside)
+		v.add("pod %s: %s", s.pod.Name, inside)
 	}
 	if n.nic {
 		v.add("%d VFs are free", vfs-used[vf])
@@ -242,12 +242,13 @@ func (n *node) seen(all []*slot) view {
 	}
 	for _, s := range all {
 		n.Check(s.pod.Do(func() error {
-			links, err := net.Interfaces()
-			inside := "pod " + s.pod.Name + ":"
+			links, err := net.Interfaces() // in the order of the kernel's hash of their indexes: lo is not always the first
+			var names []string
 			for _, l := range links {
-				inside += " " + l.Name
+				names = append(names, l.Name)
 			}
-			v = append(v, inside)
+			slices.Sort(names)
+			v.add("pod %s: %s", s.pod.Name, strings.Join(names, " "))
 			return err
 		}))
 	}

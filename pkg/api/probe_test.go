@@ -113,6 +113,7 @@ func TestParseProbeSpec(t *testing.T) {
 			{},
 			{Mode: offloadv1.ProbeMode_PROBE_MODE_CRR},
 			{Mode: offloadv1.ProbeMode_PROBE_MODE_OPEN, Transport: offloadv1.ProbeTransport_PROBE_TRANSPORT_TCP, Size: 100, Answer: 350, Rate: 5, Duration: durationpb.New(time.Second)},
+			{Under: 0.3},
 		},
 		Sessions: 6, Count: 100, Burst: 7, Warmup: durationpb.New(3 * time.Second), Timeout: durationpb.New(4 * time.Second), Busy: true, Priority: number(0),
 		ServerCpu: number(1), Segments: true, Fresh: true, Margin: durationpb.New(5), Seed: 9,
@@ -124,6 +125,7 @@ func TestParseProbeSpec(t *testing.T) {
 			{Mode: "rr", Transport: "udp", Size: 64},
 			{Mode: "crr", Transport: "tcp", Size: 64},
 			{Mode: "open", Transport: "tcp", Size: 100, Answer: 350, Rate: 5, Duration: time.Second},
+			{Mode: "rr", Transport: "udp", Size: 64, Under: 0.3},
 		},
 		Sessions: 6, Count: 100, Burst: 7, Warmup: 3 * time.Second, Timeout: 4 * time.Second, Busy: true, Priority: &priority,
 		CPUs: &[2]int{-1, 1}, Segments: true, Fresh: true, Margin: 5, Seed: 9,
@@ -157,6 +159,7 @@ func TestParseProbeSpec(t *testing.T) {
 		"spec.loads[0].duration": {Loads: []*offloadv1.ProbeLoad{{Duration: durationpb.New(-1)}}},
 		"spec.loads[0]":          {Loads: []*offloadv1.ProbeLoad{{Size: 3}}},
 		"spec.loads[1]":          {Loads: []*offloadv1.ProbeLoad{{}, {}}},
+		"spec.loads[2]":          {Loads: []*offloadv1.ProbeLoad{{}, {Under: 0.5}, {Under: 1.1}}},
 	} {
 		_, err := parseProbeSpec(m)
 		e, ok := errors.AsType[*reason.Error](err)
@@ -246,17 +249,18 @@ func TestParsePortProbeSpec(t *testing.T) {
 		t.Errorf("by default: %+v, %v", got, err)
 	}
 	for field, m := range map[string]*offloadv1.PortProbeSpec{
-		"spec.client":        {Server: "b"},
-		"spec.server":        {Client: "a", Server: "a"},
-		"spec.port":          {Client: "a", Server: "b", Port: 70000},
-		"spec.family":        {Client: "a", Server: "b", Family: 5},
-		"spec.new":           {Client: "a", Server: "b", New: number(1000)},
-		"spec.cold":          {Client: "a", Server: "b", Cold: number(1 << 31)},
-		"spec.idle":          {Client: "a", Server: "b", Idle: durationpb.New(-1)},
-		"spec.spec":          {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Paths: []string{"metal"}}},
-		"spec.spec.sessions": {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Sessions: 1 << 31}},
-		"spec.spec.count":    {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Count: 1 << 30}},
-		"spec.spec.loads[0]": {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Loads: []*offloadv1.ProbeLoad{{Transport: offloadv1.ProbeTransport_PROBE_TRANSPORT_TCP}}}},
+		"spec.client":              {Server: "b"},
+		"spec.server":              {Client: "a", Server: "a"},
+		"spec.port":                {Client: "a", Server: "b", Port: 70000},
+		"spec.family":              {Client: "a", Server: "b", Family: 5},
+		"spec.new":                 {Client: "a", Server: "b", New: number(1000)},
+		"spec.cold":                {Client: "a", Server: "b", Cold: number(1 << 31)},
+		"spec.idle":                {Client: "a", Server: "b", Idle: durationpb.New(-1)},
+		"spec.spec":                {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Paths: []string{"metal"}}},
+		"spec.spec.sessions":       {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Sessions: 1 << 31}},
+		"spec.spec.count":          {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Count: 1 << 30}},
+		"spec.spec.loads[0].under": {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Loads: []*offloadv1.ProbeLoad{{Under: 0.3}}}},
+		"spec.spec.loads[0]":       {Client: "a", Server: "b", Spec: &offloadv1.ProbeSpec{Loads: []*offloadv1.ProbeLoad{{Transport: offloadv1.ProbeTransport_PROBE_TRANSPORT_TCP}}}},
 	} {
 		_, err := parsePortProbeSpec(m)
 		var e *reason.Error

@@ -274,6 +274,7 @@ func (p *parser) load(field string, m *offloadv1.ProbeLoad) result.Load {
 		Answer:    p.small(field+".answer", m.GetAnswer()),
 		Rate:      m.GetRate(),
 		Duration:  p.duration(field+".duration", m.GetDuration()),
+		Under:     m.GetUnder(),
 	}
 	if l.Mode == "" {
 		l.Mode = result.RR

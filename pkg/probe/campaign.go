@@ -25,6 +25,7 @@ type campaign struct {
 
 	allowed  int // how many CPUs there are
 	cpus     [2]int
+	streams  [2]int // CPUs of the threads of streams in the background
 	priority int
 	run      *result.Run
 	notes    map[string]bool // of the engine, for the report
@@ -94,6 +95,10 @@ func (c *campaign) settle() error {
 	if c.Busy && c.cpus[0] >= 0 && c.cpus[0] == c.cpus[1] {
 		return reason.Errorf(reason.ProbeImpossible, "probe: polling needs two CPUs, not CPU %d for both sides", c.cpus[0])
 	}
+	c.streams = beside(allowed, c.cpus, readTopology)
+	if c.Busy && slices.Contains(c.cpus[:], c.streams[0]) && slices.ContainsFunc(c.Loads, func(l result.Load) bool { return l.Under > 0 }) {
+		return reason.Errorf(reason.ProbeImpossible, "probe: client and server that poll leave the stream in the background no CPU: that takes three")
+	}
 	switch {
 	case c.Priority != nil:
 		c.priority = *c.Priority
@@ -136,11 +141,15 @@ func (c *campaign) noBaseline(missing []result.Missing) error {
 
 // parameters are those that the run has had, with all defaults.
 func (c *campaign) parameters() result.Parameters {
-	return result.Parameters{
+	p := result.Parameters{
 		Loads: c.Loads, Sessions: c.Sessions, Rounds: c.Spec.job(c.Loads[0], 0).Rounds, Burst: c.Burst, Warmup: c.Warmup, Timeout: c.Timeout,
 		Busy: c.Busy, Priority: c.priority, CPUs: c.cpus, Timestamps: c.Segments, Wire: c.Wire, Margin: c.Margin, Seed: c.Seed, Study: c.Study,
 		Limits: stats.DefaultLimits(),
 	}
+	if slices.ContainsFunc(c.Loads, func(l result.Load) bool { return l.Under > 0 }) {
+		p.StreamCPUs = &c.streams
+	}
+	return p
 }
 
 func kindsByName() map[string]path.Kind {
@@ -195,7 +204,7 @@ func (c *campaign) measureSessions(ctx context.Context, built *path.Built, wants
 }
 
 func (c *campaign) hasSegments(l result.Load) bool {
-	return c.Segments && l.Mode == result.RR && l.Transport == "udp"
+	return c.Segments && l.Mode == result.RR && l.Transport == "udp" && l.Under == 0
 }
 
 // rebuild makes the devices anew.
@@ -237,7 +246,7 @@ func (c *campaign) measureJob(ctx context.Context, paths []path.Path, load, sess
 		}
 	}
 	job := c.job(l, len(live))
-	job.CPUs, job.Priority, job.Segments = c.cpus, c.priority, segments
+	job.CPUs, job.StreamCPUs, job.Priority, job.Segments = c.cpus, c.streams, c.priority, segments
 	job.Seed = c.Seed + uint64(session*len(c.Loads)+load)
 	for _, p := range live {
 		e := engine.Path{

@@ -50,6 +50,29 @@ func readTopology(cpu int) topology {
 	return t
 }
 
+// beside chooses CPUs for those who send and receive a stream while others measure on the pair: others of the same node, or if there are none any others. If
+// there are none at all it is the pair: the sender's is the client's then, as it is on a node that sends both.
+func beside(allowed []int, pair [2]int, where func(int) topology) [2]int {
+	var near, far []int
+	for _, cpu := range slices.Backward(allowed) {
+		switch {
+		case cpu == pair[0] || cpu == pair[1]:
+		case pair[1] >= 0 && where(cpu).node == where(pair[1]).node:
+			near = append(near, cpu)
+		default:
+			far = append(far, cpu)
+		}
+	}
+	switch others := append(near, far...); len(others) {
+	case 0:
+		return pair
+	case 1:
+		return [2]int{others[0], others[0]}
+	default:
+		return [2]int{others[1], others[0]}
+	}
+}
+
 // pair chooses CPUs for the client and the server: on one NUMA node, on two cores, and the last ones, since most interrupts are those of
 // the first.
 func pair(allowed []int, where func(int) topology) [2]int {

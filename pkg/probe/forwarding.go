@@ -105,7 +105,7 @@ func account(sessions map[string]*result.Session, before, after forwarding, warm
 		for side, used := range sides {
 			used -= before[name][side]
 			all += used
-			if s := sessions[name]; s != nil {
+			if s := sessions[name]; s != nil && s.Background == nil { // otherwise it is of the stream, too
 				s.CPU[side].Forwarding = time.Duration(float64(used) * share)
 			}
 		}

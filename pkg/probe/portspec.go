@@ -83,6 +83,9 @@ func (s PortSpec) Validate() (PortSpec, error) {
 		if l.Transport != "udp" || l.Mode != result.RR && l.Mode != result.Open {
 			shared(fmt.Sprintf("loads[%d]", i), "%s: between ports there are round trips and open loops of UDP", l)
 		}
+		if l.Under != 0 {
+			shared(fmt.Sprintf("loads[%d].under", i), "%v: between ports there is no stream in the background", l.Under)
+		}
 	}
 	s.Paths, s.Baseline, s.Wire, s.Study, s.Segments, s.Fresh = nil, portPaths[1], result.Wire{}, "", false, false
 	s.setDefaults()

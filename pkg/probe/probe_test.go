@@ -179,6 +179,37 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// Under a stream there are round trips of each path, what the stream was, and nothing that it would make wrong.
+func TestUnder(t *testing.T) {
+	loads := []result.Load{{Mode: result.RR, Transport: "udp", Size: 64, Under: 0.1}, {Mode: result.RR, Transport: "tcp", Size: 64, Under: 0.2}}
+	text, err := New(Options{Wait: true}).Run(t.Context(), Spec{
+		Paths: []string{"metal", "service"}, Loads: loads, Sessions: 2, Count: 400, Warmup: 10 * time.Millisecond, Timeout: 10 * time.Second, Segments: true,
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := report.Read(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(run.Cases) != 2*len(run.Paths) || run.Parameters.StreamCPUs == nil {
+		t.Fatalf("%d cases of %d paths, streams on %v; missing %+v", len(run.Cases), len(run.Paths), run.Parameters.StreamCPUs, run.Missing)
+	}
+	for _, c := range run.Cases {
+		if b := c.Background; b == nil || b.Maximum == 0 || b.Rate == 0 {
+			t.Errorf("%s, %v: in the background %+v", c.Path, c.Load, b)
+		} else {
+			t.Logf("%s, %v: %.1f %% of %d octets a second; noise %+v", c.Path, c.Load, 100*b.Part(), b.Maximum, c.Sessions[0].Noise)
+		}
+		if want := int64(2 * 3 * 99); c.Latency == nil || c.Latency.Count+c.Latency.Lost != want {
+			t.Errorf("%s, %v: %+v, want %d requests", c.Path, c.Load, c.Latency, want)
+		}
+		if len(c.Sessions) != 2 || c.Segments != nil || c.CPU != [2]result.CPU{} || (c.TCP != nil) != (c.Load.Transport == "tcp") {
+			t.Errorf("%s, %v: %d sessions, segments %+v, CPU %+v, TCP %+v", c.Path, c.Load, len(c.Sessions), c.Segments, c.CPU, c.TCP)
+		}
+	}
+}
+
 // When the context ends the run ends, and nothing is left.
 func TestCancel(t *testing.T) {
 	p := New(Options{Dir: t.TempDir(), Wait: true})

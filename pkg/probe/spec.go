@@ -40,6 +40,9 @@ const (
 	// DefaultStream is how long a session's stream lasts.
 	DefaultStream = time.Second
 
+	// underBursts is how many times as long bursts are under a stream, which takes a while until it flows, on each path in turn.
+	underBursts = 5
+
 	segmentSessions = 3                      // with timestamps
 	streamTurn      = 200 * time.Millisecond // of a path, before the next one has its turn
 )
@@ -184,7 +187,11 @@ func (s *Spec) check(paths int, refuse func(path, format string, args ...any), f
 			refuse(field+".duration", "%v: not from 0 to %v", l.Duration, engine.MaxDuration)
 			continue
 		}
-		measuring += l.Duration * time.Duration(together(*l, paths)) * time.Duration(min(max(s.Sessions, 1), MaxSessions))
+		each := l.Duration
+		if l.Under > 0 {
+			each += engine.MaximumTime
+		}
+		measuring += each * time.Duration(together(*l, paths)) * time.Duration(min(max(s.Sessions, 1), MaxSessions))
 		if failed() || paths == 0 {
 			continue // what follows looks at all of it
 		}
@@ -304,14 +311,17 @@ func together(l result.Load, paths int) int {
 
 // job is a session of a load, without paths but for as many.
 func (s Spec) job(l result.Load, paths int) engine.Job {
-	j := engine.Job{Load: l, Burst: s.Burst, Warmup: s.Warmup, Timeout: s.Timeout, Busy: s.Busy, CPUs: [2]int{-1, -1}}
+	j := engine.Job{Load: l, Burst: s.Burst, Warmup: s.Warmup, Timeout: s.Timeout, Busy: s.Busy, CPUs: [2]int{-1, -1}, StreamCPUs: [2]int{-1, -1}}
+	if l.Under > 0 {
+		j.Burst = min(j.Burst*underBursts, engine.MaxBurst)
+	}
 	switch {
 	case streams(l):
 		j.Rounds = max(1, int(l.Duration/streamTurn))
 	case l.Duration > 0:
 		j.Load.Duration = l.Duration * time.Duration(max(1, together(l, paths)))
 	default:
-		counted := s.Burst // of a burst
+		counted := j.Burst // of a burst
 		if l.Mode != result.Open && counted > 1 {
 			counted--
 		}

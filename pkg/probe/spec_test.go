@@ -58,6 +58,10 @@ func TestValidate(t *testing.T) {
 		{load(func(l *result.Load) { l.Rate = 5 }), "loads[0]", "rr has no rate"},
 		{load(func(l *result.Load) { l.Mode, l.Rate = result.Open, 2e6 }), "loads[0]", "rate 2e+06 of 3 paths is not from 0 to 5000000"},
 		{load(func(l *result.Load) { l.Mode = result.CRR }), "loads[0]", "crr connects: it needs tcp"},
+		{load(func(l *result.Load) { l.Under = 1.1 }), "loads[0]", "a stream of 1.1 of what a path carries is not from 0 to 1"},
+		{load(func(l *result.Load) { l.Mode, l.Rate, l.Under = result.Open, 5, 0.5 }), "loads[0]", "open has no stream in the background"},
+		{load(func(l *result.Load) { l.Mode, l.Under = result.Stream, 0.5 }), "loads[0]", "stream has no stream in the background"},
+		{with(func(s *Spec) { s.Loads[0].Under, s.Loads[0].Duration, s.Sessions = 0.5, time.Second, 200 }), "loads", "take 1h10m0s with 3 paths and 200 sessions, more than 1h0m0s"},
 		{load(func(l *result.Load) { l.Duration = -1 }), "loads[0].duration", "-1ns: not from 0 to 1h0m0s"},
 		{load(func(l *result.Load) { l.Duration = 3 * time.Minute }), "loads", "take 1h30m0s with 3 paths and 10 sessions, more than 1h0m0s"},
 	} {
@@ -161,6 +165,10 @@ func TestJob(t *testing.T) {
 	if j := s.job(open, 5); j.Load.Duration != time.Second || j.Rounds != 0 {
 		t.Errorf("open: %+v", j)
 	}
+	rr.Under, rr.Duration = 0.3, 0
+	if j := s.job(rr, 5); j.Burst != 10*underBursts || j.Rounds*(j.Burst-1) < 334 || j.Rounds*(j.Burst-1) > 334+j.Burst {
+		t.Errorf("under a stream: %+v", j)
+	}
 	if j := s.job(result.Load{Mode: result.Stream, Duration: time.Second}, 5); j.Load.Duration != time.Second || j.Rounds != 5 {
 		t.Errorf("stream: %+v", j)
 	}
@@ -187,6 +195,34 @@ func TestPair(t *testing.T) {
 		}
 		if got := pair(allowed, func(cpu int) topology { return c.cpus[cpu] }); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// Streams have CPUs that nobody measures on, as near as there are.
+func TestBeside(t *testing.T) {
+	nodes := func(all string) func(int) topology {
+		return func(cpu int) topology { return topology{node: all[cpu : cpu+1]} }
+	}
+	for _, c := range []struct {
+		nodes      string // of each CPU
+		pair, want [2]int
+	}{
+		{"0", [2]int{0, 0}, [2]int{0, 0}},
+		{"00", [2]int{0, 1}, [2]int{0, 1}},
+		{"000", [2]int{1, 2}, [2]int{0, 0}},
+		{"0000", [2]int{2, 3}, [2]int{0, 1}},
+		{"0000", [2]int{-1, -1}, [2]int{2, 3}},
+		{"00001111", [2]int{2, 3}, [2]int{0, 1}},
+		{"0111", [2]int{2, 3}, [2]int{0, 1}},
+		{"011", [2]int{1, 2}, [2]int{0, 0}},
+	} {
+		var allowed []int
+		for cpu := range c.nodes {
+			allowed = append(allowed, cpu)
+		}
+		if got := beside(allowed, c.pair, nodes(c.nodes)); got != c.want {
+			t.Errorf("%s, %v: %v, want %v", c.nodes, c.pair, got, c.want)
 		}
 	}
 }
@@ -239,9 +275,19 @@ func TestPossible(t *testing.T) {
 	if len(missing) != 1 || missing[0].Kind != "veth" {
 		t.Errorf("missing %+v", missing)
 	}
+	allowed, err := allowedCPUs()
+	if err != nil {
+		t.Fatal(err)
+	}
 	c = &campaign{Spec: Spec{Busy: true, CPUs: &[2]int{0, 0}}}
 	if err := c.settle(); reason.Of(err) != reason.ProbeImpossible {
 		t.Errorf("polling on one CPU: %v", err)
+	}
+	if len(allowed) == 2 {
+		c = &campaign{Spec: Spec{Busy: true, Loads: []result.Load{{Mode: result.RR, Transport: "udp", Size: 64, Under: 0.3}}}}
+		if err := c.settle(); reason.Of(err) != reason.ProbeImpossible || !strings.Contains(err.Error(), "three") {
+			t.Errorf("polling beside a stream on two CPUs: %v", err)
+		}
 	}
 	_, err = New(Options{Wait: true}).Run(t.Context(), Spec{Paths: []string{"metal"}, Baseline: "sf"}, nil)
 	if reason.Of(err) != reason.ProbeImpossible || !strings.Contains(err.Error(), "baseline sf: ") || strings.HasSuffix(err.Error(), "not built") {

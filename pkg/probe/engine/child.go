@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -92,6 +93,10 @@ type engine struct {
 	netns  int // of the client's thread, if it is one of a path's, which is so for connections only; else -1
 	primed atomic.Bool
 	turn   turn
+
+	background background
+
+	before stat // what others do is looked at from then on
 }
 
 // A path is one of the job's while it is measured.
@@ -119,14 +124,20 @@ type path struct {
 	// transactions are all that were answered while time and CPU were counted.
 	transactions int64
 	rtt          time.Duration // of the first answer
-	// retransmits are TCP's since the warm-up.
+	// resends are those of the path's connection, nil: it has none. Those of connections that are made for a request each are counted: retransmits.
+	resends     *resends
 	retransmits int64
-	cpu         [2]time.Duration // [1] is the server's thread's
+	rto         time.Duration // tcpi_rto of the last of them
+	// timers are of took, what has waited for a retransmission timer, and timer says so of the last answer.
+	timers []int64
+	timer  bool
+	cpu    [2]time.Duration // [1] is the server's thread's
 
 	// Of the server's thread.
 	_        [64]byte
 	answered int64
 	stalled  bool
+	resent   int64 // by the server's ends of connections
 	chance   *rand.Rand
 
 	stamps  *stamps
@@ -134,6 +145,7 @@ type path struct {
 	// unclocked is why there are no stamps of the NIC, though there should be.
 	unclocked string
 	calls     *caller
+	stream    *stream // nil: there is nothing in the background
 
 	// Of an open loop: when requests are due and were sent, the oldest that is waited for, and the newest that was answered.
 	due, began   []int64
@@ -167,6 +179,8 @@ func newEngine(job Job) *engine {
 	}
 	e.netns = -1
 	e.active.Store(-1)
+	e.background.sender.side, e.background.receiver.side = "stream's sender", "stream's receiver"
+	e.background.active.Store(-1)
 	for i, p := range job.Paths {
 		e.paths = append(e.paths, &path{Path: p, index: i, listener: -1, chance: rand.New(rand.NewPCG(job.Seed, uint64(i)+1))})
 	}
@@ -194,9 +208,21 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 			e.client.notes = append(e.client.notes, fmt.Sprintf("memory is not locked: mlockall: %v", err))
 		}
 	}
-	before := readStat()
+	e.before = readStat()
 	client, server := make(chan struct{}), make(chan struct{})
 	ready := make(chan struct{})
+	var streams sync.WaitGroup
+	if e.job.Load.Under > 0 {
+		for side, f := range []func(){e.sendStreams, e.receiveStreams} {
+			t := []*thread{&e.background.sender, &e.background.receiver}[side]
+			// It ends as the client does, or before.
+			streams.Go(func() {
+				t.settle(e.job.StreamCPUs[side], 0)
+				f()
+				t.end()
+			})
+		}
+	}
 	// Each of the two ends with its loop; the thread ends with it.
 	go func() {
 		defer close(server)
@@ -236,10 +262,13 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		}
 	}
 	<-server
+	streams.Wait()
 	for _, p := range e.paths {
-		p.retransmits += p.retransmitted()
+		for _, r := range p.watched() {
+			r.look(e.now())
+		}
 	}
-	noise := e.noise(before, readStat())
+	noise := e.noise(e.before, readStat())
 	return e.report(noise, say)
 }
 
@@ -260,7 +289,7 @@ func (e *engine) progress() *Progress {
 
 // report says what came of each path, and what was refused.
 func (e *engine) report(noise result.Noise, say func(Event) error) error {
-	for _, t := range []*thread{&e.client, &e.server} {
+	for _, t := range e.threads() {
 		for _, n := range t.notes {
 			if err := say(Event{Note: n}); err != nil {
 				return err
@@ -311,6 +340,9 @@ func (e *engine) measure() {
 			e.prime(p)
 		}
 	}
+	if e.job.Load.Under > 0 {
+		e.maxima()
+	}
 	if !e.any() {
 		return
 	}
@@ -338,6 +370,26 @@ func (e *engine) any() bool {
 	return false
 }
 
+// threads are all that have something to do.
+func (e *engine) threads() []*thread {
+	if e.job.Load.Under > 0 {
+		return []*thread{&e.client, &e.server, &e.background.sender, &e.background.receiver}
+	}
+	return []*thread{&e.client, &e.server}
+}
+
+// watched are the connections of a path that last.
+func (p *path) watched() []*resends {
+	var all []*resends
+	if p.resends != nil {
+		all = append(all, p.resends)
+	}
+	if p.stream != nil {
+		all = append(all, p.stream.resends)
+	}
+	return all
+}
+
 // count begins to count: what came before was warm-up.
 func (e *engine) count() {
 	for _, p := range e.paths {
@@ -345,24 +397,16 @@ func (e *engine) count() {
 		clear(p.state)
 		p.loss, p.elapsed, p.octets, p.transactions = result.Loss{}, 0, 0, 0
 		p.cpu[0] = 0
-		p.retransmits = -p.retransmitted()
+		p.retransmits, p.timers = 0, p.timers[:0]
+		for _, r := range p.watched() {
+			*r = *watch(e.now(), r.ends...)
+		}
+		if p.stream != nil {
+			p.stream.octets, p.stream.elapsed = 0, 0
+		}
 	}
 	e.client.used()
 	e.nextStop = e.now() + time.Second/2
 	e.started.Store(int64(e.now()))
 	e.counting.Store(true)
-}
-
-// retransmitted is what both ends of the path's connection have sent again since it exists.
-func (p *path) retransmitted() int64 {
-	n := int64(0)
-	for _, c := range []*conn{p.client, p.server} {
-		if c == nil || !c.tcp || c.fd < 0 || p.calls != nil {
-			continue
-		}
-		if info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n += int64(info.Total_retrans)
-		}
-	}
-	return n
 }

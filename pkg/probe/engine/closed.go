@@ -80,16 +80,24 @@ func (e *engine) round(order []*path, once func(p *path, counted bool)) {
 	e.rnd.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 	counting := e.counting.Load()
 	for _, p := range order {
+		if p.stream != nil && p.failed == "" {
+			e.flow(p)
+		}
 		if p.failed != "" {
 			p.next += uint64(e.job.Burst)
 			continue
 		}
 		e.active.Store(int64(p.index))
-		begun := e.now()
+		begun, carried, apart := e.now(), p.stream.carried(), time.Duration(0)
 		for i := range e.job.Burst {
+			if p.stream != nil {
+				apart += e.space()
+			}
 			once(p, counting && (i > 0 || e.job.Burst == 1))
 		}
-		p.elapsed += e.now() - begun
+		took := e.now() - begun
+		p.elapsed += took - apart
+		p.stream.had(p.stream.carried()-carried, took)
 		p.cpu[0] += e.client.used()
 		if counting {
 			e.requests.Add(int64(e.job.Burst))
@@ -136,6 +144,9 @@ func (p *path) note(seq uint64, took time.Duration, ok, counted bool) {
 	p.transactions++
 	if counted {
 		p.took = append(p.took, int64(took))
+		if p.timer {
+			p.timers = append(p.timers, int64(took))
+		}
 	}
 }
 
@@ -149,6 +160,7 @@ func (e *engine) transact(p *path, kind uint16, wait time.Duration) (time.Durati
 		flags = 0
 	}
 	begun := e.now()
+	p.timer = false
 	for c.written > 0 && c.send(flags) == nothing { // what an earlier request has left
 		if e.now()-begun >= wait || e.stop.Load() {
 			return 0, false
@@ -174,6 +186,7 @@ func (e *engine) transact(p *path, kind uint16, wait time.Duration) (time.Durati
 					p.stamps.collect(c.fd, p.first)
 					p.stamps.trip(seq, p.first, begun, now)
 				}
+				p.timer = p.resends != nil && p.resends.waited(begun, now)
 				return now - begun, true
 			default:
 				p.stale(got)
@@ -190,12 +203,26 @@ func (e *engine) transact(p *path, kind uint16, wait time.Duration) (time.Durati
 			}
 			return 0, false
 		}
+		if p.resends != nil {
+			left = p.patient(begun, left, e.now())
+		}
 		if flags = unix.MSG_DONTWAIT; !e.job.Busy {
 			poll(c.fd, unix.POLLIN, left)
 		} else {
 			yield(spins)
 		}
 	}
+}
+
+// patient looks at the connection if that is due, and returns how much of left may pass until it is.
+func (p *path) patient(begun, left, now time.Duration) time.Duration {
+	due := p.resends.due(begun)
+	if due > 0 && due <= now {
+		p.resends.look(now)
+	} else if due > 0 {
+		left = min(left, due-now)
+	}
+	return left
 }
 
 // answer returns the sequence number of the answer that c has received, if it is one.

@@ -100,8 +100,11 @@ func (e *engine) connect(p *path, counted bool) {
 	} else if errno != unix.EINPROGRESS { // which means that time is over
 		c.errno = errno
 	}
-	if counted {
-		if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+	p.timer = false
+	if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+		p.rto = time.Duration(info.Rto) * time.Microsecond
+		p.timer = info.Total_retrans > 0 && asLong(took, p.rto)
+		if counted {
 			p.retransmits += int64(info.Total_retrans)
 		}
 	}
@@ -191,7 +194,7 @@ func (e *engine) serveConnections() {
 				e.accept(p, nil)
 			}
 			if p.server.fd >= 0 && e.serveOne(p) == closed {
-				p.server.close()
+				e.hangUp(p)
 			}
 			yield(spins)
 			continue
@@ -203,11 +206,29 @@ func (e *engine) serveConnections() {
 				continue
 			}
 			if p := e.paths[number]; p.server.fd >= 0 && e.serveOne(p) == closed {
-				p.server.close()
+				e.hangUp(p)
 			}
 		}
 	}
 	e.account(current)
+	for _, p := range e.paths {
+		if p.opened {
+			e.hangUp(p)
+		}
+	}
+}
+
+// hangUp closes the server's end of a connection, and counts what that has sent again.
+func (e *engine) hangUp(p *path) {
+	if p.server.fd < 0 {
+		return
+	}
+	if e.counting.Load() {
+		if info, err := unix.GetsockoptTCPInfo(p.server.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			p.resent += int64(info.Total_retrans)
+		}
+	}
+	p.server.close()
 }
 
 func (e *engine) accept(p *path, set *poller) {
@@ -215,7 +236,7 @@ func (e *engine) accept(p *path, set *poller) {
 	if errno != 0 {
 		return // nobody is there, or no more
 	}
-	p.server.close()
+	e.hangUp(p)
 	p.server.fd, p.server.have, p.server.written = int(fd), 0, 0
 	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // an answer is one segment or a few
 	if set == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -376,11 +377,16 @@ func TestNamespaces(t *testing.T) {
 		{Mode: result.CRR, Transport: "tcp", Size: 64},
 		{Mode: result.Open, Transport: "udp", Size: 64, Rate: 1000},
 		{Mode: result.Stream, Transport: "tcp", Size: 1400, Duration: 50 * time.Millisecond},
+		{Mode: result.RR, Transport: "udp", Size: 64, Under: 0.3},
+		{Mode: result.CRR, Transport: "tcp", Size: 64, Under: 0.3},
 	} {
 		job := Job{Paths: []Path{w, loopback("lo"), v6}, Load: l, Rounds: 4, Burst: 10, Timeout: MaxTimeout, CPUs: [2]int{-1, -1}}
 		for name, s := range run(t, job) {
 			if s.Loss.Sent == 0 || s.Loss.Lost != 0 {
 				t.Errorf("%v: path %s: %+v", l, name, s.Loss)
+			}
+			if (s.Background != nil) != (l.Under > 0) {
+				t.Errorf("%v: path %s: in the background %+v", l, name, s.Background)
 			}
 		}
 	}
@@ -567,6 +573,12 @@ func TestCheck(t *testing.T) {
 		{"timeout 0s is not from 1ms to 10s", func(j *Job) { j.Timeout = 0 }},
 		{"duration 2h0m0s is not from 0s to 1h0m0s", func(j *Job) { j.Load.Duration = 2 * time.Hour }},
 		{"segments are those of UDP rr", func(j *Job) { j.Segments, j.Load.Transport = true, "tcp" }},
+		{"a stream of 1.5 of what a path carries is not from 0 to 1", func(j *Job) { j.Load.Under = 1.5 }},
+		{"a stream of NaN of what a path carries is not from 0 to 1", func(j *Job) { j.Load.Under = math.NaN() }},
+		{"open has no stream in the background: paths take turns in closed loops only", func(j *Job) { j.Load.Mode, j.Load.Rate, j.Load.Under = result.Open, 10, 0.3 }},
+		{"segments and steps are those of paths that carry nothing else", func(j *Job) { j.Segments, j.Load.Under = true, 0.3 }},
+		{"path a: a stream needs a port of its own at the target", func(j *Job) { j.Paths[0].Target, j.Load.Under = netip.MustParseAddrPort("127.0.0.1:9"), 0.3 }},
+		{"CPU 1024 is not from -1 to 1023", func(j *Job) { j.StreamCPUs[1] = 1024 }},
 		{"priority 100 is not from 0 to 99", func(j *Job) { j.Priority = 100 }},
 		{"CPU -2 is not from -1 to 1023", func(j *Job) { j.CPUs[1] = -2 }},
 		{"path a: drop 2 is not from 0 to 1", func(j *Job) { j.Paths[0].Fault = &Fault{Drop: 2} }},

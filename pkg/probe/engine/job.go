@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/offloadd/offloadd/pkg/probe/result"
@@ -56,7 +57,9 @@ type Job struct {
 	Busy     bool   `json:"busy"`     // poll instead of sleeping
 	Priority int    `json:"priority"` // of SCHED_FIFO; 0: an ordinary thread
 	CPUs     [2]int `json:"cpus"`     // of the client's and the server's thread; -1: any
-	Seed     uint64 `json:"seed"`     // of the order of paths
+	// StreamCPUs are of the threads that send and receive the load's background, if it has one.
+	StreamCPUs [2]int `json:"stream_cpus"`
+	Seed       uint64 `json:"seed"` // of the order of paths
 
 	// Steps makes the client send a request only when it is told to (Stepper), of UDP rr: nothing precedes the first, and no path takes turns with others.
 	Steps bool `json:"steps,omitempty"`
@@ -143,6 +146,7 @@ func (j Job) Check() error {
 			"path %s: %v and %v are not two addresses of one family", p.Name, p.Client.Addr, p.Server.Addr)
 		check(p.Client.Port == 0 || j.Load.Mode != result.CRR, "path %s: a client with a port for each connection cannot have port %d", p.Name, p.Client.Port)
 		check(!p.Target.IsValid() || p.Target.Addr().Is4() == p.Client.Addr.Is4(), "path %s: target %v is of another family", p.Name, p.Target)
+		check(p.Target.Port() == 0 || j.Load.Under == 0, "path %s: a stream needs a port of its own at the target", p.Name)
 		if f := p.Fault; f != nil {
 			during("path "+p.Name+": delay", f.Delay, 0, time.Second)
 			during("path "+p.Name+": stall", f.Stall, 0, MaxTimeout)
@@ -166,6 +170,9 @@ func (j Job) Check() error {
 	}
 	check(0 <= l.Rate && !math.IsNaN(l.Rate) && l.Rate*float64(len(j.Paths)) <= MaxRate, "rate %v of %d paths is not from 0 to %d", l.Rate, len(j.Paths), MaxRate)
 	check(l.Rate == 0 || l.Mode == result.Open || stream, "%s has no rate", l.Mode)
+	check(0 <= l.Under && l.Under <= 1 && !math.IsNaN(l.Under), "a stream of %v of what a path carries is not from 0 to 1", l.Under)
+	check(l.Under == 0 || l.Mode == result.RR || l.Mode == result.CRR, "%s has no stream in the background: paths take turns in closed loops only", l.Mode)
+	check(l.Under == 0 || !j.Segments && !j.Steps, "segments and steps are those of paths that carry nothing else")
 	check(l.Rate > 0 || l.Mode != result.Open, "an open loop needs a rate")
 	during("duration", l.Duration, 0, MaxDuration)
 	during("warm-up", j.Warmup, 0, MaxDuration)
@@ -184,7 +191,7 @@ func (j Job) Check() error {
 	check(!j.Steps || l.Mode == result.RR && l.Transport == "udp" && !j.Segments && l.Duration == 0, "steps are those of UDP rr, without segments or a duration")
 	check(!j.Segments || l.Mode == result.RR && l.Transport == "udp", "segments are those of UDP rr")
 	between("priority", int64(j.Priority), 0, 99)
-	for _, cpu := range j.CPUs {
+	for _, cpu := range slices.Concat(j.CPUs[:], j.StreamCPUs[:]) {
 		between("CPU", int64(cpu), -1, 1023)
 	}
 	return errors.Join(errs...)

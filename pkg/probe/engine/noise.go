@@ -45,6 +45,21 @@ func readStat() stat {
 	return s
 }
 
+// sharesCPU reports whether threads that measure may be switched for those of the background. Nobody can tell then whether it was for others.
+func (e *engine) sharesCPU() bool {
+	if e.job.Load.Under == 0 || e.job.Priority > 0 {
+		return false
+	}
+	for _, s := range e.job.StreamCPUs {
+		for _, m := range e.job.CPUs {
+			if s == m || s < 0 || m < 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // noise is what others have done meanwhile on the CPUs of the two threads, or if these are not said, on all.
 func (e *engine) noise(before, after stat) result.Noise {
 	n := result.Noise{Elapsed: after.at.Sub(before.at)}
@@ -55,9 +70,15 @@ func (e *engine) noise(before, after stat) result.Noise {
 			n.Others += a.busy - b.busy
 		}
 	}
+	for _, t := range e.threads() {
+		if t.cpu == e.job.CPUs[0] || t.cpu == e.job.CPUs[1] || e.job.CPUs[0] < 0 || e.job.CPUs[1] < 0 {
+			n.Others -= t.ran()
+		}
+	}
 	for _, t := range []*thread{&e.client, &e.server} {
-		n.Others -= time.Duration(t.last.Utime.Nano() + t.last.Stime.Nano() - t.first.Utime.Nano() - t.first.Stime.Nano())
-		n.Switches += t.last.Nivcsw - t.first.Nivcsw
+		if !e.sharesCPU() {
+			n.Switches += t.last.Nivcsw - t.first.Nivcsw
+		}
 	}
 	n.Others = max(n.Others, 0) // ticks are coarse
 	return n

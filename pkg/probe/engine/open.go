@@ -52,7 +52,7 @@ func (e *engine) openPhase(live []*path, n int64, counted bool) {
 	for _, p := range live {
 		p.first, p.head, p.newest = p.next, 0, 0
 		clear(p.state)
-		p.took, p.sent, p.marks = p.took[:0], p.sent[:0], p.marks[:0]
+		p.took, p.sent, p.timers, p.marks = p.took[:0], p.sent[:0], p.timers[:0], p.marks[:0]
 	}
 	tell := len(live) == 1 || e.job.Burst >= attributable
 	if !tell {
@@ -92,6 +92,9 @@ func (e *engine) openPhase(live []*path, n int64, counted bool) {
 				continue // nothing is waited for
 			}
 			left = true
+			if p.resends != nil && p.head < p.next-p.first {
+				next = min(next, now+p.patient(time.Duration(p.began[p.head]), nap, now))
+			}
 			if e.openReceive(p, counted) {
 				idle = false
 			} else if lostAt := e.expire(p, counted); lostAt > 0 {
@@ -193,6 +196,9 @@ func (e *engine) openReceive(p *path, counted bool) bool {
 		if counted {
 			p.transactions++
 			p.took = append(p.took, now-p.due[i])
+			if p.resends != nil && p.resends.waited(time.Duration(p.began[i]), time.Duration(now)) {
+				p.timers = append(p.timers, now-p.due[i])
+			}
 			p.sent = append(p.sent, now-p.began[i])
 		}
 		if got == 64 {

@@ -116,9 +116,9 @@ func Sessions(outcomes []Event) map[string]result.Session {
 }
 
 func start(job []byte) (*child.Process, error) {
-	// Both threads, and what reads, writes and waits, each have a P: a thread in a raw system call does not give its own away. A signal of
+	// All threads, and what reads, writes and waits, each have a P: a thread in a raw system call does not give its own away. A signal of
 	// the scheduler's would end a system call early.
-	p, err := child.Start(Verb, "GOMAXPROCS=6", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
+	p, err := child.Start(Verb, "GOMAXPROCS=8", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}

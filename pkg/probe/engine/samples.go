@@ -17,8 +17,12 @@ const (
 func (e *engine) session(p *path) (*result.Session, []string, error) {
 	s := &result.Session{Elapsed: p.elapsed, Octets: p.octets, Loss: p.loss, CPU: [2]result.CPU{e.client.split(p.cpu[0]), e.server.split(p.cpu[1])}, Transactions: p.transactions}
 	var notes []string
+	if p.stream != nil {
+		s.Background = p.stream.report()
+		s.CPU = [2]result.CPU{} // whoever runs has handled packets of the stream
+	}
 	if e.tcp() {
-		s.TCP = &result.TCP{Retransmits: p.retransmits}
+		s.TCP = p.tcpInfo()
 	}
 	if p.client != nil && p.server != nil && !e.tcp() {
 		s.Packets = [2]int64{p.client.sent, p.server.sent}
@@ -41,6 +45,11 @@ func (e *engine) session(p *path) (*result.Session, []string, error) {
 	if s.Histogram, err = histogram(p.took); err != nil {
 		return nil, nil, err
 	}
+	if len(p.timers) > 0 {
+		if s.TCP.Waited, err = histogram(p.timers); err != nil {
+			return nil, nil, err
+		}
+	}
 	if p.sent != nil {
 		if s.FromSend, err = histogram(p.sent); err != nil {
 			return nil, nil, err
@@ -49,6 +58,14 @@ func (e *engine) session(p *path) (*result.Session, []string, error) {
 	s.Jitter = jitter(p.took)
 	s.Blocks = blocks(p.took, p.marks)
 	return s, notes, nil
+}
+
+// tcpInfo is what tcp_info has said of the path's connection, or of those that it had.
+func (p *path) tcpInfo() *result.TCP {
+	if r := p.resends; r != nil {
+		return &result.TCP{Retransmits: r.since(), RTO: r.rto, Timeouts: int64(len(p.timers))}
+	}
+	return &result.TCP{Retransmits: p.retransmits + p.resent, RTO: p.rto, Timeouts: int64(len(p.timers))}
 }
 
 func histogram(took []int64) (string, error) {

@@ -262,20 +262,22 @@ func local(fd int) (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("getsockname: %T", sa)
 }
 
-// A thread is one of the two.
+// A thread is one that measures, or one of the background.
 type thread struct {
 	side  string
 	notes []string
+	cpu   int           // -1: any
 	id    int           // of the kernel
 	clock time.Duration // CPU time at the last call of used
 
 	first, last unix.Rusage
+	from        time.Duration // CPU time when it is first looked at what others do
 }
 
 // settle locks the goroutine to a thread and makes it what the job asks for. What is refused is a note. The thread is never given back.
 func (t *thread) settle(cpu, priority int) {
 	runtime.LockOSThread()
-	t.id = unix.Gettid()
+	t.cpu, t.id = cpu, unix.Gettid()
 	if cpu >= 0 {
 		var set unix.CPUSet
 		set.Set(cpu)
@@ -293,6 +295,7 @@ func (t *thread) settle(cpu, priority int) {
 	}
 	t.used()
 	t.first = usage()
+	t.from = time.Duration(t.first.Utime.Nano() + t.first.Stime.Nano())
 }
 
 // used returns the CPU time that the thread has used since the last call. getrusage(2) is no good for that: it knows of a thread that runs
@@ -305,6 +308,11 @@ func (t *thread) used() time.Duration {
 	d := time.Duration(ts.Nano()) - t.clock
 	t.clock += d
 	return d
+}
+
+// ran is for how long it has run since what others do is looked at.
+func (t *thread) ran() time.Duration {
+	return time.Duration(t.last.Utime.Nano()+t.last.Stime.Nano()) - t.from
 }
 
 // clockOf returns the CPU time that the thread has used since it began. Another thread may ask, when this one has settled.

@@ -148,8 +148,7 @@ func (e *engine) idle(spins int) {
 		yield(spins)
 		return
 	}
-	ts := unix.NsecToTimespec(int64(50 * time.Microsecond))
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	rest(50 * time.Microsecond)
 }
 
 // push sends until the turn ends.

@@ -96,13 +96,7 @@ func (p *page) section(run *result.Run, s *section, n int) error {
 	if len(s.compared()) > 0 {
 		p.add("<h3>Differences to %s</h3>\n", e(run.Baseline))
 		p.figure("differences to the baseline", differenceHeight(s), func(c canvas) { differencePlot(c, s) })
-		if notes := s.explanations(); len(notes) > 0 {
-			p.add("<ul class=notes>")
-			for _, note := range notes {
-				p.add("<li>%s</li>", e(note))
-			}
-			p.add("</ul>\n")
-		}
+		p.list(s.explanations())
 	}
 	curves, err := s.curves()
 	if err != nil {
@@ -115,6 +109,7 @@ func (p *page) section(run *result.Run, s *section, n int) error {
 	}
 	p.add("<h3>Numbers, us</h3>\n")
 	p.table(s.columns(), s.rows)
+	p.list(s.notes())
 	p.add("<p class=sub>= equivalent, + slower, &minus; faster, ? undecided, ~ no verdict. Intervals are of 95 %%, over sessions. - is a percentile for which there are too few samples.</p>\n")
 	if s.fromSend() {
 		p.add("<h3>From when requests were sent, us</h3>\n<p class=sub>Above is from when they should have been sent. Where the sender is held up the two differ, and this one hides it.</p>\n")
@@ -135,6 +130,17 @@ func (p *page) section(run *result.Run, s *section, n int) error {
 	}
 	p.add("</section>\n")
 	return nil
+}
+
+func (p *page) list(notes []string) {
+	if len(notes) == 0 {
+		return
+	}
+	p.add("<ul class=notes>")
+	for _, note := range notes {
+		p.add("<li>%s</li>", e(note))
+	}
+	p.add("</ul>\n")
 }
 
 func (p *page) cost(s *section, unit string) {

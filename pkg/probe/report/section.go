@@ -129,6 +129,22 @@ func (s *section) explanations() []string {
 	return all
 }
 
+// notes are what numbers mean that are not of the path alone.
+func (s *section) notes() []string {
+	var all []string
+	for _, r := range s.rows {
+		if t := r.TCP; t != nil && t.Timeouts > 0 {
+			all = append(all, fmt.Sprintf("%s, RTO: of %d round trips tcp_info says that something was sent again when a retransmission timer had expired, which is %v",
+				r.Path, t.Timeouts, t.RTO))
+		}
+		if b := r.Background; b != nil && b.Part() < result.Reached*s.load.Under {
+			all = append(all, fmt.Sprintf("%s: its stream had %s %% of its maximum, and not %s %%: these are round trips under less than that",
+				r.Path, short(100*b.Part()), short(100*s.load.Under)))
+		}
+	}
+	return all
+}
+
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -177,15 +193,23 @@ func percentile(l *result.Latency, p float64) string {
 	case q.Lost:
 		return "lost"
 	default:
-		return us(float64(q.Value))
+		return labelled(us(float64(q.Value)), q.RTO)
 	}
+}
+
+// labelled says of a time that it is one of TCP's retransmission timer, and not of the path.
+func labelled(time string, rto bool) string {
+	if rto {
+		return time + " RTO"
+	}
+	return time
 }
 
 func maximum(l *result.Latency) string {
 	if l == nil || l.Count == 0 {
 		return "-"
 	}
-	return us(float64(l.Max))
+	return labelled(us(float64(l.Max)), l.MaxRTO)
 }
 
 // count has its thousands apart.
@@ -231,6 +255,9 @@ func manner(run *result.Run) string {
 		cpus = fmt.Sprintf("CPUs %d and %d", p.CPUs[0], p.CPUs[1])
 	}
 	s := fmt.Sprintf("%d sessions of %d rounds, bursts of %d; %s, %s, %s", p.Sessions, p.Rounds, p.Burst, how, priority, cpus)
+	if c := p.StreamCPUs; c != nil {
+		s += fmt.Sprintf("; streams in the background on CPUs %d and %d", c[0], c[1])
+	}
 	if w := p.Wire; w != (result.Wire{}) {
 		s += "; wire: " + w.String()
 	}

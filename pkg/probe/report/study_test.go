@@ -64,6 +64,13 @@ func TestStudyKinds(t *testing.T) {
 	if len(etunPublished) != len(studies[3].Loads) || len(uvaPublished) != len(studies[2].Circuits) {
 		t.Error("tables of published numbers are not as long as what they are of")
 	}
+	// Round trips beside a stream are not those of a study.
+	plain := result.Load{Mode: result.RR, Transport: "udp", Size: 64}
+	under := plain
+	under.Under = 0.3
+	if alike(plain, under) || equal(plain, under) || !alike(under, under) {
+		t.Error("a load under a stream is taken for one without")
+	}
 	if _, err := StudyOf("cilium"); err == nil || !strings.Contains(err.Error(), "k8s-compare") {
 		t.Errorf("of a study that is not there: %v", err)
 	}

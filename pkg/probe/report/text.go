@@ -40,7 +40,7 @@ func Text(run *result.Run, columns int) string {
 		}
 		say("%s, us; differences to %s; floor %s", s.load, run.Baseline, s.floorText())
 		fit(&b, s.columns(), columns)
-		for _, e := range s.explanations() {
+		for _, e := range slices.Concat(s.explanations(), s.notes()) {
 			say("%s", e)
 		}
 		if s.fromSend() {
@@ -121,8 +121,17 @@ func (s *section) columns() []column {
 		s.column("p99.9", 9, at(99.9)), s.column("p99.99", 5, at(99.99)),
 		s.column("max", 3, func(r row) string { return maximum(r.Latency) }),
 	}
+	if s.load.Transport == "tcp" {
+		all = append(all, s.retransmits())
+	}
+	if s.load.Under > 0 {
+		all = append(all, s.background()...)
+	}
 	all = append(all, s.against("p50", 10, func(a *result.Against) result.Effect { return a.P50 })...)
 	all = append(all, s.against("p99", 8, func(a *result.Against) result.Effect { return a.P99 })...)
+	if s.load.Under > 0 {
+		return all // there are neither CPU nor segments
+	}
 	all = append(all, s.column("cpu", 7, func(r row) string {
 		return cost(r.CPU[0].PerTransaction) + "/" + cost(r.CPU[1].PerTransaction)
 	}), s.column("path ns", 6, func(r row) string {
@@ -143,6 +152,39 @@ func (s *section) columns() []column {
 		}
 		return us(float64(r.OneWay.There)) + "/" + us(float64(r.OneWay.Back))
 	}))
+}
+
+// retransmits are beside the tail, which they may be.
+func (s *section) retransmits() column {
+	return s.column("retransmits", 9, func(r row) string {
+		if r.TCP == nil {
+			return "-"
+		}
+		return fmt.Sprint(r.TCP.Retransmits)
+	})
+}
+
+// background is what the stream beside the round trips was.
+func (s *section) background() []column {
+	of := func(say func(*result.Background) string) func(row) string {
+		return func(r row) string {
+			if r.Background == nil {
+				return "-"
+			}
+			return say(r.Background)
+		}
+	}
+	return []column{
+		s.column("stream", 0, of(func(b *result.Background) string {
+			part := fmt.Sprintf("%.1f %%", 100*b.Part())
+			if b.Part() < result.Reached*s.load.Under {
+				part += "!"
+			}
+			return part
+		})),
+		s.column("of Mb/s", 6, of(func(b *result.Background) string { return fmt.Sprintf("%.0f", float64(b.Maximum)*8/1e6) })),
+		s.column("its retransmits", 7, of(func(b *result.Background) string { return fmt.Sprint(b.TCP.Retransmits) })),
+	}
 }
 
 func (s *section) fromSend() bool {
@@ -168,12 +210,7 @@ func (s *section) streamColumns() []column {
 			}
 			return fmt.Sprintf("%s %%", short(100*float64(r.Loss.Lost)/float64(r.Loss.Sent)))
 		}),
-		s.column("retransmits", 1, func(r row) string {
-			if r.TCP == nil {
-				return "-"
-			}
-			return fmt.Sprint(r.TCP.Retransmits)
-		}),
+		s.retransmits(),
 		s.column("us/kB client", 3, func(r row) string { return cost(r.CPU[0].PerKB) }),
 		s.column("server", 3, func(r row) string { return cost(r.CPU[1].PerKB) }),
 		s.column("CPU client", 2, func(r row) string { return fmt.Sprintf("%.0f %%", 100*r.CPU[0].Utilisation) }),

@@ -1,10 +1,15 @@
 package report
 
 import (
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/offloadd/offloadd/internal/golden"
 	"github.com/offloadd/offloadd/pkg/probe/result"
@@ -72,6 +77,14 @@ func simulateScene(t testing.TB, name string) *result.Run {
 		return simulate(t, 5, 1200, []result.Load{udp}, func(run *result.Run) {
 			run.Paths, run.Cases = run.Paths[:5], run.Cases[:5]
 		})
+	case "loaded":
+		return simulate(t, 6, 1200, []result.Load{{Mode: result.RR, Transport: "tcp", Size: 350}, {Mode: result.RR, Transport: "tcp", Size: 350, Under: 0.3}}, func(run *result.Run) {
+			run.Parameters.Busy, run.Parameters.StreamCPUs = false, &[2]int{0, 1}
+			few := []string{"metal", "metal-1", "metal-2", "hostgw", "flannel-vxlan"}
+			run.Paths = slices.DeleteFunc(run.Paths, func(p result.Path) bool { return !slices.Contains(few, p.Name) })
+			run.Cases = slices.DeleteFunc(run.Cases, func(c result.Case) bool { return !slices.Contains(few, c.Path) })
+			load(t, run)
+		})
 	case "streams":
 		return simulate(t, 4, 1000, []result.Load{
 			{Mode: result.Stream, Transport: "tcp", Size: 1400},
@@ -80,6 +93,49 @@ func simulateScene(t testing.TB, name string) *result.Run {
 	}
 	t.Fatalf("there is no scene %q", name)
 	return nil
+}
+
+// load gives the second load of a run its streams, one of which does not reach its rate, and the path behind it segments that were sent again.
+func load(t testing.TB, run *result.Run) {
+	t.Helper()
+	for i := range run.Cases {
+		c := &run.Cases[i]
+		c.Sessions = c.Sessions[:8] // without segments
+		for k := range c.Sessions {
+			s := &c.Sessions[k]
+			s.TCP = &result.TCP{RTO: 204 * time.Millisecond}
+			if c.Load.Under == 0 {
+				continue
+			}
+			s.CPU = [2]result.CPU{}
+			s.Background = &result.Background{
+				Maximum: 400_000_000 + int64(1000*i), Rate: 120_000_000 + int64(1_000_000*k), TCP: result.TCP{Retransmits: int64(k % 2), RTO: 204 * time.Millisecond},
+			}
+			switch c.Path {
+			case "hostgw":
+				s.Background.Rate /= 2
+			case "flannel-vxlan":
+				h, err := hdrhistogram.Decode([]byte(s.Histogram))
+				if err != nil {
+					t.Fatal(err)
+				}
+				waited := stats.NewHistogram()
+				for n := range int64(20) {
+					at := 204_000_000 + 200_000_000*(n%2) + 37_000*n
+					if err := errors.Join(h.RecordValue(at), waited.RecordValue(at)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.TCP.Retransmits, s.TCP.Timeouts = 33, 20
+				if s.Histogram, err = stats.Encode(h); err != nil {
+					t.Fatal(err)
+				}
+				if s.TCP.Waited, err = stats.Encode(waited); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
 }
 
 func TestText(t *testing.T) {

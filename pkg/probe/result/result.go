@@ -59,14 +59,15 @@ type Parameters struct {
 	Burst      int           `json:"burst"`  // transactions of a path in a round; the first is not counted
 	Warmup     time.Duration `json:"warmup_ns"`
 	Timeout    time.Duration `json:"timeout_ns"`
-	Busy       bool          `json:"busy"`            // polling instead of sleeping
-	Priority   int           `json:"priority"`        // of SCHED_FIFO; 0: SCHED_OTHER
-	CPUs       [2]int        `json:"cpus"`            // of the client and the server; -1: any
-	Timestamps bool          `json:"timestamps"`      // segments were measured, in sessions of their own
-	Wire       Wire          `json:"wire,omitzero"`   // between the two nodes
-	Margin     time.Duration `json:"margin_ns"`       // differences up to this do not matter to who asks
-	Seed       uint64        `json:"seed"`            // of the order of paths, and of the statistics
-	Study      string        `json:"study,omitempty"` // whose loads these are
+	Busy       bool          `json:"busy"`                  // polling instead of sleeping
+	Priority   int           `json:"priority"`              // of SCHED_FIFO; 0: SCHED_OTHER
+	CPUs       [2]int        `json:"cpus"`                  // of the client and the server; -1: any
+	StreamCPUs *[2]int       `json:"stream_cpus,omitempty"` // of those who send and receive streams in the background, if there are any
+	Timestamps bool          `json:"timestamps"`            // segments were measured, in sessions of their own
+	Wire       Wire          `json:"wire,omitzero"`         // between the two nodes
+	Margin     time.Duration `json:"margin_ns"`             // differences up to this do not matter to who asks
+	Seed       uint64        `json:"seed"`                  // of the order of paths, and of the statistics
+	Study      string        `json:"study,omitempty"`       // whose loads these are
 	Limits     Limits        `json:"limits,omitzero"`
 }
 
@@ -107,9 +108,11 @@ type Load struct {
 	Answer    int           `json:"answer,omitempty"` // octets of payload of an answer; 0: as many as of the request
 	Rate      float64       `json:"rate,omitempty"`   // requests per second of an open loop
 	Duration  time.Duration `json:"duration_ns,omitempty"`
+	// Under is what a stream of TCP in the background has of what the path carries at most, from 0 to 1; 0: there is none.
+	Under float64 `json:"under,omitempty"`
 }
 
-// String is as "udp rr 64 B", "tcp open 350 B at 50000/s".
+// String is as "udp rr 64 B", "tcp open 350 B at 50000/s", "udp rr 64 B under 30 %".
 func (l Load) String() string {
 	s := fmt.Sprintf("%s %s %d B", l.Transport, l.Mode, l.Size)
 	if l.Answer != 0 && l.Answer != l.Size {
@@ -117,6 +120,9 @@ func (l Load) String() string {
 	}
 	if l.Rate != 0 {
 		s += " at " + strconv.FormatFloat(l.Rate, 'f', -1, 64) + "/s"
+	}
+	if l.Under != 0 {
+		s += " under " + strconv.FormatFloat(100*l.Under, 'g', 6, 64) + " %"
 	}
 	return s
 }
@@ -295,14 +301,15 @@ type Case struct {
 
 	Latency *Latency `json:"latency,omitempty"`
 	// FromSend is of open loops: from when a request was sent, not from when it should have been.
-	FromSend *Latency  `json:"from_send,omitempty"`
-	Rate     float64   `json:"rate"` // transactions per second, or octets per second of a stream as they were received
-	CPU      [2]CPU    `json:"cpu"`  // of the client and the server
-	Segments *Segments `json:"segments,omitempty"`
-	OneWay   *OneWay   `json:"one_way,omitempty"`
-	Loss     Loss      `json:"loss"`
-	TCP      *TCP      `json:"tcp,omitempty"`
-	Against  *Against  `json:"against,omitempty"` // the baseline; nil: it is the baseline, or a stream
+	FromSend   *Latency    `json:"from_send,omitempty"`
+	Rate       float64     `json:"rate"` // transactions per second, or octets per second of a stream as they were received
+	CPU        [2]CPU      `json:"cpu"`  // of the client and the server
+	Segments   *Segments   `json:"segments,omitempty"`
+	OneWay     *OneWay     `json:"one_way,omitempty"`
+	Loss       Loss        `json:"loss"`
+	TCP        *TCP        `json:"tcp,omitempty"`
+	Background *Background `json:"background,omitempty"`
+	Against    *Against    `json:"against,omitempty"` // the baseline; nil: it is the baseline, or a stream
 }
 
 // A Session is one process with new sockets and, if a path can be made anew, new devices.
@@ -330,7 +337,9 @@ type Session struct {
 	OneWay   *OneWay   `json:"one_way,omitempty"` // of such a session
 	Loss     Loss      `json:"loss"`
 	TCP      *TCP      `json:"tcp,omitempty"`
-	Noise    Noise     `json:"noise,omitzero"`
+	// Background is of a load that has one. CPU is not told then.
+	Background *Background `json:"background,omitempty"`
+	Noise      Noise       `json:"noise,omitzero"`
 }
 
 // Lost is the value of what was lost: it is infinitely late.
@@ -364,7 +373,32 @@ type Loss struct {
 
 // TCP is what tcp_info says has happened meanwhile.
 type TCP struct {
-	Retransmits int64 `json:"retransmits"`
+	Retransmits int64 `json:"retransmits"` // segments that either end has sent again
+	// RTO is the retransmission timer at the end of a session (tcpi_rto), of the end whose is shorter; of a case the longest.
+	RTO time.Duration `json:"rto_ns,omitempty"`
+	// Timeouts are requests in the histogram that have waited for such a timer: something was sent again while they were on their way, and they took as
+	// long as it. Of requests that have a connection each it is what the client has sent again.
+	Timeouts int64 `json:"timeouts,omitempty"`
+	// Waited is a histogram of these, of a session.
+	Waited string `json:"waited,omitempty"`
+}
+
+// Reached is the part of its rate that a stream in the background must have: there is no verdict on a path whose stream has less.
+const Reached = 0.9
+
+// Background is the stream of TCP beside the round trips of a path, in octets of payload a second. Of a case it is the medians of sessions.
+type Background struct {
+	Maximum int64 `json:"maximum"` // what the path carried, in the same session and while nothing else was sent
+	Rate    int64 `json:"rate"`    // what was received while round trips were measured
+	TCP     TCP   `json:"tcp"`
+}
+
+// Part is how much of what the path carries at most the stream had.
+func (b *Background) Part() float64 {
+	if b.Maximum == 0 {
+		return 0
+	}
+	return float64(b.Rate) / float64(b.Maximum)
 }
 
 // Latency is a distribution in nanoseconds. What was lost counts as infinitely late in percentiles, and not at all in the mean.
@@ -372,7 +406,8 @@ type Latency struct {
 	Count       int64        `json:"count"` // answered in time
 	Lost        int64        `json:"lost,omitempty"`
 	Min         int64        `json:"min"`
-	Max         int64        `json:"max"` // of what was answered
+	Max         int64        `json:"max"`               // of what was answered
+	MaxRTO      bool         `json:"max_rto,omitempty"` // it is that of a Percentile
 	Mean        float64      `json:"mean"`
 	Stddev      float64      `json:"stddev"`
 	Jitter      float64      `json:"jitter,omitempty"` // RFC 3550, section 6.4.1, of consecutive round trips
@@ -396,6 +431,7 @@ type Percentile struct {
 	P     float64 `json:"p"` // 50, 90, 95, 99, 99.5, 99.9, 99.99, 99.999
 	Value int64   `json:"value"`
 	Lost  bool    `json:"lost,omitempty"` // so much was lost that this is infinite; Value is 0
+	RTO   bool    `json:"rto,omitempty"`  // it is a time of TCP's retransmission timer: all samples that it may be of have waited for that
 }
 
 // CPU is what one side has used.

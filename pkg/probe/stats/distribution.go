@@ -162,6 +162,31 @@ func (d *Distribution) Latency(jitter float64) *result.Latency {
 	return l
 }
 
+// label says of l, which is of d, what values are those of requests that have waited for a retransmission timer: waited. A value stands for all samples of its
+// bin, so all of them have to.
+func (d *Distribution) label(l *result.Latency, waited *Distribution) {
+	if l == nil || waited.count == 0 {
+		return
+	}
+	all := func(value int64) bool {
+		n := waited.holds(value)
+		return n > 0 && n >= d.holds(value)
+	}
+	for i, p := range l.Percentiles {
+		l.Percentiles[i].RTO = !p.Lost && all(p.Value)
+	}
+	l.MaxRTO = all(l.Max)
+}
+
+// holds is how many samples are in the bin whose upper end is value.
+func (d *Distribution) holds(value int64) int64 {
+	i, ok := slices.BinarySearchFunc(d.bins, value, func(b bin, v int64) int { return cmp.Compare(b.to, v) })
+	if !ok {
+		return 0
+	}
+	return d.bins[i].count
+}
+
 func (b bin) middle() float64 { return (float64(b.from) + float64(b.to)) / 2 }
 
 // A Point is a value and the part of samples that are not greater.

@@ -230,3 +230,58 @@ func FuzzDecode(f *testing.F) {
 		d.Curve()
 	})
 }
+
+// A value is called one of a retransmission timer if all samples are that it may be of: the oracle counts samples, with the bins of the histogram itself.
+func TestTimeoutsAreAllOfTheirBin(t *testing.T) {
+	r := random(t, 11)
+	h := NewHistogram()
+	same := func(a, b int64) bool { return h.ValuesAreEquivalent(a, b) }
+	labels := map[bool]int{}
+	for range 200 {
+		var samples, waited []int64
+		for range 1 + r.IntN(3000) {
+			v := int64(6000 + r.IntN(2000))
+			if r.IntN(40) == 0 {
+				v = int64(204_000_000 + r.IntN(3)*400_000)
+				if r.IntN(8) > 0 {
+					waited = append(waited, v)
+				}
+			}
+			samples = append(samples, v)
+		}
+		d := distribution(t, samples, 0)
+		l := d.Latency(0)
+		if waited == nil {
+			d.label(l, &Distribution{})
+		} else {
+			d.label(l, distribution(t, waited, 0))
+		}
+		want := func(value int64) bool {
+			of, have := 0, 0
+			for _, v := range samples {
+				if same(v, value) {
+					of++
+				}
+			}
+			for _, v := range waited {
+				if same(v, value) {
+					have++
+				}
+			}
+			return have > 0 && have == of
+		}
+		for _, p := range l.Percentiles {
+			if p.RTO != want(p.Value) {
+				t.Errorf("p%v, %d: RTO is %v, want %v", p.P, p.Value, p.RTO, want(p.Value))
+			}
+			labels[p.RTO]++
+		}
+		if l.MaxRTO != want(l.Max) {
+			t.Errorf("maximum %d: RTO is %v, want %v", l.Max, l.MaxRTO, want(l.Max))
+		}
+		labels[l.MaxRTO]++
+	}
+	if labels[true] < 50 || labels[false] < 50 {
+		t.Errorf("the labels are too one-sided to tell anything: %v", labels)
+	}
+}

@@ -81,6 +81,7 @@ type measured struct {
 	path                result.Path
 	sessions, fromSend  []*Distribution
 	merged, mergedSends *Distribution
+	waited              []*Distribution // for retransmissions
 }
 
 type campaign struct{ loads []*load }
@@ -118,6 +119,13 @@ func newCampaign(run *result.Run) (*campaign, error) {
 			sends, err := Decode(s.FromSend, s.Loss.Lost)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s, session %d, from when it was sent: %w", cs.Path, cs.Load, j+1, err)
+			}
+			if s.TCP != nil {
+				waited, err := Decode(s.TCP.Waited, 0)
+				if err != nil {
+					return nil, fmt.Errorf("%s, %s, session %d, what waited for retransmissions: %w", cs.Path, cs.Load, j+1, err)
+				}
+				m.waited = append(m.waited, waited)
 			}
 			m.sessions = append(m.sessions, d)
 			m.fromSend = append(m.fromSend, sends)
@@ -161,6 +169,8 @@ func (l *load) summarise() {
 					m.TCP = &result.TCP{}
 				}
 				m.TCP.Retransmits += s.TCP.Retransmits
+				m.TCP.Timeouts += s.TCP.Timeouts
+				m.TCP.RTO = max(m.TCP.RTO, s.TCP.RTO)
 			}
 			if s.Segments != nil {
 				continue
@@ -187,10 +197,11 @@ func (l *load) summarise() {
 		}
 		m.merged, m.mergedSends = Merge(m.sessions...), Merge(m.fromSend...)
 		m.Latency = m.merged.Latency(over(jitter, float64(m.merged.count)))
+		m.merged.label(m.Latency, Merge(m.waited...))
 		if m.mergedSends.count > 0 {
 			m.FromSend = m.mergedSends.Latency(0)
 		}
-		m.Segments, m.OneWay = segments(m.Sessions), oneWay(m.Sessions)
+		m.Segments, m.OneWay, m.Background = segments(m.Sessions), oneWay(m.Sessions), background(m.Sessions)
 	}
 }
 
@@ -214,6 +225,32 @@ func oneWay(sessions []result.Session) *result.OneWay {
 	return overSessions(sessions, func(s *result.Session) *result.OneWay { return s.OneWay }, func(w *result.OneWay) (*int64, []*int64) {
 		return &w.Count, []*int64{&w.There, &w.Back, &w.There99, &w.Back99}
 	})
+}
+
+// background is the medians over sessions, and what was sent again in all of them.
+func background(sessions []result.Session) *result.Background {
+	all := overSessions(sessions, func(s *result.Session) *result.Background { return s.Background }, func(b *result.Background) (*int64, []*int64) {
+		return &b.TCP.Retransmits, []*int64{&b.Maximum, &b.Rate}
+	})
+	if all == nil {
+		return nil
+	}
+	for _, s := range sessions {
+		if s.Background != nil {
+			all.TCP.RTO = max(all.TCP.RTO, s.Background.TCP.RTO)
+		}
+	}
+	return all
+}
+
+// short says of which of two paths the stream has not had its rate.
+func (l *load) short(paths ...*measured) string {
+	for _, m := range paths {
+		if b := m.Background; b != nil && b.Part() < result.Reached*l.load.Under {
+			return fmt.Sprintf("the stream of %s had %s %% of its maximum, not %s %%", m.Path, short(100*b.Part()), short(100*l.load.Under))
+		}
+	}
+	return ""
 }
 
 // overSessions is the sum of counts, and of each other field the median, of those sessions that have what of picks; nil if none has.
@@ -475,6 +512,8 @@ func (l *load) compare(run *result.Run, m, base *measured, p float64) *compariso
 		c.why = run.Doubts[0]
 	case len(l.noise) > 0:
 		c.why = l.noise[0]
+	case l.short(m, base) != "":
+		c.why = l.short(m, base)
 	case len(d.sessions) > 0 && c.sessions == 0:
 		c.why = "now one path lost it, now the other"
 	case len(d.sessions) == 0 && d.lost > 0:

@@ -329,7 +329,10 @@ type ProbeLoad struct {
 	// With PROBE_MODE_OPEN, requests per second on each path.
 	Rate float64 `protobuf:"fixed64,5,opt,name=rate,proto3" json:"rate,omitempty"`
 	// How long each path is measured in a session. Absent: spec.count decides, and a stream lasts a second.
-	Duration      *durationpb.Duration `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`
+	Duration *durationpb.Duration `protobuf:"bytes,6,opt,name=duration,proto3" json:"duration,omitempty"`
+	// With PROBE_MODE_RR and PROBE_MODE_CRR, how much of what the path carries at most a stream of TCP has meanwhile, from 0 to 1. How much that is is measured
+	// before, in each session. 0: there is no stream.
+	Under         float64 `protobuf:"fixed64,7,opt,name=under,proto3" json:"under,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -404,6 +407,13 @@ func (x *ProbeLoad) GetDuration() *durationpb.Duration {
 		return x.Duration
 	}
 	return nil
+}
+
+func (x *ProbeLoad) GetUnder() float64 {
+	if x != nil {
+		return x.Under
+	}
+	return 0
 }
 
 // ProbeWire is what the wire between the two nodes is made to do, in each direction.
@@ -489,7 +499,7 @@ type ProbeSpec struct {
 	Sessions uint32 `protobuf:"varint,6,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	// Requests on each path of each load without a duration, in all sessions together, at most 10,000,000. 0: 50,000.
 	Count uint32 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
-	// Requests of a path before the next one has its turn. 0: 20.
+	// Requests of a path before the next one has its turn, five times as many under a stream. 0: 20.
 	Burst uint32 `protobuf:"varint,8,opt,name=burst,proto3" json:"burst,omitempty"`
 	// What precedes each session's measuring. Absent: 0.2 s.
 	Warmup *durationpb.Duration `protobuf:"bytes,9,opt,name=warmup,proto3" json:"warmup,omitempty"`
@@ -1799,14 +1809,15 @@ const file_offload_v1_probe_proto_rawDesc = "" +
 	"\aoptions\x18\x06 \x03(\tR\aoptions\"\x16\n" +
 	"\x14ListPathKindsRequest\"C\n" +
 	"\x15ListPathKindsResponse\x12*\n" +
-	"\x05kinds\x18\x01 \x03(\v2\x14.offload.v1.PathKindR\x05kinds\"\xe7\x01\n" +
+	"\x05kinds\x18\x01 \x03(\v2\x14.offload.v1.PathKindR\x05kinds\"\xfd\x01\n" +
 	"\tProbeLoad\x12)\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x15.offload.v1.ProbeModeR\x04mode\x128\n" +
 	"\ttransport\x18\x02 \x01(\x0e2\x1a.offload.v1.ProbeTransportR\ttransport\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\rR\x04size\x12\x16\n" +
 	"\x06answer\x18\x04 \x01(\rR\x06answer\x12\x12\n" +
 	"\x04rate\x18\x05 \x01(\x01R\x04rate\x125\n" +
-	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\x83\x01\n" +
+	"\bduration\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x14\n" +
+	"\x05under\x18\a \x01(\x01R\x05under\"\x83\x01\n" +
 	"\tProbeWire\x12/\n" +
 	"\x05delay\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x121\n" +
 	"\x06jitter\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06jitter\x12\x12\n" +
