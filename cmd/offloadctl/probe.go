@@ -44,7 +44,7 @@ func (c *cli) probeCommand() *cobra.Command {
 	cmd.Long = probeHelp
 	cmd.PersistentFlags().BoolVar(&p.local, "local", false, "do it without the daemon")
 	cmd.PersistentFlags().StringVar(&p.stateDir, "state-dir", probeStateDir, "with --local, the `directory` of runs")
-	cmd.AddCommand(p.runCommand(), p.portCommand(), p.kindsCommand(), p.runsCommand(), p.reportCommand(), p.diffCommand(), p.cleanCommand(), p.watchCommand())
+	cmd.AddCommand(p.runCommand(), p.portCommand(), p.startCommand(), p.kindsCommand(), p.runsCommand(), p.reportCommand(), p.diffCommand(), p.cleanCommand(), p.watchCommand())
 	return cmd
 }
 
@@ -163,6 +163,9 @@ func (p *prober) write(runs []*result.Run, o outputs) error {
 	}
 	pictures := 0
 	for _, run := range runs {
+		if run.Starts != nil {
+			return usageError{fmt.Errorf("--png: of starts, as run %s is of, there is no picture: --html has them", run.ID)}
+		}
 		for _, l := range run.Parameters.Loads {
 			if l.Mode == result.Stream || l.Mode == result.Maerts {
 				continue // they have no percentiles

@@ -135,6 +135,53 @@ func TestPortProbeSpec(t *testing.T) {
 	}
 }
 
+func (f *fake) RunStarts(req *offloadv1.RunStartsRequest, s offloadv1.ProbeService_RunStartsServer) error {
+	text, err := protojson.Marshal(req.GetSpec())
+	if err != nil {
+		return err
+	}
+	f.done = append(f.done, strings.ReplaceAll(string(text), " ", ""))
+	if req.GetSpec().GetPorts()[0] == "web" {
+		return refusal(codes.AlreadyExists, reason.LPortInUse, "probe port web: a port of this node is of it", nil)
+	}
+	run := &result.Run{
+		Version: result.Version, ID: "20240506-060809-0001", Started: now.Add(-time.Hour), Ended: now, Program: "offloadd v1", Baseline: "veth",
+		Parameters: result.Parameters{Seed: 1}, Machine: result.Machine{Hostname: "n1", Kernel: "6.1.0", CPU: "CPU", CPUs: 4},
+		Paths: []result.Path{{Name: "veth", Kind: "veth"}},
+		Starts: &result.Starts{
+			Target: result.Port{Name: "db", Kind: "veth", Device: "off1", Address: "10.0.0.2"}, Ports: req.GetSpec().GetPorts(), Wait: 10 * time.Second, Interval: time.Millisecond,
+			Cases: []result.StartCase{{Path: "veth", Kind: "veth", Parallel: 1, Batches: []result.Batch{{Starts: []result.Start{{
+				Port: "probe-1", Configured: 2 * time.Millisecond, Installed: 20 * time.Millisecond, Created: 21 * time.Millisecond, Answered: 22 * time.Millisecond, Deleted: 9 * time.Millisecond,
+				Requests: result.Forwarding{Filters: 24 * time.Millisecond, Packet: 3, Exact: true}, Answers: result.Forwarding{Filters: 25 * time.Millisecond},
+			}}}}}},
+		},
+	}
+	if err := stats.Judge(run); err != nil {
+		return err
+	}
+	if text, err = report.JSON(run); err != nil {
+		return err
+	}
+	return s.Send(&offloadv1.RunStartsResponse{Event: &offloadv1.RunStartsResponse_Run{Run: text}})
+}
+
+// What the flags of probe start ask for is what the daemon is asked for.
+func TestStartProbeSpec(t *testing.T) {
+	f := newFake()
+	s := shell{t: t, socket: f.serve(t)}
+	for line, want := range map[string]string{
+		"": `{"target":"db","ports":["p1","p2"],"kinds":["PORT_KIND_VETH"],"port":7531,"count":40,"parallel":[1],"wait":"10s","interval":"0.001s"}`,
+		"--kind veth,vf --pool fast --gateway 10.0.0.1 --port 53 --family 6 --count 7 --parallel 1,2 --wait 3s --interval 5ms --seed 8": `{"target":"db","ports":["p1","p2"],` +
+			`"kinds":["PORT_KIND_VETH","PORT_KIND_VF"],"pool":"fast","gateway":"10.0.0.1","port":53,"family":6,"count":7,"parallel":[1,2],"wait":"3s","seed":"8","interval":"0.005s"}`,
+	} {
+		f.done = nil
+		_, stderr, code := s.run(append([]string{"probe", "start", "db", "p1", "p2"}, strings.Fields(line)...)...)
+		if code != 0 || len(f.done) != 1 || f.done[0] != want {
+			t.Errorf("%s: exit %d\n%q, want\n%q\n%s", line, code, f.done, want, stderr)
+		}
+	}
+}
+
 // fakePairs are one that is well, one that has lost its offload, one that is not measured, and answers.
 func fakePairs() []*offloadv1.ProbePair {
 	percentile := func(percent float64, d time.Duration) *offloadv1.ProbePercentile {

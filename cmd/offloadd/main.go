@@ -27,6 +27,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/probe/engine"
 	"github.com/offloadd/offloadd/pkg/probe/path"
 	"github.com/offloadd/offloadd/pkg/probe/pinger"
+	"github.com/offloadd/offloadd/pkg/probe/train"
 )
 
 func main() {
@@ -36,6 +37,9 @@ func main() {
 	}
 	if len(os.Args) == 2 && os.Args[1] == engine.Verb { // likewise
 		os.Exit(engine.Main(os.Stdin, os.Stdout))
+	}
+	if len(os.Args) == 2 && os.Args[1] == train.Verb { // likewise
+		os.Exit(train.Main(os.Stdin, os.Stdout))
 	}
 	if len(os.Args) == 2 && os.Args[1] == pinger.Verb {
 		os.Exit(pinger.Main(os.Stdin, os.Stdout))
@@ -118,7 +122,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	flows := daemon.NewFlows(agent)
-	prober, cleanProbe := daemon.NewProbe(config, "offloadd "+buildVersion(), node, devices, attached.Feed(), log)
+	prober, cleanProbe := daemon.NewProbe(config, "offloadd "+buildVersion(), node, devices, attached, log)
 	pairs, pairTasks := daemon.NewMonitor(config, agent, attached, log)
 	metricsTasks, err := daemon.ServeMetrics(config, pairs, log)
 	if err != nil {

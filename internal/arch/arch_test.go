@@ -35,7 +35,7 @@ type room struct {
 // rooms is the map of the building: data walks from the databases through the pure rooms to the switch. Test
 // files may import more; only what ships is held to the map.
 var rooms = map[string]room{
-	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/pinger"}},
+	"cmd/offloadd":    {imports: []string{"pkg/daemon", "pkg/chassis", "pkg/api", "pkg/ports", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/pinger", "pkg/probe/train"}},
 	"cmd/offload-cni": {imports: []string{"pkg/api/client", "pkg/reason", "proto/offload/v1"}},
 	"cmd/offloadctl": {imports: []string{
 		"pkg/api/client", "pkg/reason", "proto/offload/v1",
@@ -80,12 +80,13 @@ var rooms = map[string]room{
 
 	"pkg/pinctrl": {pure: true, imports: []string{"pkg/ir", "pkg/openflow", "pkg/compile"}, doors: []string{"conn.go"}},
 
-	"pkg/probe":        {imports: []string{"pkg/probe/ledger", "pkg/dpctl", "pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
+	"pkg/probe":        {imports: []string{"pkg/probe/ledger", "pkg/dpctl", "pkg/probe/result", "pkg/probe/engine", "pkg/probe/path", "pkg/probe/train", "pkg/probe/stats", "pkg/probe/report", "pkg/reason"}},
 	"pkg/probe/result": {pure: true, values: []string{"time"}},
 	"pkg/probe/ledger": {pure: true, imports: []string{"pkg/ir", "pkg/tc", "pkg/specialize", "pkg/dpctl", "pkg/probe/result"}, values: []string{"net", "time"}},
 	"pkg/probe/child":  {},
 	"pkg/probe/engine": {imports: []string{"pkg/probe/child", "pkg/probe/result", "pkg/probe/stats"}},
 	"pkg/probe/pinger": {imports: []string{"pkg/probe/child", "pkg/probe/engine"}},
+	"pkg/probe/train":  {imports: []string{"pkg/probe/child"}},
 	"pkg/probe/monitor": {
 		pure: true, imports: []string{"pkg/probe/pinger", "pkg/probe/stats", "pkg/reason"}, values: []string{"time"}, doors: []string{"monitor.go", "memory.go"},
 	},

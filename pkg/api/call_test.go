@@ -162,6 +162,9 @@ var calls = map[string]func(context.Context, grpc.ClientConnInterface) error{
 	offloadv1.ProbeService_RunPorts_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
 		return drain(offloadv1.NewProbeServiceClient(c).RunPorts(ctx, &offloadv1.RunPortsRequest{Spec: &offloadv1.PortProbeSpec{Client: "a", Server: "b"}}))
 	},
+	offloadv1.ProbeService_RunStarts_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
+		return drain(offloadv1.NewProbeServiceClient(c).RunStarts(ctx, &offloadv1.RunStartsRequest{Spec: &offloadv1.StartProbeSpec{Target: "a", Ports: []string{"b"}}}))
+	},
 	offloadv1.ProbeService_ListRuns_FullMethodName: func(ctx context.Context, c grpc.ClientConnInterface) error {
 		_, err := offloadv1.NewProbeServiceClient(c).ListRuns(ctx, &offloadv1.ListRunsRequest{})
 		return err

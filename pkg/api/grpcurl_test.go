@@ -88,6 +88,7 @@ func TestGRPCurl(t *testing.T) {
 		"offload.v1.ProbeService/ListPathKinds":                         {`{}`, `"flannel-vxlan"`},
 		"offload.v1.ProbeService/Run":                                   {`{"spec":{"paths":["metal"],"loads":[{"size":300}],"margin":"0.000001s"}}`, `"udp rr 64 B"`},
 		"offload.v1.ProbeService/RunPorts":                              {`{"spec":{"client":"a","server":"b","cold":0}}`, `"udp rr 64 B"`},
+		"offload.v1.ProbeService/RunStarts":                             {`{"spec":{"target":"a","ports":["b","c"],"parallel":[1,2]}}`, `"veth, 1 of 2"`},
 		"offload.v1.ProbeService/ListRuns":                              {`{}`, `{`},
 		"offload.v1.ProbeService/GetRun":                                {`{"id":"x"}`, ``},
 		"offload.v1.ProbeService/Clean":                                 {`{}`, `"process 7"`},

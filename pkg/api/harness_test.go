@@ -94,6 +94,11 @@ func (b *behind) RunPorts(ctx context.Context, spec probe.PortSpec, tell func(pr
 	return b.run, b.do(ctx, "RunPorts", spec)
 }
 
+func (b *behind) RunStarts(ctx context.Context, spec probe.StartSpec, tell func(probe.Progress)) ([]byte, error) {
+	tell(probe.Progress{Fraction: 0.5, Doing: "veth, 1 of 2"})
+	return b.run, b.do(ctx, "RunStarts", spec)
+}
+
 func (b *behind) Runs() ([]probe.Summary, error) {
 	return b.runs, b.do(context.Background(), "Runs", nil)
 }

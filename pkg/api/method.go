@@ -57,6 +57,7 @@ var methods = map[string]access{
 	offloadv1.ProbeService_ListPathKinds_FullMethodName: reads,
 	offloadv1.ProbeService_Run_FullMethodName:           writes,
 	offloadv1.ProbeService_RunPorts_FullMethodName:      writes,
+	offloadv1.ProbeService_RunStarts_FullMethodName:     writes,
 	offloadv1.ProbeService_ListRuns_FullMethodName:      reads,
 	offloadv1.ProbeService_GetRun_FullMethodName:        reads,
 	offloadv1.ProbeService_Clean_FullMethodName:         writes,

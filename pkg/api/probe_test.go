@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -164,6 +166,50 @@ func TestParseProbeSpec(t *testing.T) {
 		if !ok || e.Reason != reason.InvalidField || e.Fields[0].Path != field {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// Every field of a request for starts arrives where it belongs; what cannot be is refused by its name.
+func TestParseStartProbeSpec(t *testing.T) {
+	good := func(change func(*offloadv1.StartProbeSpec)) *offloadv1.StartProbeSpec {
+		m := &offloadv1.StartProbeSpec{
+			Target: "db", Ports: []string{"a", "b"}, Kinds: []offloadv1.PortKind{offloadv1.PortKind_PORT_KIND_VF, offloadv1.PortKind_PORT_KIND_SF}, Pool: "fast", Gateway: "10.0.0.1",
+			Port: 53, Family: 4, Count: 7, Parallel: []uint32{1, 2}, Wait: durationpb.New(3 * time.Second), Interval: durationpb.New(2 * time.Millisecond), Seed: 9,
+		}
+		if change != nil {
+			change(m)
+		}
+		return m
+	}
+	want := probe.StartSpec{
+		Target: "db", Ports: []string{"a", "b"}, Kinds: []string{"vf", "sf"}, Pool: "fast", Gateway: netip.MustParseAddr("10.0.0.1"), Port: 53, Family: 4, Count: 7,
+		Parallel: []int{1, 2}, Wait: 3 * time.Second, Interval: 2 * time.Millisecond, Seed: 9,
+	}
+	if got, err := parseStartProbeSpec(good(nil)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	for field, change := range map[string]func(*offloadv1.StartProbeSpec){
+		"spec.target":      func(m *offloadv1.StartProbeSpec) { m.Target = "" },
+		"spec.ports":       func(m *offloadv1.StartProbeSpec) { m.Ports = make([]string, 1<<20) },
+		"spec.kinds[0]":    func(m *offloadv1.StartProbeSpec) { m.Kinds[0] = 77 },
+		"spec.kinds[1]":    func(m *offloadv1.StartProbeSpec) { m.Kinds[1] = offloadv1.PortKind_PORT_KIND_AUTO },
+		"spec.gateway":     func(m *offloadv1.StartProbeSpec) { m.Gateway = "router" },
+		"spec.port":        func(m *offloadv1.StartProbeSpec) { m.Port = 1 << 16 },
+		"spec.family":      func(m *offloadv1.StartProbeSpec) { m.Family = 1 << 31 },
+		"spec.count":       func(m *offloadv1.StartProbeSpec) { m.Count = 1 << 31 },
+		"spec.parallel[1]": func(m *offloadv1.StartProbeSpec) { m.Parallel[1] = 1 << 31 },
+		"spec.parallel":    func(m *offloadv1.StartProbeSpec) { m.Parallel = make([]uint32, 1<<20) },
+		"spec.wait":        func(m *offloadv1.StartProbeSpec) { m.Wait = durationpb.New(-1) },
+		"spec.interval":    func(m *offloadv1.StartProbeSpec) { m.Interval = durationpb.New(1) },
+	} {
+		_, err := parseStartProbeSpec(good(change))
+		e, ok := errors.AsType[*reason.Error](err)
+		if !ok || e.Reason != reason.InvalidField || !slices.ContainsFunc(e.Fields, func(f reason.Field) bool { return f.Path == field }) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if _, err := parseStartProbeSpec(nil); reason.Of(err) != reason.InvalidField {
+		t.Errorf("no request: %v", err)
 	}
 }
 

@@ -73,6 +73,22 @@ func (s *probeService) RunPorts(req *offloadv1.RunPortsRequest, stream offloadv1
 		})
 }
 
+func (s *probeService) RunStarts(req *offloadv1.RunStartsRequest, stream offloadv1.ProbeService_RunStartsServer) error {
+	spec, err := parseStartProbeSpec(req.GetSpec())
+	if err != nil {
+		return err
+	}
+	return tellRun(stream.Context(), func(ctx context.Context, tell func(probe.Progress)) ([]byte, error) {
+		return s.probe.RunStarts(ctx, spec, tell)
+	},
+		func(p *offloadv1.ProbeProgress) error {
+			return stream.Send(&offloadv1.RunStartsResponse{Event: &offloadv1.RunStartsResponse_Progress{Progress: p}})
+		},
+		func(part []byte) error {
+			return stream.Send(&offloadv1.RunStartsResponse{Event: &offloadv1.RunStartsResponse_Run{Run: part}})
+		})
+}
+
 // tellRun makes a run, and tells of it meanwhile.
 func tellRun(ctx context.Context, run func(context.Context, func(probe.Progress)) ([]byte, error), progress func(*offloadv1.ProbeProgress) error, send func([]byte) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -181,6 +197,28 @@ func parsePortProbeSpec(m *offloadv1.PortProbeSpec) (probe.PortSpec, error) {
 		if s.Cold = p.small("spec.cold", m.GetCold()); s.Cold == 0 {
 			s.Cold = -1
 		}
+	}
+	valid, err := s.Validate()
+	p.below("spec", err)
+	return valid, p.err()
+}
+
+// parseStartProbeSpec is parseProbeSpec for a run of starts.
+func parseStartProbeSpec(m *offloadv1.StartProbeSpec) (probe.StartSpec, error) {
+	var p parser
+	s := probe.StartSpec{
+		Target: m.GetTarget(), Ports: m.GetPorts()[:min(len(m.GetPorts()), probe.MaxStartPorts+1)], Pool: m.GetPool(), Family: p.small("spec.family", m.GetFamily()),
+		Port: uint16(p.upTo("spec.port", m.GetPort(), math.MaxUint16)), Count: p.small("spec.count", m.GetCount()), Wait: p.duration("spec.wait", m.GetWait()), Seed: m.GetSeed(),
+		Interval: p.duration("spec.interval", m.GetInterval()),
+	}
+	for i, k := range m.GetKinds()[:min(len(m.GetKinds()), len(kinds))] { // there are no more
+		s.Kinds = append(s.Kinds, string(enum(&p, at("spec.kinds", i), kinds, k)))
+	}
+	if g := m.GetGateway(); g != "" {
+		s.Gateway = p.address("spec.gateway", g)
+	}
+	for i, n := range m.GetParallel()[:min(len(m.GetParallel()), maxProbeTexts)] {
+		s.Parallel = append(s.Parallel, p.small(at("spec.parallel", i), n))
 	}
 	valid, err := s.Validate()
 	p.below("spec", err)

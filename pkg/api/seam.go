@@ -92,6 +92,8 @@ type Probe interface {
 	Run(ctx context.Context, spec probe.Spec, tell func(probe.Progress)) ([]byte, error)
 	// RunPorts is Run between two ports.
 	RunPorts(ctx context.Context, spec probe.PortSpec, tell func(probe.Progress)) ([]byte, error)
+	// RunStarts is Run of ports that are made for it.
+	RunStarts(ctx context.Context, spec probe.StartSpec, tell func(probe.Progress)) ([]byte, error)
 	// Runs are those that are kept, the latest first.
 	Runs() ([]probe.Summary, error)
 	// Text is a run that is kept, in the form that Run returns. "" is the latest.

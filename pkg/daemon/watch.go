@@ -24,11 +24,12 @@ type flowWatch struct {
 	// What follows is the loop's; mu of offload guards it.
 	filters []specialize.Filter
 	keys    []tc.Key // of those that the kernel has
-	changes int      // how often filters have become others
+	changes int      // see ledger.Watch
 	err     error    // why there are none, or not all
 }
 
-// watchFlows returns when the filters of the flows are there. Numbers of flows are given here; those of all watches are different.
+// watchFlows returns when the filters of the flows are there, or at once if all await those of devices. Numbers of flows are given here; those of all
+// watches are different.
 func (o *offload) watchFlows(ctx context.Context, flows []ledger.Flow) (_ *flowWatch, err error) {
 	conn, err := o.dial()
 	if err != nil {
@@ -40,19 +41,21 @@ func (o *offload) watchFlows(ctx context.Context, flows []ledger.Flow) (_ *flowW
 			err = errors.Join(err, w.conn.Close())
 		}
 	}()
-	err = o.call(ctx, func(l *offloader) error {
-		o.mu.Lock()
-		for i := range w.flows {
-			o.lastFlow++
-			w.flows[i].ID = o.lastFlow
+	if !slices.ContainsFunc(flows, func(f ledger.Flow) bool { return !f.Await }) {
+		if err := o.enter(w); err != nil {
+			o.forget(w)
+			return nil, err
 		}
-		o.watches = append(o.watches, w)
-		asleep, status := o.asleep, o.status
+		poke(o.work) // filters of the device may be there already
+		return w, nil
+	}
+	err = o.call(ctx, func(l *offloader) error {
+		err := o.enter(w)
+		o.mu.Lock()
+		asleep := o.asleep
 		o.mu.Unlock()
-		var err error
 		switch {
-		case status.Idle != "":
-			err = reason.Errorf(reason.ProbeImpossible, "probe: there are no filters: %s", status.Idle)
+		case err != nil:
 		case asleep || !l.complete || l.open || l.current == nil:
 			err = reason.Errorf(reason.NotReady, "probe: filters are not known yet")
 		default:
@@ -73,6 +76,21 @@ func (o *offload) watchFlows(ctx context.Context, flows []ledger.Flow) (_ *flowW
 		return nil, err
 	}
 	return w, nil
+}
+
+// enter makes the loop want the filters, and says why there are none at all.
+func (o *offload) enter(w *flowWatch) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range w.flows {
+		o.lastFlow++
+		w.flows[i].ID = o.lastFlow
+	}
+	o.watches = append(o.watches, w)
+	if why := o.status.Idle; why != "" {
+		return reason.Errorf(reason.ProbeImpossible, "probe: there are no filters: %s", why)
+	}
+	return nil
 }
 
 // forget makes the loop want the filters no more.
@@ -139,7 +157,9 @@ func (l *offloader) desire() {
 		}
 		same := slices.EqualFunc(filters, w.filters, func(a, b specialize.Filter) bool { return reflect.DeepEqual(a.Filter, b.Filter) })
 		if w.filters = filters; !same {
-			w.changes++
+			if w.changes++; w.changes%2 == 0 { // the change before is not there yet
+				w.changes++
+			}
 		}
 		for i := range filters {
 			l.desired = append(l.desired, filters[i].Filter)
@@ -152,6 +172,7 @@ func (l *offloader) installed(s *apply.FilterStatus) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, w := range l.watches {
+		w.changes += w.changes % 2
 		w.keys = nil
 		for i := range w.filters {
 			if k, ok := l.filters.Key(&w.filters[i].Filter); ok {

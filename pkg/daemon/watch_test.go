@@ -136,14 +136,55 @@ func TestWatchFlows(t *testing.T) {
 	if len(all) != 1 || others != before {
 		t.Errorf("%d filters of probes and %d others, want 1 and %d", len(all), others, before)
 	}
-	if _, now, err := second.Read(t.Context()); err != nil || now != 1 || changes != 1 {
-		t.Errorf("%d changes, then %d, %v: want 1, the first", changes, now, err)
+	if _, now, err := second.Read(t.Context()); err != nil || now != 2 || changes != 2 {
+		t.Errorf("%d changes, then %d, %v: want 2, for the first", changes, now, err)
 	}
 	if err := second.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if all, others := probes(t, k); len(all) != 0 || others != before {
 		t.Errorf("%d filters of probes and %d others, want none and %d", len(all), others, before)
+	}
+}
+
+// A flow that awaits the filters of its device has none before, and is counted as soon as there are.
+func TestWatchFlowsAwait(t *testing.T) {
+	k := tctest.NewKernel(t)
+	k.Qdisc(1, "clsact", apply.Block)
+	o := watching(t, k)
+	here, later := probeFlow(1000), probeFlow(1001)
+	later.Device = "v9"
+	here.Await, later.Await = true, true
+	var watches []*flowWatch
+	for _, f := range []ledger.Flow{here, later} {
+		w, err := o.watchFlows(t.Context(), []ledger.Flow{f})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watches = append(watches, w)
+	}
+	// The loop has taken what it was told before.
+	if err := o.call(t.Context(), func(l *offloader) error { _, err := l.turnOver(t.Context(), false); return err }); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{1, 0} {
+		counts, changes, err := watches[i].Read(t.Context())
+		if err != nil || counts[watches[i].Flows()[0].ID].Filters != want || changes != 2*want {
+			t.Errorf("device %s: %+v, %d changes, %v, want %d filters", watches[i].Flows()[0].Device, counts, changes, err, want)
+		}
+		if err := watches[i].Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, _ := probes(t, k); len(all) != 0 {
+		t.Errorf("%d filters of probes are left", len(all))
+	}
+	o.see(2, scenery{idle: "there is no integration bridge"})
+	if err := o.call(t.Context(), func(l *offloader) error { _, err := l.turnOver(t.Context(), false); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.watchFlows(t.Context(), []ledger.Flow{here}); reason.Of(err) != reason.ProbeImpossible || len(o.watches) != 0 {
+		t.Errorf("without filters: %v, %d watches", err, len(o.watches))
 	}
 }
 

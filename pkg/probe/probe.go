@@ -31,6 +31,8 @@ type Options struct {
 	Wait bool
 	// Node is asked for ports, and what became of their packets; nil: there are none.
 	Node Node
+	// Maker makes ports; nil: none are made.
+	Maker Maker
 	// Filters removes the filters that a killed daemon's runs between ports have left, and returns how many; nil: the daemon has done so when it started, since it does
 	// not want them.
 	Filters func(context.Context) (int, error)
@@ -102,8 +104,13 @@ func busy(err error) error {
 	return err
 }
 
-// Clean removes what a killed process has left, and returns what that was.
-func (p *Prober) Clean(ctx context.Context) ([]string, error) {
+// Clean removes what a killed process has left, paths and ports, and returns what that was. It waits until it is known which ports there are.
+func (p *Prober) Clean(ctx context.Context) ([]string, error) { return p.clean(ctx, p.options.Maker) }
+
+// CleanPaths is Clean without ports: it waits for nothing.
+func (p *Prober) CleanPaths(ctx context.Context) ([]string, error) { return p.clean(ctx, nil) }
+
+func (p *Prober) clean(ctx context.Context, maker Maker) ([]string, error) {
 	if !p.running.TryLock() {
 		return nil, reason.Errorf(reason.ProbeBusy, "probe: this daemon is measuring")
 	}
@@ -117,7 +124,12 @@ func (p *Prober) Clean(ctx context.Context) ([]string, error) {
 		return removed, busy(err)
 	}
 	more, err := path.Clean(ctx, "")
-	return append(removed, more...), busy(err)
+	removed = append(removed, more...)
+	if err == nil && maker != nil {
+		more, err = maker.Clear(ctx)
+		removed = append(removed, more...)
+	}
+	return removed, busy(err)
 }
 
 // cleanFilters removes filters while nobody makes a run for which they may be.

@@ -18,6 +18,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/probe/path"
 	"github.com/offloadd/offloadd/pkg/probe/report"
 	"github.com/offloadd/offloadd/pkg/probe/result"
+	"github.com/offloadd/offloadd/pkg/probe/train"
 	"github.com/offloadd/offloadd/pkg/reason"
 )
 
@@ -27,6 +28,9 @@ const victim = "OFFLOADD_TEST_PROBE"
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == engine.Verb {
 		os.Exit(engine.Main(os.Stdin, os.Stdout))
+	}
+	if len(os.Args) == 2 && os.Args[1] == train.Verb {
+		os.Exit(train.Main(os.Stdin, os.Stdout))
 	}
 	if len(os.Args) == 2 && os.Args[1] == path.ForwardVerb {
 		fmt.Fprintln(os.Stderr, path.Forward())

@@ -11,8 +11,8 @@ type Counts struct {
 	Forwarded Split // sent to a device
 	Dropped   Split
 	Left      Split // left to Open vSwitch
-	// Filters is how many there are, InHW how many of them are in hardware.
-	Filters, InHW int
+	// Filters is how many there are, InHW how many of them are in hardware, and Forwarders how many forward.
+	Filters, InHW, Forwarders int
 }
 
 // A Split is packets by who counted them.
@@ -42,6 +42,7 @@ func Read(all []*tc.Installed) map[uint32]Counts {
 		case tc.Drop:
 			c.Dropped = c.Dropped.plus(n)
 		case tc.Mirred:
+			c.Forwarders++
 			c.Forwarded = c.Forwarded.plus(n)
 		}
 		flows[id] = c

@@ -34,6 +34,8 @@ type Flow struct {
 	SrcMAC, DstMAC net.HardwareAddr
 	// Punt leaves its packets to Open vSwitch, whatever others do.
 	Punt bool
+	// Await says that Device may have no filters yet: the flow has none then either, and they come with those of the device.
+	Await bool
 }
 
 // Check returns why there can be no such flow.
@@ -117,7 +119,7 @@ const maxChains = 64
 // for that of Punt.
 //
 // In chain 0 the last filter of a flow counts what no other has: Open vSwitch has it, as without. A flow that there are too many filters for is an error, and
-// so is one of whose device there are none.
+// so is one of whose device there are none, unless it awaits them.
 func Filters(all []specialize.Filter, flows []Flow) ([]specialize.Filter, error) {
 	if len(flows) == 0 {
 		return nil, nil
@@ -147,6 +149,9 @@ func Filters(all []specialize.Filter, flows []Flow) ([]specialize.Filter, error)
 			return nil, err
 		}
 		if len(entries[f.Device]) == 0 {
+			if f.Await {
+				continue
+			}
 			return nil, fmt.Errorf("ledger flow %d: there are no filters for device %s", f.ID, f.Device)
 		}
 		some, err := f.filters(entries[f.Device], chains)

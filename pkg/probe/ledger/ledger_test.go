@@ -83,6 +83,11 @@ func TestFilters(t *testing.T) {
 	if err != nil || len(filters) != 1 || filters[0].Pref != specialize.PrefProbe || filters[0].Reason != specialize.Probed {
 		t.Errorf("punted: %v, %v", filters, err)
 	}
+	later := flow(9)
+	later.Device, later.Await = "v2", true
+	if filters, err := Filters(program(), []Flow{later, flow(7)}); err != nil || len(filters) != 4 {
+		t.Errorf("with one that awaits its device: %v, %v", filters, err)
+	}
 }
 
 func TestFiltersRefuse(t *testing.T) {

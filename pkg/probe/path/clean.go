@@ -17,7 +17,7 @@ import (
 )
 
 // ours are the names of namespaces and directories that paths have: opr, the number of the path, and what it is.
-var ours = regexp.MustCompile(`^opr[0-9]+-(pod1|pod2|node1|node2|overlay1|overlay2)$`)
+var ours = regexp.MustCompile(`^opr[0-9]+-(pod1|pod2|node1|node2|overlay1|overlay2|start)$`)
 
 // Clean removes what a killed process has left: its processes in the namespaces of paths, these, and the directories below dir (empty:
 // Root). It returns what that was, sorted; a second call finds nothing. It fails with ErrBusy while a process has paths.

@@ -22,12 +22,15 @@ var lockFile = filepath.Join(Root, "lock")
 // A lock is the right to have paths. It ends with the process, so a file that a killed process has left is none.
 type lock struct{ file *os.File }
 
-// Hold takes the lock for who has no paths but must not be disturbed, and returns what gives it back. It fails with ErrBusy if another process has paths, or
-// waits for that.
+// Hold takes the lock for who has no paths but must not be disturbed, removes what a killed process has left, and returns what gives the lock back. It fails with ErrBusy if
+// another process has paths, or waits for that.
 func Hold(ctx context.Context, wait bool) (release func() error, err error) {
 	l, err := acquire(ctx, wait)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := sweep(Root); err != nil {
+		return nil, errors.Join(err, l.release())
 	}
 	return l.release, nil
 }

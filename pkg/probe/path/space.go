@@ -28,15 +28,7 @@ type space struct {
 // newSpace makes a namespace that has loopback and no IPv6: no router is solicited and no address tried while something is measured.
 func newSpace(name string) (*space, error) {
 	s := &space{name: name, path: filepath.Join(netnsdir.Path, name)}
-	f, err := os.OpenFile(s.path, os.O_CREATE|os.O_EXCL, 0o444)
-	if err == nil {
-		err = errors.Join(f.Close(), onOwnThread(func() error {
-			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			return unix.Mount("/proc/thread-self/ns/net", s.path, "none", unix.MS_BIND, "")
-		}))
-	}
+	err := addNetns(s.path)
 	if err == nil {
 		s.file, err = os.Open(s.path)
 	}
@@ -58,6 +50,20 @@ func newSpace(name string) (*space, error) {
 		return nil, errors.Join(err, s.release())
 	}
 	return s, nil
+}
+
+// addNetns makes a namespace with the name of a file, as the kernel makes it.
+func addNetns(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), onOwnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
+	}))
 }
 
 // release gives up what this process has open of the namespace.

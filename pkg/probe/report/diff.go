@@ -30,6 +30,9 @@ const (
 // Compare refuses runs whose parameters differ in what they measure: loads, how they were sent, the baseline and the wire. Numbers of sessions and rounds may
 // differ, and machines and programs: a diff lists how.
 func Compare(old, new *result.Run) (*Diff, error) {
+	if old.Starts != nil || new.Starts != nil {
+		return nil, fmt.Errorf("report diff %s %s: runs of starts have nothing that is compared: there is no baseline", old.ID, new.ID)
+	}
 	if unlike := unlike(old, new); len(unlike) > 0 {
 		return nil, fmt.Errorf("report diff %s %s: the runs do not measure the same: %s", old.ID, new.ID, strings.Join(unlike, "; "))
 	}

@@ -34,6 +34,12 @@ func HTML(runs ...*result.Run) (string, error) {
 
 func (p *page) run(run *result.Run) error {
 	p.add("<h1>Probe %s</h1>\n<p class=sub>%s, %s, %s, Linux %s</p>\n", e(run.ID), e(when(run.Started)), e(run.Program), e(run.Machine.Hostname), e(run.Machine.Kernel))
+	if run.Starts != nil {
+		p.add("<p>%s.</p>\n", e(startsManner(run)))
+		p.starts(run)
+		p.facts(run)
+		return nil
+	}
 	p.add("<p>Differentials, not absolutes: the same path takes a fifth more or less some minutes later, what it takes more than <b>%s</b> in the same minute stays.</p>\n", e(run.Baseline))
 	p.add("<p>%s.</p>\n", e(manner(run)))
 	for _, n := range run.Noise {
@@ -274,6 +280,17 @@ func (p *page) definition(term, text string) {
 // parameters are all of them, with names.
 func parameters(run *result.Run) [][2]string {
 	p := run.Parameters
+	if s := run.Starts; s != nil {
+		return [][2]string{
+			{"run", run.ID},
+			{"took", run.Ended.Sub(run.Started).Round(time.Second).String()},
+			{"target", s.Target.Name},
+			{"ports", strings.Join(s.Ports, ", ")},
+			{"wait", s.Wait.String()},
+			{"interval", s.Interval.String()},
+			{"seed", fmt.Sprint(p.Seed)},
+		}
+	}
 	var loads []string
 	for _, l := range p.Loads {
 		text := l.String()

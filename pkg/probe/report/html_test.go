@@ -17,7 +17,7 @@ func TestShow(t *testing.T) {
 	if *show == "" {
 		t.Skip("-report.show names no directory")
 	}
-	for _, name := range []string{"quiet", "noisy", "lossy", "few", "streams", "tiny", "ports", "loaded"} {
+	for _, name := range []string{"quiet", "noisy", "lossy", "few", "streams", "tiny", "ports", "starts", "loaded"} {
 		page, err := HTML(scene(t, name))
 		if err != nil {
 			t.Fatal(err)

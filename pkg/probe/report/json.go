@@ -16,7 +16,8 @@ const (
 	maxCases    = 4096
 	maxSessions = 10_000
 	maxBlocks   = 100_000
-	maxPackets  = 1000    // of a life
+	maxPackets  = 1000 // of a life
+	maxStarts   = 100_000
 	maxText     = 2 << 20 // of a string
 )
 
@@ -110,7 +111,32 @@ func check(run *result.Run) error {
 			}
 		}
 	}
+	if err := checkStarts(run.Starts, paths); err != nil {
+		return err
+	}
 	return checkTexts(reflect.ValueOf(run))
+}
+
+func checkStarts(s *result.Starts, paths map[string]bool) error {
+	if s == nil {
+		return nil
+	}
+	if len(s.Cases) > maxPaths || len(s.Ports) > maxCases {
+		return fmt.Errorf("starts have %d cases and %d ports, at most %d and %d are taken", len(s.Cases), len(s.Ports), maxPaths, maxCases)
+	}
+	for i, c := range s.Cases {
+		if !paths[c.Path] {
+			return fmt.Errorf("case %d of starts is of %q, which is not a path", i, c.Path)
+		}
+		starts := 0
+		for _, b := range c.Batches {
+			starts += len(b.Starts)
+		}
+		if starts > maxStarts || len(c.Batches) > maxStarts || len(c.Steps) > maxPaths || len(c.Never) > maxPaths {
+			return fmt.Errorf("case %d of starts has %d batches with %d starts, at most %d are taken", i, len(c.Batches), starts, maxStarts)
+		}
+	}
+	return nil
 }
 
 // checkTexts looks at every string: a name is printed, and control characters would reach the terminal.

@@ -15,8 +15,16 @@ func Text(run *result.Run, columns int) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { wrap(&b, fmt.Sprintf(format, args...), columns) }
 	say("probe %s, %s, %s", run.ID, when(run.Started), run.Program)
-	say("%s", manner(run))
+	if run.Starts == nil {
+		say("%s", manner(run))
+	} else {
+		say("%s", startsManner(run))
+	}
 	say("%s, %s, Linux %s, %d CPUs", run.Machine.Hostname, run.Machine.CPU, run.Machine.Kernel, run.Machine.CPUs)
+	if run.Starts != nil {
+		startsText(&b, run, columns)
+		return b.String()
+	}
 	if len(run.Noise) == 0 {
 		say("noise: within limits")
 	}

@@ -65,6 +65,14 @@ func simulateScene(t testing.TB, name string) *result.Run {
 		run := simulateScene(t, "tiny")
 		run.Ports = ports()
 		return run
+	case "starts":
+		run := simulateScene(t, "tiny")
+		run.Paths = []result.Path{{Name: "veth", Kind: "veth", About: "a new port of kind veth"}, {Name: "vf x2", Kind: "vf", About: "2 new ports of kind vf at once"}}
+		run.Cases, run.Missing, run.Floors, run.Baseline, run.Starts = nil, nil, nil, "veth", starts()
+		if err := stats.Judge(run); err != nil {
+			t.Fatal(err)
+		}
+		return run
 	case "tiny":
 		return simulate(t, 5, 1200, []result.Load{udp}, func(run *result.Run) {
 			run.Paths, run.Cases = run.Paths[:5], run.Cases[:5]

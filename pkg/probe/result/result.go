@@ -37,6 +37,9 @@ type Run struct {
 	// Ports are what a run between two ports of a node says besides; nil: it was of other paths.
 	Ports *Ports `json:"ports,omitempty"`
 
+	// Starts is how long ports took to be made and used; nil: the run was not of that.
+	Starts *Starts `json:"starts,omitempty"`
+
 	// Doubts are facts for which there are no verdicts whatever was measured, as "the clock is hpet".
 	Doubts []string `json:"doubts,omitempty"`
 

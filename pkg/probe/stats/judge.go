@@ -46,6 +46,9 @@ func Judge(run *result.Run) error {
 	if err != nil {
 		return err
 	}
+	if run.Starts != nil {
+		summariseStarts(run.Starts)
+	}
 	for _, l := range c.loads {
 		l.summarise()
 		if l.streams() {

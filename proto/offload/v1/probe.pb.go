@@ -1130,6 +1130,284 @@ func (*RunPortsResponse_Progress) isRunPortsResponse_Event() {}
 
 func (*RunPortsResponse_Run) isRunPortsResponse_Event() {}
 
+// StartProbeSpec is which ports are to be made, and how often. What is absent, empty or 0 has its default.
+type StartProbeSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The logical port that answers. The daemon must have made it, and it must be ready.
+	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Logical ports that no port is of, at most 256. They take turns.
+	Ports []string `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	// What the ports are made of: VETH, VF or SF. Empty: VETH.
+	Kinds []PortKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=offload.v1.PortKind" json:"kinds,omitempty"`
+	// The pool that VFs or SFs come from. Empty: any.
+	Pool string `protobuf:"bytes,4,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The address of the router to target of ports that are on another logical switch.
+	Gateway string `protobuf:"bytes,5,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// The target's port, of UDP, which policies have to let pass. 0: 7531. Those of clients are dynamic ones (32768 to 60999).
+	Port uint32 `protobuf:"varint,6,opt,name=port,proto3" json:"port,omitempty"`
+	// 4 or 6. 0: the first that target and all ports have addresses of.
+	Family uint32 `protobuf:"varint,7,opt,name=family,proto3" json:"family,omitempty"`
+	// How many starts there are of each kind with each of parallel, at least, and at most 10,000. 0: 40.
+	Count uint32 `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
+	// How many ports are asked for at once, at most 64, and no more than there are of ports. Empty: 1.
+	Parallel []uint32 `protobuf:"varint,9,rep,packed,name=parallel,proto3" json:"parallel,omitempty"`
+	// For how long a start is followed, from 1 s to a minute. Absent: 10 s.
+	Wait *durationpb.Duration `protobuf:"bytes,10,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Of the order. 0: random.
+	Seed uint64 `protobuf:"varint,11,opt,name=seed,proto3" json:"seed,omitempty"`
+	// How often a port sends a packet, up to 100 ms. No time is more precise. Absent: 1 ms.
+	Interval      *durationpb.Duration `protobuf:"bytes,12,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartProbeSpec) Reset() {
+	*x = StartProbeSpec{}
+	mi := &file_offload_v1_probe_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartProbeSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartProbeSpec) ProtoMessage() {}
+
+func (x *StartProbeSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_probe_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartProbeSpec.ProtoReflect.Descriptor instead.
+func (*StartProbeSpec) Descriptor() ([]byte, []int) {
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *StartProbeSpec) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *StartProbeSpec) GetPorts() []string {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *StartProbeSpec) GetKinds() []PortKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *StartProbeSpec) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *StartProbeSpec) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
+}
+
+func (x *StartProbeSpec) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *StartProbeSpec) GetFamily() uint32 {
+	if x != nil {
+		return x.Family
+	}
+	return 0
+}
+
+func (x *StartProbeSpec) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *StartProbeSpec) GetParallel() []uint32 {
+	if x != nil {
+		return x.Parallel
+	}
+	return nil
+}
+
+func (x *StartProbeSpec) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *StartProbeSpec) GetSeed() uint64 {
+	if x != nil {
+		return x.Seed
+	}
+	return 0
+}
+
+func (x *StartProbeSpec) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+// RunStartsRequest is a run of starts.
+type RunStartsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is to be measured.
+	Spec          *StartProbeSpec `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunStartsRequest) Reset() {
+	*x = RunStartsRequest{}
+	mi := &file_offload_v1_probe_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunStartsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunStartsRequest) ProtoMessage() {}
+
+func (x *RunStartsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_probe_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunStartsRequest.ProtoReflect.Descriptor instead.
+func (*RunStartsRequest) Descriptor() ([]byte, []int) {
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RunStartsRequest) GetSpec() *StartProbeSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// RunStartsResponse is progress, or a part of the run.
+type RunStartsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*RunStartsResponse_Progress
+	//	*RunStartsResponse_Run
+	Event         isRunStartsResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunStartsResponse) Reset() {
+	*x = RunStartsResponse{}
+	mi := &file_offload_v1_probe_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunStartsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunStartsResponse) ProtoMessage() {}
+
+func (x *RunStartsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_offload_v1_probe_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunStartsResponse.ProtoReflect.Descriptor instead.
+func (*RunStartsResponse) Descriptor() ([]byte, []int) {
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RunStartsResponse) GetEvent() isRunStartsResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *RunStartsResponse) GetProgress() *ProbeProgress {
+	if x != nil {
+		if x, ok := x.Event.(*RunStartsResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *RunStartsResponse) GetRun() []byte {
+	if x != nil {
+		if x, ok := x.Event.(*RunStartsResponse_Run); ok {
+			return x.Run
+		}
+	}
+	return nil
+}
+
+type isRunStartsResponse_Event interface {
+	isRunStartsResponse_Event()
+}
+
+type RunStartsResponse_Progress struct {
+	// How far the run is.
+	Progress *ProbeProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type RunStartsResponse_Run struct {
+	// The next part of the run, as in RunResponse.
+	Run []byte `protobuf:"bytes,2,opt,name=run,proto3,oneof"`
+}
+
+func (*RunStartsResponse_Progress) isRunStartsResponse_Event() {}
+
+func (*RunStartsResponse_Run) isRunStartsResponse_Event() {}
+
 // ProbeRun is what a list says of a run.
 type ProbeRun struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1159,7 +1437,7 @@ type ProbeRun struct {
 
 func (x *ProbeRun) Reset() {
 	*x = ProbeRun{}
-	mi := &file_offload_v1_probe_proto_msgTypes[12]
+	mi := &file_offload_v1_probe_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1449,7 @@ func (x *ProbeRun) String() string {
 func (*ProbeRun) ProtoMessage() {}
 
 func (x *ProbeRun) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[12]
+	mi := &file_offload_v1_probe_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1462,7 @@ func (x *ProbeRun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProbeRun.ProtoReflect.Descriptor instead.
 func (*ProbeRun) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{12}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProbeRun) GetId() string {
@@ -1266,7 +1544,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_offload_v1_probe_proto_msgTypes[13]
+	mi := &file_offload_v1_probe_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1556,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[13]
+	mi := &file_offload_v1_probe_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1569,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{13}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{16}
 }
 
 // ListRunsResponse is the runs.
@@ -1305,7 +1583,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_offload_v1_probe_proto_msgTypes[14]
+	mi := &file_offload_v1_probe_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1595,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[14]
+	mi := &file_offload_v1_probe_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1608,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{14}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListRunsResponse) GetRuns() []*ProbeRun {
@@ -1351,7 +1629,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_offload_v1_probe_proto_msgTypes[15]
+	mi := &file_offload_v1_probe_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1363,7 +1641,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[15]
+	mi := &file_offload_v1_probe_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1376,7 +1654,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{15}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetRunRequest) GetId() string {
@@ -1397,7 +1675,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_offload_v1_probe_proto_msgTypes[16]
+	mi := &file_offload_v1_probe_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1687,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[16]
+	mi := &file_offload_v1_probe_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1700,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{16}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRunResponse) GetRun() []byte {
@@ -1441,7 +1719,7 @@ type CleanRequest struct {
 
 func (x *CleanRequest) Reset() {
 	*x = CleanRequest{}
-	mi := &file_offload_v1_probe_proto_msgTypes[17]
+	mi := &file_offload_v1_probe_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1731,7 @@ func (x *CleanRequest) String() string {
 func (*CleanRequest) ProtoMessage() {}
 
 func (x *CleanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[17]
+	mi := &file_offload_v1_probe_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1744,7 @@ func (x *CleanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanRequest.ProtoReflect.Descriptor instead.
 func (*CleanRequest) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{17}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{20}
 }
 
 // CleanResponse is what was removed.
@@ -1480,7 +1758,7 @@ type CleanResponse struct {
 
 func (x *CleanResponse) Reset() {
 	*x = CleanResponse{}
-	mi := &file_offload_v1_probe_proto_msgTypes[18]
+	mi := &file_offload_v1_probe_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1770,7 @@ func (x *CleanResponse) String() string {
 func (*CleanResponse) ProtoMessage() {}
 
 func (x *CleanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_offload_v1_probe_proto_msgTypes[18]
+	mi := &file_offload_v1_probe_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1783,7 @@ func (x *CleanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanResponse.ProtoReflect.Descriptor instead.
 func (*CleanResponse) Descriptor() ([]byte, []int) {
-	return file_offload_v1_probe_proto_rawDescGZIP(), []int{18}
+	return file_offload_v1_probe_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CleanResponse) GetRemoved() []string {
@@ -1520,7 +1798,7 @@ var File_offload_v1_probe_proto protoreflect.FileDescriptor
 const file_offload_v1_probe_proto_rawDesc = "" +
 	"\n" +
 	"\x16offload/v1/probe.proto\x12\n" +
-	"offload.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x01\n" +
+	"offload.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15offload/v1/port.proto\"\x9b\x01\n" +
 	"\bPathKind\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06passes\x18\x02 \x01(\tR\x06passes\x12\x1d\n" +
@@ -1597,6 +1875,26 @@ const file_offload_v1_probe_proto_rawDesc = "" +
 	"\x10RunPortsResponse\x127\n" +
 	"\bprogress\x18\x01 \x01(\v2\x19.offload.v1.ProbeProgressH\x00R\bprogress\x12\x12\n" +
 	"\x03run\x18\x02 \x01(\fH\x00R\x03runB\a\n" +
+	"\x05event\"\xf0\x02\n" +
+	"\x0eStartProbeSpec\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x14\n" +
+	"\x05ports\x18\x02 \x03(\tR\x05ports\x12*\n" +
+	"\x05kinds\x18\x03 \x03(\x0e2\x14.offload.v1.PortKindR\x05kinds\x12\x12\n" +
+	"\x04pool\x18\x04 \x01(\tR\x04pool\x12\x18\n" +
+	"\agateway\x18\x05 \x01(\tR\agateway\x12\x12\n" +
+	"\x04port\x18\x06 \x01(\rR\x04port\x12\x16\n" +
+	"\x06family\x18\a \x01(\rR\x06family\x12\x14\n" +
+	"\x05count\x18\b \x01(\rR\x05count\x12\x1a\n" +
+	"\bparallel\x18\t \x03(\rR\bparallel\x12-\n" +
+	"\x04wait\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x12\n" +
+	"\x04seed\x18\v \x01(\x04R\x04seed\x125\n" +
+	"\binterval\x18\f \x01(\v2\x19.google.protobuf.DurationR\binterval\"B\n" +
+	"\x10RunStartsRequest\x12.\n" +
+	"\x04spec\x18\x01 \x01(\v2\x1a.offload.v1.StartProbeSpecR\x04spec\"i\n" +
+	"\x11RunStartsResponse\x127\n" +
+	"\bprogress\x18\x01 \x01(\v2\x19.offload.v1.ProbeProgressH\x00R\bprogress\x12\x12\n" +
+	"\x03run\x18\x02 \x01(\fH\x00R\x03runB\a\n" +
 	"\x05event\"\xb6\x02\n" +
 	"\bProbeRun\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x129\n" +
@@ -1631,11 +1929,12 @@ const file_offload_v1_probe_proto_rawDesc = "" +
 	"\x0eProbeTransport\x12\x1f\n" +
 	"\x1bPROBE_TRANSPORT_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13PROBE_TRANSPORT_UDP\x10\x01\x12\x17\n" +
-	"\x13PROBE_TRANSPORT_TCP\x10\x022\xaf\x03\n" +
+	"\x13PROBE_TRANSPORT_TCP\x10\x022\xfb\x03\n" +
 	"\fProbeService\x12T\n" +
 	"\rListPathKinds\x12 .offload.v1.ListPathKindsRequest\x1a!.offload.v1.ListPathKindsResponse\x128\n" +
 	"\x03Run\x12\x16.offload.v1.RunRequest\x1a\x17.offload.v1.RunResponse0\x01\x12G\n" +
-	"\bRunPorts\x12\x1b.offload.v1.RunPortsRequest\x1a\x1c.offload.v1.RunPortsResponse0\x01\x12E\n" +
+	"\bRunPorts\x12\x1b.offload.v1.RunPortsRequest\x1a\x1c.offload.v1.RunPortsResponse0\x01\x12J\n" +
+	"\tRunStarts\x12\x1c.offload.v1.RunStartsRequest\x1a\x1d.offload.v1.RunStartsResponse0\x01\x12E\n" +
 	"\bListRuns\x12\x1b.offload.v1.ListRunsRequest\x1a\x1c.offload.v1.ListRunsResponse\x12A\n" +
 	"\x06GetRun\x12\x19.offload.v1.GetRunRequest\x1a\x1a.offload.v1.GetRunResponse0\x01\x12<\n" +
 	"\x05Clean\x12\x18.offload.v1.CleanRequest\x1a\x19.offload.v1.CleanResponseB9Z7github.com/offloadd/offloadd/proto/offload/v1;offloadv1b\x06proto3"
@@ -1653,7 +1952,7 @@ func file_offload_v1_probe_proto_rawDescGZIP() []byte {
 }
 
 var file_offload_v1_probe_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_offload_v1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_offload_v1_probe_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_offload_v1_probe_proto_goTypes = []any{
 	(ProbeMode)(0),                // 0: offload.v1.ProbeMode
 	(ProbeTransport)(0),           // 1: offload.v1.ProbeTransport
@@ -1669,54 +1968,65 @@ var file_offload_v1_probe_proto_goTypes = []any{
 	(*PortProbeSpec)(nil),         // 11: offload.v1.PortProbeSpec
 	(*RunPortsRequest)(nil),       // 12: offload.v1.RunPortsRequest
 	(*RunPortsResponse)(nil),      // 13: offload.v1.RunPortsResponse
-	(*ProbeRun)(nil),              // 14: offload.v1.ProbeRun
-	(*ListRunsRequest)(nil),       // 15: offload.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),      // 16: offload.v1.ListRunsResponse
-	(*GetRunRequest)(nil),         // 17: offload.v1.GetRunRequest
-	(*GetRunResponse)(nil),        // 18: offload.v1.GetRunResponse
-	(*CleanRequest)(nil),          // 19: offload.v1.CleanRequest
-	(*CleanResponse)(nil),         // 20: offload.v1.CleanResponse
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*StartProbeSpec)(nil),        // 14: offload.v1.StartProbeSpec
+	(*RunStartsRequest)(nil),      // 15: offload.v1.RunStartsRequest
+	(*RunStartsResponse)(nil),     // 16: offload.v1.RunStartsResponse
+	(*ProbeRun)(nil),              // 17: offload.v1.ProbeRun
+	(*ListRunsRequest)(nil),       // 18: offload.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),      // 19: offload.v1.ListRunsResponse
+	(*GetRunRequest)(nil),         // 20: offload.v1.GetRunRequest
+	(*GetRunResponse)(nil),        // 21: offload.v1.GetRunResponse
+	(*CleanRequest)(nil),          // 22: offload.v1.CleanRequest
+	(*CleanResponse)(nil),         // 23: offload.v1.CleanResponse
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(PortKind)(0),                 // 25: offload.v1.PortKind
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_offload_v1_probe_proto_depIdxs = []int32{
 	2,  // 0: offload.v1.ListPathKindsResponse.kinds:type_name -> offload.v1.PathKind
 	0,  // 1: offload.v1.ProbeLoad.mode:type_name -> offload.v1.ProbeMode
 	1,  // 2: offload.v1.ProbeLoad.transport:type_name -> offload.v1.ProbeTransport
-	21, // 3: offload.v1.ProbeLoad.duration:type_name -> google.protobuf.Duration
-	21, // 4: offload.v1.ProbeWire.delay:type_name -> google.protobuf.Duration
-	21, // 5: offload.v1.ProbeWire.jitter:type_name -> google.protobuf.Duration
+	24, // 3: offload.v1.ProbeLoad.duration:type_name -> google.protobuf.Duration
+	24, // 4: offload.v1.ProbeWire.delay:type_name -> google.protobuf.Duration
+	24, // 5: offload.v1.ProbeWire.jitter:type_name -> google.protobuf.Duration
 	6,  // 6: offload.v1.ProbeSpec.wire:type_name -> offload.v1.ProbeWire
 	5,  // 7: offload.v1.ProbeSpec.loads:type_name -> offload.v1.ProbeLoad
-	21, // 8: offload.v1.ProbeSpec.warmup:type_name -> google.protobuf.Duration
-	21, // 9: offload.v1.ProbeSpec.timeout:type_name -> google.protobuf.Duration
-	21, // 10: offload.v1.ProbeSpec.margin:type_name -> google.protobuf.Duration
+	24, // 8: offload.v1.ProbeSpec.warmup:type_name -> google.protobuf.Duration
+	24, // 9: offload.v1.ProbeSpec.timeout:type_name -> google.protobuf.Duration
+	24, // 10: offload.v1.ProbeSpec.margin:type_name -> google.protobuf.Duration
 	7,  // 11: offload.v1.RunRequest.spec:type_name -> offload.v1.ProbeSpec
 	9,  // 12: offload.v1.RunResponse.progress:type_name -> offload.v1.ProbeProgress
-	21, // 13: offload.v1.PortProbeSpec.idle:type_name -> google.protobuf.Duration
+	24, // 13: offload.v1.PortProbeSpec.idle:type_name -> google.protobuf.Duration
 	7,  // 14: offload.v1.PortProbeSpec.spec:type_name -> offload.v1.ProbeSpec
 	11, // 15: offload.v1.RunPortsRequest.spec:type_name -> offload.v1.PortProbeSpec
 	9,  // 16: offload.v1.RunPortsResponse.progress:type_name -> offload.v1.ProbeProgress
-	22, // 17: offload.v1.ProbeRun.start_time:type_name -> google.protobuf.Timestamp
-	22, // 18: offload.v1.ProbeRun.end_time:type_name -> google.protobuf.Timestamp
-	14, // 19: offload.v1.ListRunsResponse.runs:type_name -> offload.v1.ProbeRun
-	3,  // 20: offload.v1.ProbeService.ListPathKinds:input_type -> offload.v1.ListPathKindsRequest
-	8,  // 21: offload.v1.ProbeService.Run:input_type -> offload.v1.RunRequest
-	12, // 22: offload.v1.ProbeService.RunPorts:input_type -> offload.v1.RunPortsRequest
-	15, // 23: offload.v1.ProbeService.ListRuns:input_type -> offload.v1.ListRunsRequest
-	17, // 24: offload.v1.ProbeService.GetRun:input_type -> offload.v1.GetRunRequest
-	19, // 25: offload.v1.ProbeService.Clean:input_type -> offload.v1.CleanRequest
-	4,  // 26: offload.v1.ProbeService.ListPathKinds:output_type -> offload.v1.ListPathKindsResponse
-	10, // 27: offload.v1.ProbeService.Run:output_type -> offload.v1.RunResponse
-	13, // 28: offload.v1.ProbeService.RunPorts:output_type -> offload.v1.RunPortsResponse
-	16, // 29: offload.v1.ProbeService.ListRuns:output_type -> offload.v1.ListRunsResponse
-	18, // 30: offload.v1.ProbeService.GetRun:output_type -> offload.v1.GetRunResponse
-	20, // 31: offload.v1.ProbeService.Clean:output_type -> offload.v1.CleanResponse
-	26, // [26:32] is the sub-list for method output_type
-	20, // [20:26] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	25, // 17: offload.v1.StartProbeSpec.kinds:type_name -> offload.v1.PortKind
+	24, // 18: offload.v1.StartProbeSpec.wait:type_name -> google.protobuf.Duration
+	24, // 19: offload.v1.StartProbeSpec.interval:type_name -> google.protobuf.Duration
+	14, // 20: offload.v1.RunStartsRequest.spec:type_name -> offload.v1.StartProbeSpec
+	9,  // 21: offload.v1.RunStartsResponse.progress:type_name -> offload.v1.ProbeProgress
+	26, // 22: offload.v1.ProbeRun.start_time:type_name -> google.protobuf.Timestamp
+	26, // 23: offload.v1.ProbeRun.end_time:type_name -> google.protobuf.Timestamp
+	17, // 24: offload.v1.ListRunsResponse.runs:type_name -> offload.v1.ProbeRun
+	3,  // 25: offload.v1.ProbeService.ListPathKinds:input_type -> offload.v1.ListPathKindsRequest
+	8,  // 26: offload.v1.ProbeService.Run:input_type -> offload.v1.RunRequest
+	12, // 27: offload.v1.ProbeService.RunPorts:input_type -> offload.v1.RunPortsRequest
+	15, // 28: offload.v1.ProbeService.RunStarts:input_type -> offload.v1.RunStartsRequest
+	18, // 29: offload.v1.ProbeService.ListRuns:input_type -> offload.v1.ListRunsRequest
+	20, // 30: offload.v1.ProbeService.GetRun:input_type -> offload.v1.GetRunRequest
+	22, // 31: offload.v1.ProbeService.Clean:input_type -> offload.v1.CleanRequest
+	4,  // 32: offload.v1.ProbeService.ListPathKinds:output_type -> offload.v1.ListPathKindsResponse
+	10, // 33: offload.v1.ProbeService.Run:output_type -> offload.v1.RunResponse
+	13, // 34: offload.v1.ProbeService.RunPorts:output_type -> offload.v1.RunPortsResponse
+	16, // 35: offload.v1.ProbeService.RunStarts:output_type -> offload.v1.RunStartsResponse
+	19, // 36: offload.v1.ProbeService.ListRuns:output_type -> offload.v1.ListRunsResponse
+	21, // 37: offload.v1.ProbeService.GetRun:output_type -> offload.v1.GetRunResponse
+	23, // 38: offload.v1.ProbeService.Clean:output_type -> offload.v1.CleanResponse
+	32, // [32:39] is the sub-list for method output_type
+	25, // [25:32] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_offload_v1_probe_proto_init() }
@@ -1724,6 +2034,7 @@ func file_offload_v1_probe_proto_init() {
 	if File_offload_v1_probe_proto != nil {
 		return
 	}
+	file_offload_v1_port_proto_init()
 	file_offload_v1_probe_proto_msgTypes[5].OneofWrappers = []any{}
 	file_offload_v1_probe_proto_msgTypes[8].OneofWrappers = []any{
 		(*RunResponse_Progress)(nil),
@@ -1734,13 +2045,17 @@ func file_offload_v1_probe_proto_init() {
 		(*RunPortsResponse_Progress)(nil),
 		(*RunPortsResponse_Run)(nil),
 	}
+	file_offload_v1_probe_proto_msgTypes[14].OneofWrappers = []any{
+		(*RunStartsResponse_Progress)(nil),
+		(*RunStartsResponse_Run)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offload_v1_probe_proto_rawDesc), len(file_offload_v1_probe_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

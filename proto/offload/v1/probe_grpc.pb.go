@@ -22,6 +22,7 @@ const (
 	ProbeService_ListPathKinds_FullMethodName = "/offload.v1.ProbeService/ListPathKinds"
 	ProbeService_Run_FullMethodName           = "/offload.v1.ProbeService/Run"
 	ProbeService_RunPorts_FullMethodName      = "/offload.v1.ProbeService/RunPorts"
+	ProbeService_RunStarts_FullMethodName     = "/offload.v1.ProbeService/RunStarts"
 	ProbeService_ListRuns_FullMethodName      = "/offload.v1.ProbeService/ListRuns"
 	ProbeService_GetRun_FullMethodName        = "/offload.v1.ProbeService/GetRun"
 	ProbeService_Clean_FullMethodName         = "/offload.v1.ProbeService/Clean"
@@ -43,6 +44,9 @@ type ProbeServiceClient interface {
 	// RunPorts measures between two ports of this node, with the same packets through filters, of a NIC or of TC, and through Open vSwitch, and accounts for
 	// each packet. It is as Run otherwise. PROBE_REFUSED: counters do not say that packets took these ways.
 	RunPorts(ctx context.Context, in *RunPortsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunPortsResponse], error)
+	// RunStarts makes ports of this node, as CreatePort does, has a port answer what they send, follows them until their packets are forwarded by filters, and by
+	// hardware, and deletes them. It is as Run otherwise.
+	RunStarts(ctx context.Context, in *RunStartsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunStartsResponse], error)
 	// ListRuns returns the runs that are kept, the latest first. The last twenty are.
 	ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error)
 	// GetRun returns a run that is kept.
@@ -108,6 +112,25 @@ func (c *probeServiceClient) RunPorts(ctx context.Context, in *RunPortsRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProbeService_RunPortsClient = grpc.ServerStreamingClient[RunPortsResponse]
 
+func (c *probeServiceClient) RunStarts(ctx context.Context, in *RunStartsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunStartsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProbeService_ServiceDesc.Streams[2], ProbeService_RunStarts_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RunStartsRequest, RunStartsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProbeService_RunStartsClient = grpc.ServerStreamingClient[RunStartsResponse]
+
 func (c *probeServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest, opts ...grpc.CallOption) (*ListRunsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListRunsResponse)
@@ -120,7 +143,7 @@ func (c *probeServiceClient) ListRuns(ctx context.Context, in *ListRunsRequest, 
 
 func (c *probeServiceClient) GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetRunResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &ProbeService_ServiceDesc.Streams[2], ProbeService_GetRun_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &ProbeService_ServiceDesc.Streams[3], ProbeService_GetRun_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +186,9 @@ type ProbeServiceServer interface {
 	// RunPorts measures between two ports of this node, with the same packets through filters, of a NIC or of TC, and through Open vSwitch, and accounts for
 	// each packet. It is as Run otherwise. PROBE_REFUSED: counters do not say that packets took these ways.
 	RunPorts(*RunPortsRequest, grpc.ServerStreamingServer[RunPortsResponse]) error
+	// RunStarts makes ports of this node, as CreatePort does, has a port answer what they send, follows them until their packets are forwarded by filters, and by
+	// hardware, and deletes them. It is as Run otherwise.
+	RunStarts(*RunStartsRequest, grpc.ServerStreamingServer[RunStartsResponse]) error
 	// ListRuns returns the runs that are kept, the latest first. The last twenty are.
 	ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error)
 	// GetRun returns a run that is kept.
@@ -188,6 +214,9 @@ func (UnimplementedProbeServiceServer) Run(*RunRequest, grpc.ServerStreamingServ
 }
 func (UnimplementedProbeServiceServer) RunPorts(*RunPortsRequest, grpc.ServerStreamingServer[RunPortsResponse]) error {
 	return status.Error(codes.Unimplemented, "method RunPorts not implemented")
+}
+func (UnimplementedProbeServiceServer) RunStarts(*RunStartsRequest, grpc.ServerStreamingServer[RunStartsResponse]) error {
+	return status.Error(codes.Unimplemented, "method RunStarts not implemented")
 }
 func (UnimplementedProbeServiceServer) ListRuns(context.Context, *ListRunsRequest) (*ListRunsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRuns not implemented")
@@ -258,6 +287,17 @@ func _ProbeService_RunPorts_Handler(srv interface{}, stream grpc.ServerStream) e
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ProbeService_RunPortsServer = grpc.ServerStreamingServer[RunPortsResponse]
+
+func _ProbeService_RunStarts_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RunStartsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ProbeServiceServer).RunStarts(m, &grpc.GenericServerStream[RunStartsRequest, RunStartsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProbeService_RunStartsServer = grpc.ServerStreamingServer[RunStartsResponse]
 
 func _ProbeService_ListRuns_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListRunsRequest)
@@ -335,6 +375,11 @@ var ProbeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "RunPorts",
 			Handler:       _ProbeService_RunPorts_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RunStarts",
+			Handler:       _ProbeService_RunStarts_Handler,
 			ServerStreams: true,
 		},
 		{
