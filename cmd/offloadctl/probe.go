@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -377,10 +378,33 @@ func (f *runFlags) spec(cmd *cobra.Command) (*offloadv1.ProbeSpec, error) {
 			*o.to = &n
 		}
 	}
-	if f.as != "" && !said("mode") && !said("sizes") && !said("transport") && !said("rate") && !said("duration") && !said("answer") && !said("under") {
-		return s, nil
+	switch own := said("mode") || said("sizes") || said("transport") || said("answer") || said("under"); {
+	case f.as == "" || own:
+		return s, f.loads(s)
+	case said("duration") || said("rate"):
+		return s, f.studyLoads(s)
 	}
-	return s, f.loads(s)
+	return s, nil
+}
+
+// studyLoads adds the loads of the study, with another duration or rate.
+func (f *runFlags) studyLoads(s *offloadv1.ProbeSpec) error {
+	study, err := report.StudyOf(f.as)
+	if err != nil {
+		return usageError{err}
+	}
+	for _, l := range study.Loads {
+		m := &offloadv1.ProbeLoad{
+			Mode: modes[l.Mode], Transport: transports[l.Transport], Size: uint32(l.Size), Answer: uint32(l.Answer), Rate: l.Rate, Duration: optional(cmp.Or(f.duration, l.Duration)),
+		}
+		if f.rate != 0 && l.Rate != 0 {
+			m.Rate = f.rate
+		}
+		if !slices.ContainsFunc(s.Loads, func(o *offloadv1.ProbeLoad) bool { return proto.Equal(o, m) }) { // with one rate loads may become the same
+			s.Loads = append(s.Loads, m)
+		}
+	}
+	return nil
 }
 
 // loads fills in the loads.

@@ -256,7 +256,9 @@ func TestProbeSpec(t *testing.T) {
 		"--under 0,30%,0.5": `{"loads":[{"mode":"PROBE_MODE_RR","size":64},{"mode":"PROBE_MODE_RR","size":64,"under":0.3},{"mode":"PROBE_MODE_RR","size":64,"under":0.5}],"segments":true}`,
 		"--as k8s-compare --transport tcp --sizes 64,350 --under 5e1%": `{"loads":[{"mode":"PROBE_MODE_RR","transport":"PROBE_TRANSPORT_TCP","size":64,"under":0.5},` +
 			`{"mode":"PROBE_MODE_RR","transport":"PROBE_TRANSPORT_TCP","size":350,"under":0.5}],"study":"k8s-compare","segments":true}`,
-		"--as deitcher": `{"study":"deitcher","segments":true}`,
+		"--as deitcher":                   `{"study":"deitcher","segments":true}`,
+		"--as macvlan-etun --duration 1s": `{"loads":[{"mode":"PROBE_MODE_STREAM","transport":"PROBE_TRANSPORT_TCP","size":1400,"duration":"1s"},{"mode":"PROBE_MODE_MAERTS","transport":"PROBE_TRANSPORT_TCP","size":1400,"duration":"1s"},{"mode":"PROBE_MODE_RR","transport":"PROBE_TRANSPORT_TCP","size":16,"duration":"1s"},{"mode":"PROBE_MODE_STREAM","transport":"PROBE_TRANSPORT_UDP","size":1400,"duration":"1s"},{"mode":"PROBE_MODE_RR","transport":"PROBE_TRANSPORT_UDP","size":16,"duration":"1s"}],"study":"macvlan-etun","segments":true}`,
+		"--as k8s-compare --rate 3000":    `{"loads":[{"mode":"PROBE_MODE_OPEN","transport":"PROBE_TRANSPORT_TCP","size":64,"answer":350,"rate":3000},{"mode":"PROBE_MODE_OPEN","transport":"PROBE_TRANSPORT_TCP","size":64,"answer":4096,"rate":3000}],"study":"k8s-compare","segments":true}`,
 		"--as deitcher --kinds all --sizes 64 --delay 5ms --loss 0.01 --lost-after 3s": `{"paths":[ALL],"wire":{"delay":"0.005s","loss":0.01},"loads":[{"mode":"PROBE_MODE_RR","size":64}],"study":"deitcher","timeout":"3s","segments":true}`,
 	} {
 		f.done = nil

@@ -130,6 +130,9 @@ func parseSpec(m *offloadv1.PortSpec) (ports.Spec, ports.Wait, error) {
 		return ports.Spec{}, "", required("spec")
 	}
 	var p parser
+	if m.GetKey().GetNetwork() == ports.ProbeNetwork {
+		p.refuse("spec.key.network", "%s is that of the probe's ports, which it removes", ports.ProbeNetwork)
+	}
 	s := ports.Spec{
 		Key:         portKey(m.GetKey()),
 		Netns:       m.GetNetns(),

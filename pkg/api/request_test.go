@@ -174,6 +174,7 @@ func TestInvalidRequests(t *testing.T) {
 		{second(parseSpec2(nil)), "spec"},
 		{second(parseSpec2(&offloadv1.PortSpec{})), "spec.key.network spec.key.container_id spec.key.ifname spec.netns spec.logical_port"},
 		{second(parseSpec2(spec(func(*offloadv1.PortSpec) {}))), ""},
+		{second(parseSpec2(spec(func(m *offloadv1.PortSpec) { m.Key.Network = ports.ProbeNetwork }))), "spec.key.network"},
 		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Mac = "zz" }))), "spec.mac"},
 		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Mac = "00:00:00:00:00:00" }))), "spec.mac"},
 		{second(parseSpec2(spec(func(s *offloadv1.PortSpec) { s.Mac = "01:00:00:00:00:00" }))), "spec.mac"},

@@ -22,9 +22,6 @@ type probeMaker struct {
 	ports *ports.Service
 }
 
-// probeNetwork is the network in the keys of the probe's ports: they are known by it.
-const probeNetwork = "offloadd-probe"
-
 // Spare finds a logical port that nobody has. The Southbound tells of those on logical switches that the node has ports of, and on what routers connect with these.
 func (m *probeMaker) Spare(ctx context.Context, name, target string) (probe.Spare, error) {
 	if err := m.ports.Known(ctx); err != nil {
@@ -74,7 +71,7 @@ func (m *probeMaker) Spare(ctx context.Context, name, target string) (probe.Spar
 }
 
 func probeKey(p probe.NewPort) ports.Key {
-	return ports.Key{Network: probeNetwork, ContainerID: p.Netns.Name, Ifname: probe.StartDevice}
+	return ports.Key{Network: ports.ProbeNetwork, ContainerID: p.Netns.Name, Ifname: probe.StartDevice}
 }
 
 // Make makes a port whose addresses are the logical port's.
@@ -143,7 +140,7 @@ func (m *probeMaker) Clear(ctx context.Context) (cleared []string, err error) {
 	}
 	all, _ := m.ports.Feed().All()
 	for _, p := range all {
-		if p.Spec.Key.Network != probeNetwork {
+		if p.Spec.Key.Network != ports.ProbeNetwork {
 			continue
 		}
 		if _, failed := m.ports.Delete(ctx, ports.DeleteRequest{Key: p.Spec.Key}); failed != nil {

@@ -22,6 +22,9 @@ type Key struct {
 	Ifname      string // inside the container
 }
 
+// ProbeNetwork is the network of the ports that the probe makes, and removes: nobody else may have ports of it.
+const ProbeNetwork = "offloadd-probe"
+
 // Compare orders keys by network, container and interface.
 func (k Key) Compare(o Key) int {
 	return cmp.Or(
