@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -36,11 +37,14 @@ func device(t *testing.T, end End) (octets, packets int64) {
 	return int64(l.Attrs().Statistics.RxBytes), int64(l.Attrs().Statistics.RxPackets)
 }
 
-// inside does a job in this process, to be looked into, and returns its last event of each path. Its threads do not give their Ps away.
+// inside does a job in this process, to be looked into, and returns its last event of each path. Its threads do not give their Ps away, and so that nobody waits for
+// that there is no collection of garbage meanwhile, as in a process of the engine's own.
 func inside(t *testing.T, job Job, each func(*engine, Event)) (*engine, map[string]Event) {
 	t.Helper()
 	before := runtime.GOMAXPROCS(8)
 	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
+	percent := debug.SetGCPercent(-1)
+	t.Cleanup(func() { debug.SetGCPercent(percent) })
 	if err := job.Check(); err != nil {
 		t.Fatal(err)
 	}
