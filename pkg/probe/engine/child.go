@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -276,19 +277,50 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 	return e.report(noise, say)
 }
 
-// slack is by how much timers of threads that do not measure may be late: longer than from one tick of the kernel to the next, whatever its HZ.
-const slack = 20 * time.Millisecond
+// slack is by how much Go's sysmon may be late.
+const slack = tick
 
-// slacken lets the timers of the threads that there are expire with others, and so of those that they start: Go's runtime looks a hundred times a second at
-// what runs, and each time interrupts a CPU on which it may be measured.
+// slacken lets sysmon, the thread of Go's runtime that looks a hundred times a second at what runs, look when others would wake up anyway. Each time it
+// interrupts a CPU on which it may be measured, and asks what has run for long to let others run: that takes a thread that measures
+// to another one and back. There is no other way to be spared: goroutines that are locked to their threads are asked, too.
 func (e *engine) slacken() {
-	tasks, err := filepath.Glob("/proc/self/task/*")
-	for _, task := range tasks {
-		err = errors.Join(err, os.WriteFile(filepath.Join("/proc", filepath.Base(task), "timerslack_ns"), []byte(strconv.Itoa(int(slack))), 0))
+	var err error
+	for range 100 {
+		var tasks []string
+		if tasks, err = sleepers(); err != nil || len(tasks) > 0 {
+			for _, task := range tasks {
+				err = errors.Join(err, os.WriteFile(filepath.Join(task, "timerslack_ns"), []byte(strconv.Itoa(int(slack))), 0))
+			}
+			break
+		}
+		time.Sleep(time.Millisecond) // it has looked at this very moment
+		err = errors.New("no thread sleeps in nanosleep")
 	}
 	if err != nil {
-		e.client.notes = append(e.client.notes, fmt.Sprintf("timers of Go's runtime interrupt what is measured: %v", err))
+		e.client.notes = append(e.client.notes, fmt.Sprintf("Go's runtime interrupts what is measured: %v", err))
 	}
+}
+
+// sleepers are the directories in /proc of the threads that sleep for some time, which only sysmon does.
+func sleepers() ([]string, error) {
+	tasks, err := filepath.Glob("/proc/self/task/*")
+	if err != nil {
+		return nil, fmt.Errorf("threads: %w", err)
+	}
+	var found []string
+	for _, task := range tasks {
+		call, err := os.ReadFile(filepath.Join(task, "syscall"))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			return nil, fmt.Errorf("threads: %w", err)
+		}
+		if number, _, _ := strings.Cut(string(call), " "); number == strconv.Itoa(unix.SYS_NANOSLEEP) {
+			found = append(found, filepath.Join("/proc", filepath.Base(task)))
+		}
+	}
+	return found, nil
 }
 
 func (e *engine) progress() *Progress {
