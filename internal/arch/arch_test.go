@@ -44,7 +44,7 @@ var rooms = map[string]room{
 		"pkg/api", "pkg/probe", "pkg/probe/engine", "pkg/probe/path", "pkg/apply", // a probe without a daemon
 	}},
 
-	"pkg/daemon": {imports: []string{"pkg/..."}},
+	"pkg/daemon": {imports: []string{"internal/statefile", "pkg/..."}},
 
 	"pkg/ovsdb":              {imports: []string{"pkg/ovsdb/sbdb", "pkg/ovsdb/vswitchdb"}},
 	"pkg/ovsdb/sbdb":         {pure: true},
@@ -67,7 +67,7 @@ var rooms = map[string]room{
 	"pkg/openflow/openflowtest": {},
 	"pkg/dpctl":                 {pure: true, imports: []string{"pkg/ir"}, doors: []string{"conn.go"}},
 	"pkg/device": {
-		pure: true, imports: []string{"internal/nlgroup", "pkg/devlink", "pkg/reason"},
+		pure: true, imports: []string{"internal/nlgroup", "internal/statefile", "pkg/devlink", "pkg/reason"},
 		doors: []string{"inventory.go", "worker.go", "configure.go", "operation.go", "snapshot.go", "kernel.go", "sysfs.go", "memory.go"},
 	},
 	"pkg/apply": {
@@ -88,7 +88,7 @@ var rooms = map[string]room{
 	"pkg/probe/pinger": {imports: []string{"pkg/probe/child", "pkg/probe/engine"}},
 	"pkg/probe/train":  {imports: []string{"pkg/probe/child"}},
 	"pkg/probe/monitor": {
-		pure: true, imports: []string{"pkg/probe/pinger", "pkg/probe/stats", "pkg/reason"}, values: []string{"time"}, doors: []string{"monitor.go", "memory.go"},
+		pure: true, imports: []string{"internal/statefile", "pkg/probe/pinger", "pkg/probe/stats", "pkg/reason"}, values: []string{"time"}, doors: []string{"monitor.go", "memory.go"},
 	},
 	"pkg/metrics":     {imports: []string{"pkg/probe/monitor"}},
 	"pkg/probe/path":  {imports: []string{"internal/netnsdir", "pkg/probe/result", "pkg/ir", "pkg/tc", "pkg/dpctl"}},
@@ -106,11 +106,12 @@ var rooms = map[string]room{
 	"pkg/deviceplugin":             {imports: []string{"pkg/device", "pkg/devlink", "pkg/reason"}},
 	"proto/offload/v1":             {},
 
-	"internal/apidoc":   {},
-	"internal/arch":     {},
-	"internal/golden":   {},
-	"internal/nlgroup":  {},
-	"internal/netnsdir": {},
+	"internal/apidoc":    {},
+	"internal/arch":      {},
+	"internal/golden":    {},
+	"internal/nlgroup":   {},
+	"internal/netnsdir":  {},
+	"internal/statefile": {},
 
 	"integration":     {},
 	"integration/...": {imports: []string{"integration/...", "internal/...", "pkg/...", "proto/..."}},

@@ -2,18 +2,15 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/offloadd/offloadd/internal/statefile"
 	"github.com/offloadd/offloadd/pkg/device"
 	"github.com/offloadd/offloadd/pkg/devlink"
 	"github.com/offloadd/offloadd/pkg/probe/path"
@@ -195,23 +192,10 @@ func (l *lender) await(ctx context.Context, owner string) {
 }
 
 func (l *lender) read() error {
-	info, err := os.Stat(l.file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Size() > maxLent {
-		return fmt.Errorf("%s: larger than %d bytes", l.file, maxLent)
-	}
-	b, err := os.ReadFile(l.file)
-	if err != nil {
-		return err
-	}
 	var lent map[string]device.Function
-	if err := json.Unmarshal(b, &lent); err != nil {
-		return fmt.Errorf("%s: %w", l.file, err)
+	found, err := statefile.Read(l.file, maxLent, &lent)
+	if err != nil || !found {
+		return err
 	}
 	if lent == nil {
 		return fmt.Errorf("%s: it has no functions, not even none", l.file)
@@ -220,18 +204,8 @@ func (l *lender) read() error {
 	return nil
 }
 
-// write replaces the file at once. The caller holds mu.
-func (l *lender) write() error {
-	b, err := json.Marshal(l.lent)
-	if err != nil {
-		return err
-	}
-	next := l.file + ".new"
-	if err := errors.Join(os.MkdirAll(filepath.Dir(next), 0o750), os.WriteFile(next, append(b, '\n'), 0o600)); err != nil {
-		return err
-	}
-	return os.Rename(next, l.file)
-}
+// write replaces the file. The caller holds mu.
+func (l *lender) write() error { return statefile.Write(l.file, l.lent) }
 
 // nicFacts are what a NIC says of itself; nothing if it does not.
 func nicFacts(ctx context.Context, h devlink.Handle) map[string]string {

@@ -1,17 +1,13 @@
 package monitor
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 
+	"github.com/offloadd/offloadd/internal/statefile"
 	"github.com/offloadd/offloadd/pkg/probe/pinger"
 )
 
-// A memory is a file of how far pairs were offloaded at best: a daemon that has been replaced by one that offloads less must not begin with what it finds.
+// A memory is a file of how far pairs were offloaded at best: a daemon that has been replaced by one that offloads less must not begin with what it finds. Empty is none.
 type memory string
 
 // A memento is of one side of a pair, as long as its ends are the same.
@@ -27,20 +23,9 @@ const maxMemory = 4 << 20
 
 func (m memory) read() (map[Side]memento, error) {
 	all := map[Side]memento{}
-	if m == "" {
-		return all, nil
-	}
-	f, err := os.Open(string(m))
-	if errors.Is(err, fs.ErrNotExist) {
-		return all, nil
-	}
-	if err != nil {
-		return all, fmt.Errorf("monitor memory: %w", err)
-	}
-	defer func() { _ = f.Close() }() // nothing is written to it
 	var list []memento
-	if err := json.NewDecoder(io.LimitReader(f, maxMemory)).Decode(&list); err != nil {
-		return all, fmt.Errorf("monitor memory %s: %w", m, err)
+	if _, err := statefile.Read(string(m), maxMemory, &list); err != nil {
+		return all, fmt.Errorf("monitor memory: %w", err)
 	}
 	for _, k := range list {
 		all[Side{k.Pair, k.Answers}] = k
@@ -48,20 +33,8 @@ func (m memory) read() (map[Side]memento, error) {
 	return all, nil
 }
 
-// write replaces the file at once.
 func (m memory) write(list []memento) error {
-	if m == "" {
-		return nil
-	}
-	text, err := json.Marshal(list)
-	if err != nil {
-		return fmt.Errorf("monitor memory: %w", err)
-	}
-	next := string(m) + ".new"
-	if err := os.WriteFile(next, append(text, '\n'), 0o600); err != nil {
-		return fmt.Errorf("monitor memory: %w", err)
-	}
-	if err := os.Rename(next, string(m)); err != nil {
+	if err := statefile.Write(string(m), list); err != nil {
 		return fmt.Errorf("monitor memory: %w", err)
 	}
 	return nil
