@@ -85,8 +85,8 @@ func run(ctx context.Context, args []string, out, stderr io.Writer) error {
 	o := options{cpus: [2]int{0, 1}}
 	flags := flag.NewFlagSet("benchprobe", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&o.rounds, "rounds", 10, "how often each tool measures each path")
-	flags.DurationVar(&o.duration, "duration", 2*time.Second, "how long a tool or a session measures; sockperf takes whole seconds")
+	flags.IntVar(&o.rounds, "rounds", 30, "how often each tool measures each path")
+	flags.DurationVar(&o.duration, "duration", 2*time.Second, "how long a tool or a session measures, in whole seconds")
 	flags.IntVar(&o.campaigns, "campaigns", 10, "of ten sessions on identical paths")
 	flags.IntVar(&o.tries, "tries", 20, "campaigns of ten sessions beside a hog")
 	flags.IntVar(&o.priority, "priority", 10, "of SCHED_FIFO; 0: ordinary threads")
@@ -95,6 +95,9 @@ func run(ctx context.Context, args []string, out, stderr io.Writer) error {
 	flags.Uint64Var(&o.seed, "seed", rand.Uint64(), "of what is random")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if o.duration < time.Second || o.duration%time.Second != 0 {
+		return fmt.Errorf("-duration %v: not whole seconds", o.duration)
 	}
 	for _, name := range flags.Args() {
 		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {

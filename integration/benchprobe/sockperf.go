@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os/exec"
@@ -22,9 +23,10 @@ import (
 )
 
 const (
-	size   = 64
-	port   = 11111
-	warmup = 400 * time.Millisecond // as sockperf's
+	size = 64
+	port = 11111
+	// What sockperf does not count of the time that it is given, at the beginning and at the end.
+	warmup, cooldown = 400 * time.Millisecond, 50 * time.Millisecond
 )
 
 // percentiles are those that are compared, with the greatest ratio that is good enough.
@@ -102,7 +104,7 @@ func probe(ctx context.Context, o options, p path.Path, transport string) (measu
 			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr},
 			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr},
 		}},
-		Load:  result.Load{Mode: result.RR, Transport: transport, Size: size, Duration: o.duration},
+		Load:  result.Load{Mode: result.RR, Transport: transport, Size: size, Duration: o.duration - warmup - cooldown},
 		Burst: 1000, Warmup: warmup, Timeout: time.Second, Busy: true, Priority: o.priority, CPUs: o.cpus,
 	}, nil)
 	if err != nil {
@@ -147,7 +149,7 @@ func sockperf(ctx context.Context, o options, p path.Path, transport string) (me
 	if err := listening(ctx, p, transport); err != nil {
 		return nil, fmt.Errorf("sockperf server: %w", err)
 	}
-	seconds := max(int(o.duration.Seconds()), 1)
+	seconds := int(o.duration.Seconds())
 	args := append([]string{"sockperf", "ping-pong", "-m", strconv.Itoa(size), "-t", strconv.Itoa(seconds), "--full-rtt"}, at...)
 	text, err := command(ctx, p.Client.Netns, o.cpus[0], o.priority, args...).CombinedOutput()
 	if err != nil {
@@ -213,19 +215,35 @@ func percentile(text string, p float64) (float64, error) {
 	return 0, fmt.Errorf("sockperf says no percentile %v", p)
 }
 
-// interval is the median, and its 95 % interval by the bootstrap over rounds.
-func interval(values []float64, rnd *rand.Rand) (mid, low, high float64) {
-	const resamples = 5000
+// interval is the pseudo-median of ratios (Hodges and Lehmann: the median of the means of any two, here geometric ones), and its 95 % interval by the bootstrap over
+// rounds. Most of what two runs differ by is which process it was, by a tenth and more on virtual CPUs, so that pairs say little more than their number: it takes
+// two thirds of the rounds that the median would for the same interval, and is as little moved by a round in which something happened.
+func interval(ratios []float64, rnd *rand.Rand) (mid, low, high float64) {
+	const resamples = 2000
+	logs := make([]float64, len(ratios))
+	for i, r := range ratios {
+		logs[i] = math.Log(r)
+	}
 	medians := make([]float64, resamples)
-	sample := make([]float64, len(values))
+	sample := make([]float64, len(logs))
 	for i := range medians {
 		for k := range sample {
-			sample[k] = values[rnd.IntN(len(values))]
+			sample[k] = logs[rnd.IntN(len(logs))]
 		}
-		medians[i] = median(sample)
+		medians[i] = pseudoMedian(sample)
 	}
 	slices.Sort(medians)
-	return median(values), medians[resamples*25/1000], medians[resamples*975/1000]
+	return math.Exp(pseudoMedian(logs)), math.Exp(medians[resamples*25/1000]), math.Exp(medians[resamples*975/1000])
+}
+
+func pseudoMedian(values []float64) float64 {
+	means := make([]float64, 0, len(values)*(len(values)+1)/2)
+	for i, a := range values {
+		for _, b := range values[i:] {
+			means = append(means, (a+b)/2)
+		}
+	}
+	return median(means)
 }
 
 func median(values []float64) float64 {
