@@ -42,13 +42,20 @@ demo-probe: prepare-vm build bin/vmrun ## what packets cost on all kinds of path
 	@bin/demoprobe -offloadctl bin/offloadctl -kernel $(KERNEL) $(DEMOFLAGS)
 
 .PHONY: test
-test: prepare ## all tests on this machine's kernel, including those on real OVS and OVN in network namespaces (root)
+test: test-native test-guest ## all tests: on this machine's kernel, then on that of a guest; GUEST=no says that there is none (root)
+
+.PHONY: test-native
+test-native: prepare ## tests on this machine's kernel, including those on real OVS and OVN in network namespaces (root)
 	go test $(TESTFLAGS) ./cmd/... ./internal/... ./pkg/...
 	go test $(TESTFLAGS) -p 1 ./integration/...
 
 .PHONY: test-guest
 test-guest: ## tests of Open vSwitch's kernel datapath, TC and the simulated NIC in a guest, a kernel in user mode, which is built at the first time (root)
+ifeq ($(GUEST),no)
+	@echo 'NOT TESTED, because of GUEST=no: $(GUESTTESTS)'
+else
 	@$(MAKE) test-vm VMKERNELS=uml VMTESTS='$(GUESTTESTS)'
+endif
 
 .PHONY: test-vm
 test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS ([kernel=]package:name ...) on VMKERNELS (uml qemu)

@@ -293,7 +293,7 @@ func (e *engine) slacken() {
 			}
 			break
 		}
-		time.Sleep(time.Millisecond) // it has looked at this very moment
+		<-time.After(time.Millisecond) // it has looked at this very moment
 		err = errors.New("no thread sleeps in nanosleep")
 	}
 	if err != nil {
