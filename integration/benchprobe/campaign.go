@@ -19,6 +19,7 @@ type campaign struct {
 	faults   map[string]engine.Fault // of paths, by name
 	sessions int
 	margin   time.Duration
+	segments bool // instead of round trips
 }
 
 // session is one session of each path: new devices, a new process, new sockets.
@@ -35,7 +36,7 @@ func (c *campaign) session(ctx context.Context, seed uint64) (sessions map[strin
 		Load:  c.load(),
 		Burst: 20, Warmup: 200 * time.Millisecond, Timeout: time.Second, Busy: true, Priority: c.priority, CPUs: c.cpus, Seed: seed,
 	}
-	job.Load.Duration = c.duration
+	job.Load.Duration, job.Segments = c.duration, c.segments
 	for _, p := range built.Paths {
 		e := engine.Path{
 			Name:   p.Name,

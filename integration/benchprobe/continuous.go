@@ -31,6 +31,7 @@ const (
 	memoryClaim = 20 << 20
 	ratioClaim  = 1.6 // of bare system calls
 	settling    = 4 * time.Second
+	repeats     = 5
 )
 
 // continuously measures what it takes to measure a hundred peers once a second: the process that asks, and that which answers for all of them, as a
@@ -48,10 +49,10 @@ func continuously(ctx context.Context, o options, out io.Writer) error {
 		asks.Pairs = append(asks.Pairs, pinger.Pair{ID: uint64(i), From: g.ends[0], To: g.ends[i].Addr})
 		answers.Answers = append(answers.Answers, pinger.Answer{ID: uint64(i), At: g.ends[i], For: []netip.Addr{g.ends[0].Addr}})
 	}
-	fmt.Fprintf(out, "%d peers, a request a second each, on veths at one bridge; %d rounds of %v\n", peers, o.rounds, 10*o.duration)
+	fmt.Fprintf(out, "%d peers, a request a second each, on veths at one bridge; %d rounds of %v\n", peers, repeats, 10*o.duration)
 	var used [2][2][]float64 // of the probe, of bare system calls; who asks, who answers
 	memory, sent, lost := int64(0), uint64(0), uint64(0)
-	for range o.rounds {
+	for range repeats {
 		for way, measure := range []func(context.Context, time.Duration, pinger.Plan, pinger.Plan) (costs, error){ours, bare} {
 			c, err := measure(ctx, 10*o.duration, asks, answers)
 			if err != nil {

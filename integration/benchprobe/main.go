@@ -2,13 +2,16 @@
 //
 //	bin/benchprobe
 //
-// It has five parts; arguments choose some of them:
+// It has eight parts; arguments choose some of them:
 //
 //   - sockperf: the engine and sockperf measure the same two paths, loopback and a veth pair, polling, with the same priority on the same
 //     CPUs, in turn and in random order;
 //   - twins: identical paths are compared, in campaigns of sessions as a user's, and at most 5 % of the verdicts may be "different";
 //   - delays: a server that waits 0.5 µs is found within a minute, one that waits 0.05 µs is not called different;
 //   - hog: while all CPUs are used every other second, a difference stays what it was, or there is no verdict;
+//   - segments: what is between devices by the kernel's timestamps is the same in each session, and for twins;
+//   - cost: the CPU time of a round trip is what a burner, which takes what nobody else wants, does not get;
+//   - isolation: garbage that the daemon collects does not move the tail, and no collection waits for the probe;
 //   - continuous: what it takes to measure a hundred peers all the time.
 //
 // It needs root, sockperf, and two CPUs that have nothing else to do. It fails if a claim does not hold.
@@ -42,6 +45,13 @@ func main() {
 	if len(os.Args) == 2 && (os.Args[1] == bareVerb || os.Args[1] == bareAnswerVerb) {
 		fmt.Fprintln(os.Stderr, "benchprobe:", bareMain(os.Args[1]))
 		os.Exit(1)
+	}
+	if len(os.Args) == 2 && os.Args[1] == burnVerb {
+		if err := burn(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "benchprobe:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if len(os.Args) == 3 && os.Args[1] == hogVerb {
 		n, _ := strconv.Atoi(os.Args[2]) // it comes from hogged
@@ -78,6 +88,9 @@ var parts = []part{
 	{"twins", onTwins},
 	{"delays", onDelays},
 	{"hog", besideHog},
+	{"segments", onSegments},
+	{"cost", onCost},
+	{"isolation", onIsolation},
 	{"continuous", continuously},
 }
 

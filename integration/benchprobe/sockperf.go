@@ -113,13 +113,16 @@ func probe(ctx context.Context, o options, p path.Path, transport string) (measu
 	if outcomes[0].Error != "" {
 		return nil, errors.New(outcomes[0].Error)
 	}
-	s := outcomes[0].Session
+	return percentilesOf(*outcomes[0].Session)
+}
+
+// percentilesOf are those of percentiles, in microseconds.
+func percentilesOf(s result.Session) (m measured, err error) {
 	d, err := stats.Decode(s.Histogram, s.Loss.Lost)
 	if err != nil {
 		return nil, err
 	}
 	l := d.Latency(0)
-	var m measured
 	for _, want := range percentiles {
 		q, ok := l.At(want.p)
 		if !ok || q.Lost {
@@ -219,21 +222,27 @@ func percentile(text string, p float64) (float64, error) {
 // rounds. Most of what two runs differ by is which process it was, by a tenth and more on virtual CPUs, so that pairs say little more than their number: it takes
 // two thirds of the rounds that the median would for the same interval, and is as little moved by a round in which something happened.
 func interval(ratios []float64, rnd *rand.Rand) (mid, low, high float64) {
-	const resamples = 2000
 	logs := make([]float64, len(ratios))
 	for i, r := range ratios {
 		logs[i] = math.Log(r)
 	}
+	mid, low, high = shift(logs, rnd)
+	return math.Exp(mid), math.Exp(low), math.Exp(high)
+}
+
+// shift is the pseudo-median of values, and its interval.
+func shift(values []float64, rnd *rand.Rand) (mid, low, high float64) {
+	const resamples = 2000
 	medians := make([]float64, resamples)
-	sample := make([]float64, len(logs))
+	sample := make([]float64, len(values))
 	for i := range medians {
 		for k := range sample {
-			sample[k] = logs[rnd.IntN(len(logs))]
+			sample[k] = values[rnd.IntN(len(values))]
 		}
 		medians[i] = pseudoMedian(sample)
 	}
 	slices.Sort(medians)
-	return math.Exp(pseudoMedian(logs)), math.Exp(medians[resamples*25/1000]), math.Exp(medians[resamples*975/1000])
+	return pseudoMedian(values), medians[resamples*25/1000], medians[resamples*975/1000]
 }
 
 func pseudoMedian(values []float64) float64 {
