@@ -310,10 +310,13 @@ func sleepers() ([]string, error) {
 	var found []string
 	for _, task := range tasks {
 		call, err := os.ReadFile(filepath.Join(task, "syscall"))
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // it has ended
-		}
 		if err != nil {
+			if _, gone := os.Stat(task); gone != nil {
+				continue // the thread has ended
+			}
+			if errors.Is(err, os.ErrNotExist) {
+				return nil, errors.New("this kernel has no /proc/PID/syscall, which would tell sysmon's thread")
+			}
 			return nil, fmt.Errorf("threads: %w", err)
 		}
 		if number, _, _ := strings.Cut(string(call), " "); number == strconv.Itoa(unix.SYS_NANOSLEEP) {
