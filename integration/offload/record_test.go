@@ -425,8 +425,8 @@ func (l *load) wantAllOf(t *testing.T, s stream, back bool, after time.Time) {
 		t.Errorf("%v: nothing was sent from %s to %s", s, from, to)
 	}
 	if len(lost) > 0 {
-		t.Errorf("%v: of %d packets from %s to %s %d are lost, the first sent at %s and the last at %s", s, sent, from, to, len(lost),
-			clock(lost[0].at), clock(lost[len(lost)-1].at))
+		t.Errorf("%v: of %d packets from %s to %s %d are lost, the first sent at %s (%d octets of TCP from %d on) and the last at %s", s, sent, from, to, len(lost),
+			clock(lost[0].at), lost[0].data, lost[0].seq, clock(lost[len(lost)-1].at))
 	}
 }
 
