@@ -8,9 +8,11 @@ FUZZTIME ?= 60s
 TESTFLAGS ?=
 KERNEL ?= uml
 VMKERNELS ?= uml qemu
-# Words of [kernel=]package:test.
-GUESTTESTS ?= ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/device:Simnic ./pkg/probe/path:TestKinds ./integration:TestMixedCluster/geneve ./integration/simnic:. ./integration/offload:. ./integration/offloadnic:.
-VMTESTS ?= $(GUESTTESTS) ./integration:TestOffloadLost uml=./pkg/probe/path:TestKilled ./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking uml=./pkg/probe:TestLossyWire qemu=./integration/devports:. ./integration/storm:.
+# Words of [kernel=]package:test. Those of GUESTTESTS are part of make test.
+GUESTTESTS ?= ./pkg/tc:Kernel ./pkg/devlink:Kernel ./pkg/device:Simnic ./pkg/probe/path:TestKinds ./integration:TestMixedCluster/geneve ./integration/simnic:. \
+	./integration/offload:Test(Matrix|SamePackets|Transfer|PolicyChange|Punts|Offloadctl) ./integration/offloadnic:TestInHardware
+VMTESTS ?= $(filter-out ./integration/offload%,$(GUESTTESTS)) ./integration/offload:. ./integration/offloadnic:. ./integration:TestOffloadLost uml=./pkg/probe/path:TestKilled \
+	./pkg/probe/path:TestWAN uml=./pkg/probe:TestRanking uml=./pkg/probe:TestLossyWire qemu=./integration/devports:. ./integration/storm:.
 OPERATIONS ?= 10000
 BASE ?= main
 GENERATED = '*.gen.go' '*.pb.go' docs/api.md docs/reasons.md docs/offload.md docs/ports.md
@@ -61,7 +63,7 @@ endif
 test-vm: prepare-vm build bin/vmrun ## tests on the kernel datapath, in guests: VMTESTS ([kernel=]package:name ...) on VMKERNELS (uml qemu)
 	@CGO_ENABLED=0 go build -tags faults -o bin/offloadd-faults ./cmd/offloadd
 	@CGO_ENABLED=0 go build -modfile=tools/cni/go.mod -o bin/ github.com/containernetworking/cni/cnitool
-	@set -e; for kernel in $(VMKERNELS); do SIMNIC=$$(go run ./integration/simnic/build -kernel $$kernel); export SIMNIC; for t in $(VMTESTS); do \
+	@set -e; for kernel in $(VMKERNELS); do SIMNIC=$$(go run ./integration/simnic/build -kernel $$kernel); export SIMNIC; for t in $(foreach t,$(VMTESTS),'$t'); do \
 		case $$t in *=*) [ "$${t%%=*}" = $$kernel ] || continue; t=$${t#*=};; esac; \
 		echo "== $$kernel: $$t"; \
 		CGO_ENABLED=0 OFFLOADD=$(CURDIR)/bin/offloadd OFFLOADD_FAULTS=$(CURDIR)/bin/offloadd-faults CNIBIN=$(CURDIR)/bin go test -count=1 -timeout 65m $(TESTFLAGS) \
