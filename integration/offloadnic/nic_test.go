@@ -233,6 +233,7 @@ func TestReset(t *testing.T) {
 	r := rig(t)
 	before := settled(t, r, everything)
 	pid := r.Nodes[0].AgentPID()
+	pinNumbers(t, r)
 	check(t, nic.Reset())
 	for _, p := range ports(r) {
 		check(t, ip("link set "+p+" up"))
@@ -247,6 +248,18 @@ func TestReset(t *testing.T) {
 	passes(t, r)
 	if now := r.Nodes[0].AgentPID(); now != pid || !r.Nodes[0].AgentRuns() {
 		t.Errorf("the daemon is %d, was %d", now, pid)
+	}
+}
+
+// pinNumbers makes ovs-vswitchd give devices that come back the numbers that they had. Otherwise it gives the first that comes any free number, and asks for that of the
+// Interface's ofport for the next, which may be the same: then it exchanges the two without end (Open vSwitch 3.1).
+func pinNumbers(t *testing.T, r *offload.Rig) {
+	t.Helper()
+	for _, p := range ports(r) {
+		number, err := r.Nodes[0].VSctl(t.Context(), "get", "Interface", p, "ofport")
+		check(t, err)
+		_, err = r.Nodes[0].VSctl(t.Context(), "set", "Interface", p, "ofport_request="+strings.TrimSpace(number))
+		check(t, err)
 	}
 }
 
