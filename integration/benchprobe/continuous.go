@@ -31,7 +31,7 @@ const (
 	memoryClaim = 20 << 20
 	ratioClaim  = 1.6 // of bare system calls
 	settling    = 4 * time.Second
-	repeats     = 5
+	repeats     = 3
 )
 
 // continuously measures what it takes to measure a hundred peers once a second: the process that asks, and that which answers for all of them, as a

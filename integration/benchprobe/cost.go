@@ -33,7 +33,7 @@ func onCost(ctx context.Context, o options, out io.Writer) (err error) {
 	const (
 		few, many = 5_000, 45_000 // round trips
 		tolerance = 0.10
-		tries     = 12
+		tries     = 10
 	)
 	built, missing, err := path.Build(ctx, path.Options{Kinds: []path.Want{{Kind: "metal"}, {Kind: "routed"}}})
 	if err != nil {

@@ -9,7 +9,7 @@
 //   - twins: identical paths are compared, in campaigns of sessions as a user's, and at most 5 % of the verdicts may be "different";
 //   - delays: a server that waits 0.5 µs is found within a minute, one that waits 0.05 µs is not called different;
 //   - hog: while all CPUs are used every other second, a difference stays what it was, or there is no verdict;
-//   - segments: what is between devices by the kernel's timestamps is the same in each session, and for twins;
+//   - segments: what is between devices by the kernel's timestamps is the same for twins;
 //   - cost: the CPU time of a round trip is what a burner, which takes what nobody else wants, does not get;
 //   - isolation: garbage that the daemon collects does not move the tail, and no collection waits for the probe;
 //   - continuous: what it takes to measure a hundred peers all the time.
