@@ -22,27 +22,41 @@ type campaign struct {
 	segments bool // instead of round trips
 }
 
+// build builds paths, all of which there have to be. Whoever gets them must Close them.
+func build(ctx context.Context, wants []path.Want) (*path.Built, error) {
+	built, missing, err := path.Build(ctx, path.Options{Kinds: wants})
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range missing {
+		return nil, errors.Join(fmt.Errorf("path %s: %s", m.Kind, m.Why), built.Close())
+	}
+	return built, nil
+}
+
+// ends are those of a path, for the engine.
+func ends(p path.Path) engine.Path {
+	return engine.Path{
+		Name:   p.Name,
+		Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr},
+		Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr},
+	}
+}
+
 // session is one session of each path: new devices, a new process, new sockets.
 func (c *campaign) session(ctx context.Context, seed uint64) (sessions map[string]result.Session, paths []result.Path, err error) {
-	built, missing, err := path.Build(ctx, path.Options{Kinds: c.wants})
+	built, err := build(ctx, c.wants)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, built.Close()) }()
-	for _, m := range missing {
-		return nil, nil, fmt.Errorf("path %s: %s", m.Kind, m.Why)
-	}
 	job := engine.Job{
 		Load:  c.load(),
 		Burst: 20, Warmup: 200 * time.Millisecond, Timeout: time.Second, Busy: true, Priority: c.priority, CPUs: c.cpus, Seed: seed,
 	}
 	job.Load.Duration, job.Segments = c.duration, c.segments
 	for _, p := range built.Paths {
-		e := engine.Path{
-			Name:   p.Name,
-			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr},
-			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr},
-		}
+		e := ends(p)
 		if f, ok := c.faults[p.Name]; ok {
 			e.Fault = &f
 		}

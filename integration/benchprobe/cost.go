@@ -35,14 +35,11 @@ func onCost(ctx context.Context, o options, out io.Writer) (err error) {
 		tolerance = 0.10
 		tries     = 10
 	)
-	built, missing, err := path.Build(ctx, path.Options{Kinds: []path.Want{{Kind: "metal"}, {Kind: "routed"}}})
+	built, err := build(ctx, []path.Want{{Kind: "metal"}, {Kind: "routed"}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, built.Close()) }()
-	for _, m := range missing {
-		return fmt.Errorf("path %s: %s", m.Kind, m.Why)
-	}
 	b, err := startBurner()
 	if err != nil {
 		return err
@@ -93,12 +90,8 @@ func onCost(ctx context.Context, o options, out io.Writer) (err error) {
 // trips makes n round trips of UDP on a path, with threads that sleep between them.
 func trips(ctx context.Context, o options, p path.Path, n int) (result.Session, error) {
 	outcomes, err := engine.Run(ctx, engine.Job{
-		Paths: []engine.Path{{
-			Name:   p.Name,
-			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr},
-			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr},
-		}},
-		Load: result.Load{Mode: result.RR, Transport: "udp", Size: size}, Rounds: n / 100, Burst: 100, Timeout: time.Second, Priority: o.priority, CPUs: o.cpus,
+		Paths: []engine.Path{ends(p)},
+		Load:  result.Load{Mode: result.RR, Transport: "udp", Size: size}, Rounds: n / 100, Burst: 100, Timeout: time.Second, Priority: o.priority, CPUs: o.cpus,
 	}, nil)
 	if err != nil {
 		return result.Session{}, err
@@ -246,14 +239,11 @@ func onIsolation(ctx context.Context, o options, out io.Writer) (err error) {
 		longest = 50 * time.Millisecond
 		rounds  = 15
 	)
-	built, missing, err := path.Build(ctx, path.Options{Kinds: []path.Want{{Kind: "metal", Twin: true}}})
+	built, err := build(ctx, []path.Want{{Kind: "metal", Twin: true}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, built.Close()) }()
-	for _, m := range missing {
-		return fmt.Errorf("path %s: %s", m.Kind, m.Why)
-	}
 	rnd := rand.New(rand.NewPCG(o.seed, 3))
 	var moved, apart []float64
 	var collected []time.Duration

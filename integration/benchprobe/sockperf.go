@@ -40,14 +40,11 @@ func besideSockperf(ctx context.Context, o options, out io.Writer) (err error) {
 	if _, err := exec.LookPath("sockperf"); err != nil {
 		return err
 	}
-	built, missing, err := path.Build(ctx, path.Options{Kinds: []path.Want{{Kind: "host"}, {Kind: "metal"}}})
+	built, err := build(ctx, []path.Want{{Kind: "host"}, {Kind: "metal"}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, built.Close()) }()
-	for _, m := range missing {
-		return fmt.Errorf("path %s: %s", m.Kind, m.Why)
-	}
 	rnd := rand.New(rand.NewPCG(o.seed, 1))
 	fmt.Fprintf(out, "%d rounds of %v, %d octets, polling, SCHED_FIFO %d on CPUs %d and %d; microseconds, medians of rounds; ratios with 95 %% interval\n",
 		o.rounds, o.duration, size, o.priority, o.cpus[0], o.cpus[1])
@@ -99,11 +96,7 @@ func besideSockperf(ctx context.Context, o options, out io.Writer) (err error) {
 // probe measures with the engine.
 func probe(ctx context.Context, o options, p path.Path, transport string) (measured, error) {
 	outcomes, err := engine.Run(ctx, engine.Job{
-		Paths: []engine.Path{{
-			Name:   p.Name,
-			Client: engine.End{Netns: p.Client.Netns, Addr: p.Client.Addr},
-			Server: engine.End{Netns: p.Server.Netns, Addr: p.Server.Addr},
-		}},
+		Paths: []engine.Path{ends(p)},
 		Load:  result.Load{Mode: result.RR, Transport: transport, Size: size, Duration: o.duration - warmup - cooldown},
 		Burst: 1000, Warmup: warmup, Timeout: time.Second, Busy: true, Priority: o.priority, CPUs: o.cpus,
 	}, nil)
