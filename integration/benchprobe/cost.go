@@ -21,6 +21,7 @@ import (
 	"github.com/offloadd/offloadd/pkg/probe/engine"
 	"github.com/offloadd/offloadd/pkg/probe/path"
 	"github.com/offloadd/offloadd/pkg/probe/result"
+	"github.com/offloadd/offloadd/pkg/probe/stats"
 )
 
 // burnVerb is the argument of the process that uses what CPU time nobody else wants.
@@ -262,10 +263,7 @@ func onIsolation(ctx context.Context, o options, out io.Writer) (err error) {
 			for k := range twins {
 				s, failed := trips(ctx, o, built.Paths[k], 12_000)
 				if failed == nil {
-					var m measured
-					if m, failed = percentilesOf(s); failed == nil {
-						twins[k] = m[1]
-					}
+					twins[k], failed = tail(s)
 				}
 				err = errors.Join(err, failed)
 			}
@@ -296,6 +294,19 @@ func onIsolation(ctx context.Context, o options, out io.Writer) (err error) {
 		failed = append(failed, fmt.Errorf("a collection of garbage took %v, more than %v", last, longest))
 	}
 	return errors.Join(failed...)
+}
+
+// tail is p99 in microseconds.
+func tail(s result.Session) (float64, error) {
+	d, err := stats.Decode(s.Histogram, s.Loss.Lost)
+	if err != nil {
+		return 0, err
+	}
+	v, ok := d.At(99)
+	if !ok || v == result.Lost {
+		return 0, fmt.Errorf("no p99 of %d round trips and %d lost", s.Loss.Sent, s.Loss.Lost)
+	}
+	return float64(v) / 1e3, nil
 }
 
 // litter makes 200 MB of garbage a second and collects it ten times a second, until ctx ends. It returns how long collections took.

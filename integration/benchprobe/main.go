@@ -5,7 +5,7 @@
 // It has eight parts; arguments choose some of them:
 //
 //   - sockperf: the engine and sockperf measure the same two paths, loopback and a veth pair, polling, with the same priority on the same
-//     CPUs, in turn and in random order;
+//     CPUs, in turns;
 //   - twins: identical paths are compared, in campaigns of sessions as a user's, and at most 5 % of the verdicts may be "different";
 //   - delays: a server that waits 0.5 µs is found within a minute, one that waits 0.05 µs is not called different;
 //   - hog: while all CPUs are used every other second, a difference stays what it was, or there is no verdict;
@@ -49,6 +49,13 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == burnVerb {
 		if err := burn(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "benchprobe:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if len(os.Args) == 5 && os.Args[1] == turnsVerb {
+		if err := giveTurns(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "benchprobe: turns:", err)
 			os.Exit(1)
 		}
 		return
@@ -98,8 +105,8 @@ func run(ctx context.Context, args []string, out, stderr io.Writer) error {
 	o := options{cpus: [2]int{0, 1}}
 	flags := flag.NewFlagSet("benchprobe", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&o.rounds, "rounds", 30, "how often each tool measures each path")
-	flags.DurationVar(&o.duration, "duration", 2*time.Second, "how long a tool or a session measures, in whole seconds")
+	flags.IntVar(&o.rounds, "rounds", 12, "how often both tools measure each path")
+	flags.DurationVar(&o.duration, "duration", 2*time.Second, "how long a session measures")
 	flags.IntVar(&o.campaigns, "campaigns", 10, "of ten sessions on identical paths")
 	flags.IntVar(&o.tries, "tries", 20, "campaigns of ten sessions beside a hog")
 	flags.IntVar(&o.priority, "priority", 10, "of SCHED_FIFO; 0: ordinary threads")
@@ -109,8 +116,8 @@ func run(ctx context.Context, args []string, out, stderr io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if o.duration < time.Second || o.duration%time.Second != 0 {
-		return fmt.Errorf("-duration %v: not whole seconds", o.duration)
+	if o.duration < time.Second {
+		return fmt.Errorf("-duration %v: less than a second", o.duration)
 	}
 	for _, name := range flags.Args() {
 		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
