@@ -100,6 +100,9 @@ type engine struct {
 
 	background background
 
+	between handover
+	apart   time.Duration // how long it took between the two threads' CPUs and back, 0: not known
+
 	before stat // what others do is looked at from then on
 }
 
@@ -234,6 +237,9 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		e.server.settle(e.job.CPUs[1], e.job.Priority)
 		e.calibrate()
 		close(ready)
+		if e.distant() {
+			e.between.answer(e.now)
+		}
 		e.serve()
 		e.server.end()
 	}()
@@ -242,6 +248,9 @@ func (e *engine) run(ended <-chan struct{}, say func(Event) error) error {
 		defer e.done.Store(true)
 		<-ready
 		e.client.settle(e.job.CPUs[0], e.job.Priority)
+		if e.distant() {
+			e.apart = e.between.ask(e.now)
+		}
 		e.measure()
 		e.client.end()
 	}()

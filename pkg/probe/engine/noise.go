@@ -62,7 +62,7 @@ func (e *engine) sharesCPU() bool {
 
 // noise is what others have done meanwhile on the CPUs of the two threads, or if these are not said, on all.
 func (e *engine) noise(before, after stat) result.Noise {
-	n := result.Noise{Elapsed: after.at.Sub(before.at)}
+	n := result.Noise{Elapsed: after.at.Sub(before.at), Apart: e.apart}
 	for number, a := range after.cpu {
 		anywhere := e.job.CPUs[0] < 0 || e.job.CPUs[1] < 0
 		if b := before.cpu[number]; anywhere || number == e.job.CPUs[0] || number == e.job.CPUs[1] {

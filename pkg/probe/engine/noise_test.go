@@ -35,8 +35,9 @@ func TestNoiseIsOfOthers(t *testing.T) {
 			th.last.Stime = unix.NsecToTimeval(int64([]time.Duration{50, 60, 100, 100}[i] * ms))
 			th.last.Nivcsw = []int64{5, 7, 1000, 1000}[i]
 		}
+		e.apart = 110
 		got := e.noise(before, after)
-		if want := (result.Noise{Steal: c.steals, Others: c.others, Switches: c.switches, Elapsed: time.Second}); got != want {
+		if want := (result.Noise{Steal: c.steals, Others: c.others, Switches: c.switches, Elapsed: time.Second, Apart: 110}); got != want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, want)
 		}
 	}

@@ -252,7 +252,7 @@ func manner(run *result.Run) string {
 	}
 	cpus := "any CPU"
 	if p.CPUs[0] >= 0 && p.CPUs[1] >= 0 {
-		cpus = fmt.Sprintf("CPUs %d and %d", p.CPUs[0], p.CPUs[1])
+		cpus = fmt.Sprintf("CPUs %d and %d", p.CPUs[0], p.CPUs[1]) + apart(run)
 	}
 	s := fmt.Sprintf("%d sessions of %d rounds, bursts of %d; %s, %s, %s", p.Sessions, p.Rounds, p.Burst, how, priority, cpus)
 	if c := p.StreamCPUs; c != nil {
@@ -262,6 +262,28 @@ func manner(run *result.Run) string {
 		s += "; wire: " + w.String()
 	}
 	return s
+}
+
+// apart says how far apart the two CPUs were when sessions began, if that is known.
+func apart(run *result.Run) string {
+	var least, most time.Duration
+	for _, c := range run.Cases {
+		for _, s := range c.Sessions {
+			if d := s.Noise.Apart; d > 0 {
+				most = max(most, d)
+				if least == 0 || d < least {
+					least = d
+				}
+			}
+		}
+	}
+	switch {
+	case most == 0:
+		return ""
+	case most < 2*least:
+		return fmt.Sprintf(" (a cache line takes %d to %d ns there and back)", least.Nanoseconds(), most.Nanoseconds())
+	}
+	return fmt.Sprintf(" (a cache line takes %d to %d ns there and back: they are moved, and round trips change with that)", least.Nanoseconds(), most.Nanoseconds())
 }
 
 func short(f float64) string { return fmt.Sprintf("%.3g", f) }

@@ -161,6 +161,30 @@ func TestWidth(t *testing.T) {
 	}
 }
 
+// How far apart the CPUs were is over all sessions, and those that do not know it do not count.
+func TestApart(t *testing.T) {
+	for _, test := range []struct {
+		apart [][]time.Duration // by case and session
+		want  string
+	}{
+		{[][]time.Duration{{0, 0}, {0}}, ""},
+		{[][]time.Duration{{110, 0}, {118}}, " (a cache line takes 110 to 118 ns there and back)"},
+		{[][]time.Duration{{110, 64}, {0, 480}}, " (a cache line takes 64 to 480 ns there and back: they are moved, and round trips change with that)"},
+	} {
+		run := &result.Run{Parameters: result.Parameters{CPUs: [2]int{2, 3}}}
+		for _, sessions := range test.apart {
+			var c result.Case
+			for _, d := range sessions {
+				c.Sessions = append(c.Sessions, result.Session{Noise: result.Noise{Apart: d}})
+			}
+			run.Cases = append(run.Cases, c)
+		}
+		if got := manner(run); !strings.HasSuffix(got, "CPUs 2 and 3"+test.want) {
+			t.Errorf("%v: %q, want ... %q", test.apart, got, test.want)
+		}
+	}
+}
+
 func TestMicroseconds(t *testing.T) {
 	for _, test := range []struct {
 		ns   float64

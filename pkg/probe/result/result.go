@@ -360,6 +360,9 @@ type Noise struct {
 	Others   time.Duration `json:"others_ns,omitempty"`  // used by others on the two CPUs
 	Switches int64         `json:"switches,omitempty"`   // involuntary, of the two threads
 	Elapsed  time.Duration `json:"elapsed_ns,omitempty"` // of the session
+	// Apart is how long a cache line took from one of the two CPUs to the other and back when the session began; 0: they are not known. It limits nothing, because
+	// all paths of a session have the same, but says why sessions differ: a hypervisor has moved virtual CPUs.
+	Apart time.Duration `json:"apart_ns,omitempty"`
 }
 
 // Loss is what did not arrive as it should.
