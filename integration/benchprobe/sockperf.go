@@ -74,17 +74,15 @@ func inTurns(ctx context.Context, o options, p path.Path, transport string) (m [
 	// The engine starts first, and is stopped while it still warms up: where sockperf polls, nothing starts. It begins to count in its first turn, and ends
 	// when it runs again after all turns, because its time is over then.
 	var session result.Session
-	ended := make(chan error, 1)
+	var failed error
+	ended := make(chan struct{})
 	go func() { // it is waited for
-		var err error
-		session, err = measure(ctx, o, p, transport, schedule(turns))
-		ended <- err
+		defer close(ended)
+		session, failed = measure(ctx, o, p, transport, schedule(turns))
 	}()
-	waited := false
 	defer func() {
-		if cancel(); !waited {
-			_ = <-ended // killed
-		}
+		cancel()
+		<-ended
 	}()
 	probe, err := engineProcess()
 	if err != nil {
@@ -104,12 +102,12 @@ func inTurns(ctx context.Context, o options, p path.Path, transport string) (m [
 	if err := syscall.Kill(probe, syscall.SIGCONT); err != nil {
 		return m, fmt.Errorf("probe: %w", err)
 	}
-	err = <-ended
-	if waited = true; err == nil {
-		err = m[1].addSession(session)
+	<-ended
+	if failed == nil {
+		failed = m[1].addSession(session)
 	}
-	if err != nil {
-		return m, fmt.Errorf("probe: %w", err)
+	if failed != nil {
+		return m, fmt.Errorf("probe: %w", failed)
 	}
 	return m, nil
 }
