@@ -119,6 +119,9 @@ func run(ctx context.Context, args []string, out, stderr io.Writer) error {
 	if o.duration < time.Second {
 		return fmt.Errorf("-duration %v: less than a second", o.duration)
 	}
+	if o.rounds < 6 {
+		return fmt.Errorf("-rounds %d: an interval takes six", o.rounds)
+	}
 	for _, name := range flags.Args() {
 		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
 			return fmt.Errorf("there is no part %q", name)
