@@ -103,13 +103,16 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// quiet fails if a namespace has IPv6 addresses or unanswered neighbours.
+// quiet fails if a namespace has IPv6 addresses or unanswered neighbours, or has sent multicasts.
 func quiet(t *testing.T, s *site) {
 	t.Helper()
 	for _, sp := range s.spaces {
 		addrs, err := sp.link.AddrList(nil, netlink.FAMILY_V6)
 		if err != nil || len(addrs) != 0 {
 			t.Errorf("%s has IPv6 addresses: %v, %v", sp.name, addrs, err)
+		}
+		if n := counter(t, sp, "netstat", "IpExt:", "OutMcastPkts"); n != 0 {
+			t.Errorf("%s has sent %d multicasts", sp.name, n)
 		}
 		neighbours, err := sp.link.NeighList(0, netlink.FAMILY_V4)
 		if err != nil {
@@ -189,31 +192,37 @@ func trackedAnyway(t *testing.T) bool {
 // forwards is how many packets a namespace has forwarded.
 func forwards(t *testing.T, sp *space) uint64 {
 	t.Helper()
-	var snmp []byte
+	return counter(t, sp, "snmp", "Ip:", "ForwDatagrams")
+}
+
+// counter is one of a protocol's in a file of /proc/net of a namespace: a line of names, and a line of numbers.
+func counter(t *testing.T, sp *space, file, protocol, name string) uint64 {
+	t.Helper()
+	var text []byte
 	err := sp.do(func() (err error) {
-		snmp, err = os.ReadFile("/proc/thread-self/net/snmp")
+		text, err = os.ReadFile("/proc/thread-self/net/" + file)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
-	for line := range strings.Lines(string(snmp)) {
+	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		if fields[0] != "Ip:" {
+		if fields[0] != protocol {
 			continue
 		}
 		if names == nil {
 			names = fields
 			continue
 		}
-		n, err := strconv.ParseUint(fields[slices.Index(names, "ForwDatagrams")], 10, 64)
+		n, err := strconv.ParseUint(fields[slices.Index(names, name)], 10, 64)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	t.Fatalf("no counters of IP: %s", snmp)
+	t.Fatalf("no counters of %s %s", protocol, text)
 	return 0
 }
 

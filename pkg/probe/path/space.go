@@ -25,7 +25,8 @@ type space struct {
 	link *netlink.Handle
 }
 
-// newSpace makes a namespace that has loopback and no IPv6: no router is solicited and no address tried while something is measured.
+// newSpace makes a namespace that has loopback and no IPv6, and whose bridges do not report that they listen to multicast routers: no router is solicited, no
+// address tried and no group reported while something is measured, all of which the kernel does at random times.
 func newSpace(name string) (*space, error) {
 	s := &space{name: name, path: filepath.Join(netnsdir.Path, name)}
 	err := addNetns(s.path)
@@ -40,9 +41,13 @@ func newSpace(name string) (*space, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("netns %s: netlink: %w", name, err), s.file.Close())
 	}
-	for _, which := range []string{"all", "default"} {
-		// A kernel without IPv6 is quiet already.
-		if err := s.sysctl("net/ipv6/conf/"+which+"/disable_ipv6", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, set := range [][2]string{
+		{"net/ipv6/conf/all/disable_ipv6", "1"},
+		{"net/ipv6/conf/default/disable_ipv6", "1"},
+		{"net/ipv4/igmp_link_local_mcast_reports", "0"},
+	} {
+		// A kernel without IPv6, or without multicast, is quiet already.
+		if err := s.sysctl(set[0], set[1]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, errors.Join(err, s.release())
 		}
 	}
