@@ -454,7 +454,7 @@ func TestKilled(t *testing.T) {
 	for _, k := range Kinds() {
 		kinds = append(kinds, k.Name)
 	}
-	t.Run("complete", func(t *testing.T) {
+	complete := func(t *testing.T) (removed []string) {
 		child, out := startBuild(t, kinds)
 		line, err := out.ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, "built ") {
@@ -467,7 +467,15 @@ func TestKilled(t *testing.T) {
 		if _, err := Clean(t.Context(), ""); !errors.Is(err, ErrBusy) {
 			t.Errorf("Clean while another process has paths: %v, want ErrBusy", err)
 		}
-		if removed := killAndSweep(t, child); len(removed) < 40 {
+		return killAndSweep(t, child)
+	}
+	t.Run("complete", func(t *testing.T) {
+		// A test of another package that waits for its turn may be the first to see that the lock is free, and removes it all.
+		var removed []string
+		for tries := 0; len(removed) < 40 && tries < 5 && !t.Failed(); tries++ {
+			removed = complete(t)
+		}
+		if len(removed) < 40 {
 			t.Errorf("removed only %v", removed)
 		}
 	})
