@@ -160,6 +160,7 @@ func sockperf(ctx context.Context, o options, p path.Path, transport string, c *
 	if err != nil {
 		return err
 	}
+	client.Stderr = client.Stdout
 	if err := client.Start(); err != nil {
 		return err
 	}
@@ -181,13 +182,12 @@ func sockperf(ctx context.Context, o options, p path.Path, transport string, c *
 	if err := errors.Join(client.Process.Signal(syscall.SIGINT), client.Process.Signal(syscall.SIGCONT), server.Process.Signal(syscall.SIGCONT)); err != nil {
 		return err
 	}
-	rest, err := io.ReadAll(said)
+	text, err := io.ReadAll(said)
 	waited = true
 	if err := errors.Join(err, client.Wait()); err != nil {
-		return fmt.Errorf("%w: %s", err, rest)
+		return fmt.Errorf("%w: %s", err, text)
 	}
-	text, err := os.ReadFile(log)
-	if err != nil {
+	if text, err = os.ReadFile(log); err != nil {
 		return err
 	}
 	return c.addLog(string(text))
